@@ -1,0 +1,72 @@
+package core
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/keeper"
+	"github.com/dynast-io/dynast/shared/roster"
+)
+
+// Config is fixed for the life of a Core.
+type Config struct {
+	// Self is this member: its ID, slot, control socket and version.
+	Self roster.Member
+	// Client is the address for clients, told to everyone in the roster.
+	Client string
+	// Followers is how many followers the leader keeps alive.
+	Followers int
+	// MinSync is how many followers must have a write in their logs before it
+	// is acknowledged, as far as that many are in sync.
+	MinSync int
+
+	HeartbeatInterval time.Duration
+	HeartbeatTimeout  time.Duration
+	// TurnDelay is how much later each next follower in line tries to inherit,
+	// and how often one that found the lock taken looks again.
+	TurnDelay time.Duration
+	// StopTimeout is how long a stop waits for followers before it kills them.
+	StopTimeout time.Duration
+
+	// InSyncWindow: a follower at most this many entries behind is in sync.
+	InSyncWindow uint64
+	// LagLimit: one that falls behind by more is lagging and counts no longer.
+	LagLimit uint64
+
+	Keeper keeper.Config
+	// Rand is the source of jitter.
+	Rand *rand.Rand
+}
+
+// Defaults fills what an operator does not set.
+func (c Config) Defaults() Config {
+	if c.TurnDelay == 0 {
+		c.TurnDelay = 15 * time.Millisecond
+	}
+	if c.StopTimeout == 0 {
+		c.StopTimeout = 10 * time.Second
+	}
+	if c.InSyncWindow == 0 {
+		c.InSyncWindow = 4096
+	}
+	if c.LagLimit == 0 {
+		c.LagLimit = 1 << 16
+	}
+	k := &c.Keeper
+	if k.StartTimeout == 0 {
+		k.StartTimeout = 10 * time.Second
+	}
+	if k.Base == 0 {
+		k.Base = 50 * time.Millisecond
+	}
+	if k.Max == 0 {
+		k.Max = 15 * time.Second
+	}
+	if k.HalfLife == 0 {
+		k.HalfLife = 10 * time.Second
+	}
+	if k.Free == 0 {
+		k.Free = 3
+	}
+	return c
+}

@@ -1,0 +1,77 @@
+package core
+
+import (
+	"time"
+
+	"github.com/dynast-io/dynast/shared/roster"
+)
+
+// stopState follows an orderly end of the cluster: first no more clients, then
+// the followers, marked as leaving so that none of them inherits, then the leader.
+type stopState struct {
+	phase    stopPhase
+	reason   string
+	deadline time.Duration
+}
+
+type stopPhase uint8
+
+const (
+	stopNot stopPhase = iota
+	stopDraining
+	stopDismissing
+)
+
+func (c *Core) stopCluster(reason string) {
+	s := &c.lead.stop
+	if s.phase != stopNot {
+		s.deadline = c.now // asked again: do not wait any longer
+		if s.phase == stopDraining {
+			c.servingStopped()
+		}
+		return
+	}
+	*s = stopState{phase: stopDraining, reason: reason, deadline: c.now + c.cfg.StopTimeout}
+	c.report(Stopping, c.self.ID, "%s", reason)
+	for _, slot := range c.pendingSpawns() {
+		c.emit(AbortSpawn{Slot: slot, Reason: "the cluster is being stopped"})
+	}
+	c.emit(StopServing{})
+}
+
+func (c *Core) servingStopped() {
+	s := &c.lead.stop
+	if s.phase != stopDraining {
+		return
+	}
+	s.phase = stopDismissing
+	for _, p := range c.sorted() {
+		p.member.State = roster.Leaving
+		c.report(MemberLeaving, p.member.ID, "%s", s.reason)
+	}
+	c.publish()
+	for _, p := range c.sorted() {
+		c.emit(Dismiss{ID: p.member.ID, Reason: s.reason})
+	}
+}
+
+// stopStep ends the process once all followers are gone, and kills those
+// that do not go.
+func (c *Core) stopStep() {
+	s := &c.lead.stop
+	if s.phase == stopDraining && c.now >= s.deadline {
+		c.servingStopped()
+		s.deadline = c.now + c.cfg.StopTimeout/4
+	}
+	if s.phase != stopDismissing {
+		return
+	}
+	if c.now >= s.deadline {
+		for _, p := range c.sorted() {
+			c.kill(p, "did not leave in time")
+		}
+	}
+	if len(c.lead.peers) == 0 && len(c.pendingSpawns()) == 0 {
+		c.exit(ExitDone, "%s", s.reason)
+	}
+}
