@@ -1,0 +1,114 @@
+package proc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrGone says that a process is dead, reaped or not, or that its pid belongs
+// to another process by now.
+var ErrGone = errors.New("process is gone")
+
+// Identity names one process for good: pids are used again, but not within the
+// same clock tick (10 ms).
+type Identity struct {
+	PID int
+	// StartTime is in clock ticks since the host booted: field 22 of
+	// /proc/PID/stat.
+	StartTime uint64
+}
+
+func (id Identity) String() string {
+	return fmt.Sprintf("pid %d (started at tick %d)", id.PID, id.StartTime)
+}
+
+var self = sync.OnceValue(func() Identity {
+	st, err := readStat(os.Getpid())
+	if err != nil {
+		// Without /proc nothing here can work: no pidfd could be verified.
+		panic(fmt.Sprintf("proc: a process cannot read about itself: %v", err))
+	}
+	return Identity{PID: os.Getpid(), StartTime: st.startTicks}
+})
+
+// Self is the identity of the calling process.
+func Self() Identity { return self() }
+
+// Identify returns the identity of the living process with a pid. The error is
+// ErrGone when there is none.
+func Identify(pid int) (Identity, error) {
+	st, err := readStat(pid)
+	if err != nil {
+		return Identity{}, fmt.Errorf("identify pid %d: %w", pid, err)
+	}
+	if st.dead() {
+		return Identity{}, fmt.Errorf("identify pid %d: not reaped yet: %w", pid, ErrGone)
+	}
+	return Identity{PID: pid, StartTime: st.startTicks}, nil
+}
+
+// stat is what this package uses of /proc/PID/stat, see proc_pid_stat(5).
+type stat struct {
+	comm       string
+	state      byte
+	ppid       int
+	cpuTicks   uint64 // user and system
+	startTicks uint64
+	rssPages   uint64
+	waitStatus unix.WaitStatus // of a zombie, for who may read it
+}
+
+// dead reports a zombie or a process that is being removed.
+func (s stat) dead() bool { return s.state == 'Z' || s.state == 'X' || s.state == 'x' }
+
+func readStat(pid int) (stat, error) {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
+		// ESRCH: it went away between open and read.
+		return stat{}, ErrGone
+	case err != nil:
+		return stat{}, err
+	}
+	return parseStat(raw)
+}
+
+// parseStat reads one line of /proc/PID/stat. The second field, the name in
+// parentheses, may itself hold spaces and parentheses: it ends at the last one.
+func parseStat(raw []byte) (stat, error) {
+	open, end := bytes.IndexByte(raw, '('), bytes.LastIndexByte(raw, ')')
+	if open < 0 || end < open {
+		return stat{}, errors.New("parse stat: no name in parentheses")
+	}
+	f := bytes.Fields(raw[end+1:])
+	// f[0] is field 3 of the manual page.
+	const first, last = 3, 52
+	if len(f) < last-first+1 || len(f[0]) != 1 {
+		return stat{}, fmt.Errorf("parse stat: %d fields after the name", len(f))
+	}
+	var err error
+	number := func(field int) uint64 {
+		n, e := strconv.ParseInt(string(f[field-first]), 10, 64)
+		if e != nil || n < 0 {
+			err = errors.Join(err, fmt.Errorf("parse stat: field %d is %q", field, f[field-first]))
+		}
+		return uint64(n)
+	}
+	s := stat{
+		comm:       string(raw[open+1 : end]),
+		state:      f[0][0],
+		ppid:       int(number(4)),
+		cpuTicks:   number(14) + number(15),
+		startTicks: number(22),
+		rssPages:   number(24),
+		waitStatus: unix.WaitStatus(number(52)),
+	}
+	return s, err
+}
