@@ -1,0 +1,150 @@
+package store
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	"go.etcd.io/etcd/server/v3/etcdserver/apply"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dynast-io/dynast/shared/entry"
+)
+
+// noWarning keeps etcd's applier from logging slow requests: an entry that a
+// client can send must not be able to fill the logs of every member.
+const noWarning = time.Duration(math.MaxInt64)
+
+func (s *Store) newApplier() apply.UberApplier {
+	// The applier warns of every request that fails, which a client can
+	// repeat at will. It gets a logger that only knows errors.
+	lg := s.lg.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))
+	return apply.NewUberApplier(apply.ApplierOptions{
+		Logger:     lg,
+		KV:         s.kv,
+		AlarmStore: s.alarms,
+		AuthStore:  s.auth,
+		Lessor:     s.lessor,
+		// Members are not etcd's here: only the id is used.
+		Cluster:                      membership.NewClusterFromMembers(lg, types.ID(s.cfg.ClusterID), nil),
+		RaftStatus:                   status{s},
+		ConsistentIndex:              s.index,
+		TxnModeWriteWithSharedBuffer: true,
+		Backend:                      s.be,
+		QuotaBackendBytesCfg:         s.cfg.QuotaBytes,
+		WarningApplyDuration:         noWarning,
+	})
+}
+
+// countEntry runs with the write transaction locked, at the first change that
+// an entry makes: the change and the count of entries reach the disk together.
+func (s *Store) countEntry() {
+	index, epoch := s.index.ConsistentApplyingIndex()
+	if index > s.index.UnsafeConsistentIndex() {
+		s.index.SetConsistentIndex(index, epoch)
+	}
+}
+
+// Apply applies the entry that follows Applied. One that is applied already
+// is skipped, and one without data (the first of an epoch) only counts; both
+// have no result. What a request does wrong is in the result (Err); an error
+// of Apply itself is the end of this store: ErrBadEntry or ErrBroken.
+func (s *Store) Apply(e entry.Entry) (*apply.Result, error) {
+	s.mu.Lock()
+	applied, broken := s.applied, s.broken
+	s.mu.Unlock()
+	switch {
+	case broken != nil:
+		return nil, broken
+	case e.Index <= applied.Index:
+		return nil, nil
+	case e.Index != applied.Index+1 || e.Epoch < applied.Epoch:
+		return nil, fmt.Errorf("%w: %s does not follow %s", ErrBadEntry, e.Position(), applied)
+	}
+	var r *pb.InternalRaftRequest
+	if len(e.Data) > 0 {
+		r = &pb.InternalRaftRequest{}
+		if err := proto.Unmarshal(e.Data, r); err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrBadEntry, e.Position(), err)
+		}
+		if !known(r) {
+			return nil, fmt.Errorf("%w: %s holds no request that this version knows", ErrBadEntry, e.Position())
+		}
+	}
+	res, err := s.applyGuarded(e, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.broken = err
+		return nil, err
+	}
+	s.applied = e.Position()
+	return res, nil
+}
+
+// applyGuarded turns a panic into ErrBroken, so that the process ends with the
+// reason in its log and not with a stack only.
+func (s *Store) applyGuarded(e entry.Entry, r *pb.InternalRaftRequest) (res *apply.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.lg.Error("applying an entry panicked", zap.Stringer("entry", e.Position()), zap.Any("panic", p), zap.Stack("stack"))
+			err = fmt.Errorf("%w: entry %s: %v", ErrBroken, e.Position(), p)
+		}
+	}()
+	s.index.SetConsistentApplyingIndex(e.Index, e.Epoch)
+	if r != nil {
+		res = s.applyEntries(r)
+	}
+	s.countIdle(e)
+	return res, nil
+}
+
+// applyEntries hands a request to etcd. (etcd's checks, switched on by
+// ETCD_VERIFY in tests, know by this name in the stack that an entry is applied.)
+func (s *Store) applyEntries(r *pb.InternalRaftRequest) *apply.Result {
+	leading := s.leading.Load()
+	if !leading && readsOnly(r) {
+		return nil
+	}
+	w := &apply.InternalRaftRequestWrapper{InternalRaftRequest: r, SkipRangeExecution: !leading && r.Txn != nil}
+	return s.uber.Apply(w, membership.ApplyBoth)
+}
+
+// countIdle counts an entry that changed nothing, for which countEntry did not
+// run. Under the lock, so that a commit never sees the index of one entry with
+// the epoch of another; nothing is written for it alone.
+func (s *Store) countIdle(e entry.Entry) {
+	if s.index.ConsistentIndex() >= e.Index {
+		return
+	}
+	tx := s.be.BatchTx()
+	tx.LockOutsideApply()
+	s.index.SetConsistentIndex(e.Index, e.Epoch)
+	tx.Unlock()
+}
+
+func readsOnly(r *pb.InternalRaftRequest) bool {
+	return r.Range != nil || r.AuthUserGet != nil || r.AuthRoleGet != nil || r.AuthStatus != nil
+}
+
+// known reports whether etcd's applier has a case for a request that this
+// program proposes. It panics on others, and etcd's membership requests would
+// need members that do not exist here.
+func known(r *pb.InternalRaftRequest) bool {
+	switch {
+	case r.Put != nil, r.DeleteRange != nil, r.Txn != nil, r.Range != nil, r.Compaction != nil:
+	case r.LeaseGrant != nil, r.LeaseRevoke != nil, r.LeaseCheckpoint != nil, r.Alarm != nil:
+	case r.Authenticate != nil, r.AuthEnable != nil, r.AuthDisable != nil, r.AuthStatus != nil:
+	case r.AuthUserAdd != nil, r.AuthUserDelete != nil, r.AuthUserGet != nil, r.AuthUserList != nil:
+	case r.AuthUserChangePassword != nil, r.AuthUserGrantRole != nil, r.AuthUserRevokeRole != nil:
+	case r.AuthRoleAdd != nil, r.AuthRoleDelete != nil, r.AuthRoleGet != nil, r.AuthRoleList != nil:
+	case r.AuthRoleGrantPermission != nil, r.AuthRoleRevokePermission != nil:
+	default:
+		return false
+	}
+	return r.ClusterVersionSet == nil && r.ClusterMemberAttrSet == nil && r.DowngradeInfoSet == nil && r.DowngradeVersionTest == nil
+}

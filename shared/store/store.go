@@ -1,0 +1,306 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/server/v3/auth"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3alarm"
+	"go.etcd.io/etcd/server/v3/etcdserver/apply"
+	"go.etcd.io/etcd/server/v3/etcdserver/cindex"
+	"go.etcd.io/etcd/server/v3/lease"
+	"go.etcd.io/etcd/server/v3/storage"
+	"go.etcd.io/etcd/server/v3/storage/backend"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"go.etcd.io/etcd/server/v3/storage/schema"
+	"go.uber.org/zap"
+
+	"github.com/dynast-io/dynast/shared/entry"
+)
+
+const (
+	// DefaultCommitInterval is how long an applied entry may be missing in the
+	// database file, if there is no reason to commit earlier.
+	DefaultCommitInterval = time.Second
+	// commitEntries is the number of changes after which a commit does not wait
+	// for the interval.
+	commitEntries = 10000
+	// minLeaseTTLSeconds is the floor of a lease's time to live, as etcd's with
+	// its default settings.
+	minLeaseTTLSeconds = 2
+	// leaseRetryInterval is when an expired lease that is still there is
+	// reported again.
+	leaseRetryInterval = 3 * time.Second
+	simpleTokenTTL     = 5 * time.Minute
+	bcryptCost         = 10
+)
+
+// Config says where a store is and how it behaves. Only Dir is needed.
+type Config struct {
+	// Dir holds the database file, Dir/db. It is created if it is missing.
+	Dir string
+	// QuotaBytes is the size of the file from which on writes are refused; 0
+	// is etcd's default of 2 GiB, less than 0 is no limit.
+	QuotaBytes int64
+	// CommitInterval is DefaultCommitInterval if 0.
+	CommitInterval time.Duration
+	Logger         *zap.Logger
+	// OpenTimeout is how long Open waits for another process to let go of the
+	// file. 0 is as short as possible.
+	OpenTimeout time.Duration
+	// ClusterID and MemberID are what response headers show.
+	ClusterID, MemberID uint64
+	// OnFatal is called when the database can't be written any more, on any
+	// goroutine. It should end the process; if it returns, the exit code is 1.
+	OnFatal func(error)
+}
+
+// Path is the database file of a store in dir.
+func Path(dir string) string { return filepath.Join(dir, "db") }
+
+// Store is an open state machine.
+type Store struct {
+	cfg  Config
+	lg   *zap.Logger
+	hook *failureHook
+
+	be     backend.Backend
+	index  cindex.ConsistentIndexer
+	kv     mvcc.WatchableKV
+	lessor lease.Lessor
+	auth   auth.AuthStore
+	alarms *v3alarm.AlarmStore
+	quota  storage.Quota
+	uber   apply.UberApplier
+
+	// leading is set between Promote and Demote: somebody waits for results.
+	leading atomic.Bool
+
+	mu      sync.Mutex
+	applied entry.Position
+	// broken is set once and for all: by Close, or when etcd's code panicked
+	// and may have left locks behind that nobody will ever free.
+	broken error
+}
+
+// Open opens the store in cfg.Dir, and creates it if there is none.
+func Open(cfg Config) (s *Store, err error) {
+	if cfg.CommitInterval <= 0 {
+		cfg.CommitInterval = DefaultCommitInterval
+	}
+	path := Path(cfg.Dir)
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	s = &Store{cfg: cfg, hook: &failureHook{onFatal: cfg.OnFatal}}
+	s.lg = s.hook.logger(cfg.Logger)
+	defer func() {
+		if r := recover(); r != nil {
+			s, err = nil, openFailure(path, r)
+		}
+	}()
+	if err := s.openBackend(path); err != nil {
+		return nil, err
+	}
+	if err := s.migrate(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.be.Close())
+	}
+	if err := s.assemble(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.be.Close())
+	}
+	s.hook.opened.Store(true)
+	return s, nil
+}
+
+func (s *Store) openBackend(path string) error {
+	s.index = cindex.NewConsistentIndex(nil)
+	c := backend.DefaultBackendConfig(s.lg)
+	c.Path = path
+	c.BatchInterval = s.cfg.CommitInterval
+	c.BatchLimit = commitEntries
+	c.BackendFreelistType = bolt.FreelistMapType
+	c.MmapSize = mmapBytes(s.cfg.QuotaBytes)
+	c.Hooks = storage.NewBackendHooks(s.lg, s.index)
+	// For bbolt 0 is "wait for ever".
+	c.Timeout = max(s.cfg.OpenTimeout, time.Millisecond)
+	s.be = backend.New(c)
+	s.index.SetBackend(s.be)
+	schema.CreateMetaBucket(s.be.BatchTx())
+	return nil
+}
+
+// mmapBytes is the address space reserved for the file. A file that outgrows it
+// has to be mapped anew, which waits for every reader and lets every reader
+// wait; a snapshot on its way to a slow follower is such a reader. Address space
+// costs nothing, so there is enough for a file at its quota. (Past 1 GiB bbolt
+// rounds up to whole GiBs.)
+func mmapBytes(quotaBytes int64) uint64 {
+	switch {
+	case quotaBytes == 0:
+		quotaBytes = storage.DefaultQuotaBytes
+	case quotaBytes < 0 || quotaBytes > math.MaxInt64/2:
+		return backend.InitialMmapSize
+	}
+	return uint64(quotaBytes + quotaBytes/4 + 64<<20)
+}
+
+// assemble makes etcd's parts, in the order in which they need each other: the
+// lessor before the store, which attaches keys to the leases that it finds; and
+// the hook that counts entries last, when everything that is not an entry is
+// written.
+func (s *Store) assemble() error {
+	s.applied.Index, s.applied.Epoch = schema.ReadConsistentIndex(s.be.ReadTx())
+	s.lessor = lease.NewLessor(s.lg, s.be, formatVersion{}, lease.LessorConfig{
+		MinLeaseTTL:                minLeaseTTLSeconds,
+		CheckpointPersist:          true, // or each takeover would start every lease anew
+		ExpiredLeasesRetryInterval: leaseRetryInterval,
+	})
+	s.kv = mvcc.New(s.lg, s.be, s.lessor, mvcc.StoreConfig{})
+	tokens, err := auth.NewTokenProvider(nil, "simple", entryIsApplied, simpleTokenTTL)
+	if err != nil {
+		return fmt.Errorf("token provider: %w", err)
+	}
+	s.auth = auth.NewAuthStore(s.lg, schema.NewAuthBackend(s.lg, s.be), tokens, bcryptCost)
+	s.alarms, err = v3alarm.NewAlarmStore(s.lg, schema.NewAlarmBackend(s.lg, s.be))
+	if err != nil {
+		return fmt.Errorf("alarms: %w", err)
+	}
+	s.quota = storage.NewBackendQuota(s.lg, s.cfg.QuotaBytes, s.be, "dynast")
+	s.uber = s.newApplier()
+	s.be.SetTxPostLockInsideApplyHook(s.countEntry)
+	return nil
+}
+
+// entryIsApplied answers a token provider that asks when an entry is applied
+// here. A token's entry always is: tokens are checked by the leader, which has
+// applied all that it ever answered.
+func entryIsApplied(uint64) <-chan struct{} { return alwaysDone }
+
+var alwaysDone = func() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}()
+
+// Close commits what is applied and closes the file. Snapshots must be closed
+// before: it waits for them. Closing again does nothing.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	broken := s.broken
+	s.broken = errClosed
+	s.mu.Unlock()
+	if broken != nil {
+		return nil // its locks may be held for ever; the file is consistent as it is
+	}
+	s.lessor.Stop()
+	// A compaction that runs is interrupted, and goes on at the next Open.
+	err := errors.Join(s.kv.Close(), s.auth.Close(), s.be.Close())
+	if err != nil {
+		return fmt.Errorf("close store: %w", err)
+	}
+	return nil
+}
+
+// Applied is the last entry applied, on disk or not.
+func (s *Store) Applied() entry.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied
+}
+
+// Durable is the last entry of which all effects are safe on disk: the log up
+// to it is not needed any more by this store. It may wait for a commit.
+func (s *Store) Durable() entry.Position {
+	var p entry.Position
+	p.Index, p.Epoch = schema.ReadConsistentIndex(s.be.ReadTx())
+	return p
+}
+
+// Commit makes all that is applied durable. It writes nothing if it is so.
+func (s *Store) Commit() {
+	if s.Durable() != s.Applied() {
+		s.be.ForceCommit()
+	}
+}
+
+// Promote makes this store the leader's: leases expire here from now on, all
+// of them extend later than they would have, and results are complete.
+func (s *Store) Promote(extend time.Duration) {
+	s.leading.Store(true)
+	s.lessor.Promote(extend)
+}
+
+// Demote ends what Promote began.
+func (s *Store) Demote() {
+	s.lessor.Demote()
+	s.leading.Store(false)
+}
+
+// KV is the key-value store, for reading and watching.
+func (s *Store) KV() mvcc.WatchableKV { return s.kv }
+
+// Lessor has the leases.
+func (s *Store) Lessor() lease.Lessor { return s.lessor }
+
+// Auth has the users and roles.
+func (s *Store) Auth() auth.AuthStore { return s.auth }
+
+// Alarms has the active alarms.
+func (s *Store) Alarms() *v3alarm.AlarmStore { return s.alarms }
+
+// Quota says whether a request still fits.
+func (s *Store) Quota() storage.Quota { return s.quota }
+
+// Logger is the store's logger, for etcd's functions that want one.
+func (s *Store) Logger() *zap.Logger { return s.lg }
+
+// ClusterID is what response headers show.
+func (s *Store) ClusterID() uint64 { return s.cfg.ClusterID }
+
+// MemberID is what response headers show.
+func (s *Store) MemberID() uint64 { return s.cfg.MemberID }
+
+// Revision is the store's current revision.
+func (s *Store) Revision() int64 { return s.kv.Rev() }
+
+// Size is the size of the database file in bytes.
+func (s *Store) Size() int64 { return s.be.Size() }
+
+// SizeInUse is the part of Size, in bytes, that is not free pages.
+func (s *Store) SizeInUse() int64 { return s.be.SizeInUse() }
+
+// Defrag rewrites the database file without its free pages. Everything waits.
+func (s *Store) Defrag() error {
+	if err := s.be.Defrag(); err != nil {
+		return fmt.Errorf("defragment: %w", err)
+	}
+	return nil
+}
+
+// Hash is a checksum over the content of the file, all but what differs between
+// members by nature; HashKV of etcd is KV().HashStorage().
+func (s *Store) Hash() (uint32, error) {
+	s.be.ForceCommit()
+	h, err := s.be.Hash(schema.DefaultIgnores)
+	if err != nil {
+		return 0, fmt.Errorf("hash store: %w", err)
+	}
+	return h, nil
+}
+
+// status tells etcd's applier who it works for.
+type status struct{ s *Store }
+
+func (r status) MemberID() types.ID     { return types.ID(r.s.cfg.MemberID) }
+func (r status) Leader() types.ID       { return types.ID(r.s.cfg.MemberID) }
+func (r status) CommittedIndex() uint64 { return r.s.Applied().Index }
+func (r status) AppliedIndex() uint64   { return r.s.Applied().Index }
+func (r status) Term() uint64           { return r.s.Applied().Epoch }
