@@ -1,0 +1,119 @@
+# The default configuration of dynast. This very file is built into the binary.
+#
+# A file of your own (dynast up --config FILE) needs only the fields that it
+# changes; all others keep the values below. Each field also has a flag that
+# overrides the file: heartbeat { timeout } is --heartbeat-timeout.
+#
+# Durations need a unit: ns, us, ms, s, m, h ("100ms", "1m30s").
+# Sizes need a binary unit: B, KiB, MiB, GiB, TiB ("64MiB").
+# Paths may start with "~/"; a relative path starts at the working directory of
+# the process that reads this file, and is made absolute there.
+
+# Where the cluster keeps everything: logs of writes, databases, certificates,
+# locks. One cluster per directory. Needs a file system with working flock and
+# fsync (local disk, not NFS).
+# Unit: path. Default: dynast-data in the working directory.
+data_dir = "dynast-data"
+
+# How many followers the leader keeps alive. Fewer than this, and it starts more
+# at once. 0 leaves the leader alone: nothing takes over when it dies.
+# Unit: processes, 0 to 32. Default: 2.
+followers = 2
+
+client {
+  # The one address that clients use. Every member shares the listening socket,
+  # and whoever leads accepts, so the address outlives any leader. Another host
+  # than loopback opens the store to the network.
+  # Unit: IP:PORT. Default: 127.0.0.1:2379.
+  listen = "127.0.0.1:2379"
+}
+
+member {
+  # The address on which members listen for one another. A cluster on loopback
+  # refuses members on other hosts.
+  # Unit: IP address, no name and no wildcard. Default: 127.0.0.1.
+  host = "127.0.0.1"
+
+  # The ports that members are given: the next free one above the highest in
+  # use, and from the start again after the last. At least followers + 1 ports.
+  # Unit: FIRST-LAST, 1 to 65535. Default: 7400-7499.
+  ports = "7400-7499"
+}
+
+heartbeat {
+  # How often a follower and the leader tell each other that they are alive.
+  # Unit: duration, 10ms to 1m. Default: 100ms.
+  interval = "100ms"
+
+  # A member silent for longer is killed and replaced. Death itself is noticed
+  # at once; this is for processes that hang or are stopped. At least 3
+  # intervals, so that one late beat kills nobody.
+  # Unit: duration, 50ms to 10m. Default: 1s.
+  timeout = "1s"
+}
+
+replication {
+  # How many followers must have a write in their logs, besides the leader's
+  # fsync, before it is acknowledged. While fewer are alive, those that are
+  # alive suffice. At most followers.
+  # Unit: processes, 0 to 32. Default: 1.
+  min_sync = 1
+
+  # Writes that may wait for an acknowledgement. One more is refused with
+  # ResourceExhausted ("too many requests").
+  # Unit: requests, 1 to 1000000. Default: 10000.
+  queue_requests = 10000
+
+  # The bytes of all waiting writes together; more is refused the same way.
+  # Unit: size, 2MiB to 16GiB. Default: 64MiB.
+  queue_bytes = "64MiB"
+}
+
+store {
+  # The size of the database above which writes are refused and the NOSPACE
+  # alarm is raised; reads and deletes go on.
+  # Unit: size, 1MiB to 1TiB. Default: 2GiB.
+  quota = "2GiB"
+
+  # Free space on the disk below which writes are refused, until there is room
+  # again. The log and the database need it to end cleanly.
+  # Unit: size, 1MiB to 1TiB. Default: 64MiB.
+  disk_reserve = "64MiB"
+
+  # How often changes are written from memory to the database file. Nothing
+  # acknowledged depends on it: the log is on disk before. Longer is faster
+  # under load and makes the next start read more of the log.
+  # Unit: duration, 1ms to 1m. Default: 1s.
+  commit_interval = "1s"
+}
+
+spawn {
+  # How long a new follower may take from its start until it answers; then it is
+  # killed and counted as a failure.
+  # Unit: duration, 100ms to 10m. Default: 10s.
+  timeout = "10s"
+}
+
+log {
+  # The least severe messages that are logged.
+  # Unit: one of trace, debug, info, warn, error. Default: info.
+  level = "info"
+
+  # For people, or one JSON object a line for machines.
+  # Unit: one of text, json. Default: text.
+  format = "text"
+
+  # A directory for log files, one per member, named by its address
+  # (127.0.0.1_7401.log). All members also log to the standard error of the
+  # first leader. Empty: only there.
+  # Unit: path. Default: empty.
+  directory = ""
+
+  # The size at which a log file is closed and the next one begun.
+  # Unit: size, a whole number of MiB, 1MiB to 100GiB. Default: 16MiB.
+  max_size = "16MiB"
+
+  # How many closed log files are kept for each member.
+  # Unit: files, 1 to 1000. Default: 3.
+  max_backups = 3
+}

@@ -1,0 +1,95 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// leastBeats is how many heartbeat intervals the timeout must cover: with
+// fewer, one late beat would end a healthy process.
+const leastBeats = 3
+
+// conflict is a rule between fields that does not hold; paths[0] is the field
+// that is most likely to be the wrong one.
+type conflict struct {
+	paths []string
+	text  string
+}
+
+// conflicts checks the rules between fields; each field by itself is valid.
+func (c *Config) conflicts() []conflict {
+	var out []conflict
+	broken := func(paths []string, format string, args ...any) {
+		out = append(out, conflict{paths, fmt.Sprintf(format, args...)})
+	}
+	if least := leastBeats * c.Heartbeat.Interval; c.Heartbeat.Timeout < least {
+		broken([]string{"heartbeat.timeout", "heartbeat.interval"},
+			"%s is too short for %s; want a timeout of at least %d intervals, that is %s",
+			c.show("heartbeat.timeout"), c.show("heartbeat.interval"), leastBeats, duration(least))
+	}
+	if c.Replication.MinSync > c.Followers {
+		broken([]string{"replication.min_sync", "followers"},
+			"%s can't be reached with %s; want min_sync to be at most followers",
+			c.show("replication.min_sync"), c.show("followers"))
+	}
+	p := c.Member.Ports
+	if have, need := p.Last-p.First+1, c.Followers+1; have < need {
+		broken([]string{"member.ports", "followers"},
+			"%s has too few ports for %s; want at least %d, one for each follower and one for the leader",
+			c.show("member.ports"), c.show("followers"), need)
+	}
+	if c.portsOverlap() {
+		broken([]string{"client.listen", "member.ports", "member.host"},
+			"%s is one of the addresses of %s on %s; want a port outside of that range",
+			c.show("client.listen"), c.show("member.ports"), c.show("member.host"))
+	}
+	return out
+}
+
+// portsOverlap reports whether a member could be given the clients' address.
+func (c *Config) portsOverlap() bool {
+	client, err := netip.ParseAddrPort(c.Client.Listen)
+	if err != nil {
+		return false
+	}
+	host, err := netip.ParseAddr(c.Member.Host)
+	if err != nil {
+		return false
+	}
+	port, ports := int(client.Port()), c.Member.Ports
+	return (client.Addr().IsUnspecified() || client.Addr() == host) && ports.First <= port && port <= ports.Last
+}
+
+// show names a field with its value and where that comes from.
+func (c *Config) show(path string) string {
+	s := path + " = " + byPath[path].text(c)
+	switch source, set := c.sources[path]; {
+	case set:
+		return s + " (" + source + ")"
+	case c.sources != nil:
+		return s + " (default)"
+	default:
+		return s
+	}
+}
+
+// setFrom notes where a field was set.
+func (c *Config) setFrom(path, source string) {
+	if c.sources == nil {
+		c.sources = map[string]string{}
+	}
+	c.sources[path] = source
+}
+
+// duration is d as an operator would write it: 1m instead of 1m0s.
+func duration(d time.Duration) string {
+	s := d.String()
+	if len(s) > 2 && s[len(s)-2:] == "0s" && s[len(s)-3] == 'm' {
+		s = s[:len(s)-2]
+	}
+	if len(s) > 2 && s[len(s)-2:] == "0m" && s[len(s)-3] == 'h' {
+		s = s[:len(s)-2]
+	}
+	return s
+}
