@@ -1,0 +1,3 @@
+// Package bench measures a running cluster from outside, with a stock etcd
+// client.
+package bench

@@ -1,0 +1,146 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/wire"
+)
+
+// killPatience is how long a process may take to be gone after SIGKILL.
+const killPatience = 5 * time.Second
+
+// Stop ends the cluster of a data directory. It returns nil only when every
+// process is gone. Those that are not gone after the timeout are killed.
+func Stop(ctx context.Context, dataDir string, timeout time.Duration, out io.Writer) error {
+	dir, err := openDir(dataDir)
+	if err != nil {
+		return err
+	}
+	seen := map[proc.Identity]bool{}
+	if n, err := remaining(dir, seen); err != nil || n == 0 {
+		if err == nil {
+			fmt.Fprintf(out, "nothing runs in %s\n", dir.Path())
+		}
+		return err
+	}
+	left, err := stopInOrder(ctx, dir, timeout, seen)
+	if err != nil {
+		return err
+	}
+	if left == 0 {
+		fmt.Fprintf(out, "stopped, %d processes are gone\n", len(seen))
+		return nil
+	}
+	fmt.Fprintf(out, "%d processes did not end within %s: killing them\n", left, timeout)
+	return killAll(ctx, dir, seen, out)
+}
+
+// stopInOrder asks the leader, again when another one has taken over, until
+// nobody is left or the time is up.
+func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, seen map[proc.Identity]bool) (int, error) {
+	deadline := time.Now().Add(timeout)
+	var lastAsk time.Time
+	for {
+		left, err := remaining(dir, seen)
+		if err != nil || left == 0 || time.Now().After(deadline) {
+			return left, err
+		}
+		if time.Since(lastAsk) > time.Second {
+			lastAsk = time.Now()
+			err := once(ctx, dir, func(ctx context.Context, a *admin) error {
+				_, err := a.Stop(ctx, &wire.StopRequest{})
+				return err
+			})
+			if status.Code(err) == codes.PermissionDenied {
+				return left, &Error{Code: core.ExitError, Err: errors.New(status.Convert(err).Message())}
+			}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return left, ctx.Err()
+		}
+	}
+}
+
+// remaining counts the processes that own a slot of the data directory. Each
+// member names itself there, so they are found without a leader too.
+func remaining(dir *datadir.Dir, seen map[proc.Identity]bool) (int, error) {
+	alive, err := owners(dir)
+	for _, id := range alive {
+		seen[id] = true
+	}
+	return len(alive), err
+}
+
+func owners(dir *datadir.Dir) ([]proc.Identity, error) {
+	slots, err := dir.Slots()
+	if err != nil {
+		return nil, err
+	}
+	var alive []proc.Identity
+	for _, n := range slots {
+		meta, err := dir.Slot(n).ReadMeta()
+		if err != nil {
+			continue // never opened, or damaged: nobody has it
+		}
+		id := proc.Identity{PID: meta.PID, StartTime: meta.StartTime}
+		if now, err := proc.Identify(id.PID); err == nil && now == id {
+			alive = append(alive, id)
+		}
+	}
+	return alive, nil
+}
+
+func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool, out io.Writer) error {
+	deadline := time.Now().Add(killPatience)
+	for {
+		alive, err := owners(dir)
+		if err != nil {
+			return err
+		}
+		for _, id := range alive {
+			seen[id] = true
+			if err := kill(id); err != nil {
+				return err
+			}
+		}
+		switch {
+		case len(alive) == 0:
+			fmt.Fprintf(out, "killed, %d processes are gone\n", len(seen))
+			return nil
+		case time.Now().After(deadline):
+			return &Error{Code: core.ExitError, Err: fmt.Errorf("%d processes are still there after SIGKILL: %v", len(alive), alive)}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func kill(id proc.Identity) error {
+	p, err := proc.Open(id)
+	if errors.Is(err, proc.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := p.Kill(); err != nil && !errors.Is(err, proc.ErrGone) {
+		return fmt.Errorf("kill %s: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package member
+
+import (
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	plugin "github.com/hashicorp/go-plugin"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/roster"
+)
+
+// Handshake is what a leader and the processes that it starts must agree on.
+// The cookie only tells a process that was started by hand by mistake from one
+// that a leader started; it protects nothing.
+var Handshake = plugin.HandshakeConfig{
+	ProtocolVersion:  1,
+	MagicCookieKey:   "DYNAST_WORKER",
+	MagicCookieValue: "5e1c7d0b-follow-the-leader",
+}
+
+// ControlPlugin is the name of the control service in go-plugin's set.
+const ControlPlugin = "control"
+
+// The descriptors that a spawned worker inherits besides the standard three.
+// Its standard error is the first leader's.
+const (
+	// ClientListenerFD is the listening socket for clients, shared by all members.
+	ClientListenerFD = 3
+	// MemberListenerFD is the worker's own listening socket for other members.
+	MemberListenerFD = 4
+)
+
+// The environment variables by which a spawned worker gets what is too long
+// for its arguments.
+const (
+	ConfigEnv = "DYNAST_WORKER_CONFIG" // the effective configuration, config.Encode
+	RosterEnv = "DYNAST_WORKER_ROSTER" // wire.EncodeRoster in base64
+)
+
+// The exit codes that a supervisor understands, besides those of the core.
+const (
+	// ExitSlotBusy: another process owns the slot that the worker was given.
+	ExitSlotBusy = 7
+	// ExitDisk: the disk is full at a point where that can't be waited for.
+	ExitDisk = 5
+)
+
+// Stderr is the standard error that the process was started with; for a
+// worker that is the first leader's. go-plugin replaces os.Stderr by a pipe that
+// nobody may read.
+var Stderr = os.Stderr
+
+// Supervisor starts and controls the processes of a leader. No method waits
+// for a process: results come as events of the core, posted to the Host.
+type Supervisor interface {
+	// Spawn starts a follower for a slot: Spawned or SpawnFailed follows.
+	Spawn(slot int)
+	// Abort kills the process of a spawn that is not finished: SpawnFailed
+	// follows, also when there is none.
+	Abort(slot int, reason string)
+	// Reattach takes over the control of a follower that an earlier leader
+	// started, and tells it who leads.
+	Reattach(m roster.Member)
+	// Retire asks a follower to end, over its control service.
+	Retire(id roster.ID, reason string)
+	// Release drops what is held for a process that is gone.
+	Release(id roster.ID)
+}
+
+// Host is what a supervisor needs of the process that it runs in.
+type Host struct {
+	Config *config.Config
+	Dir    *datadir.Dir
+	Logger hclog.Logger
+	// Roster returns the current roster.
+	Roster func() *roster.Roster
+	// ClientListener is passed on to every worker.
+	ClientListener *os.File
+	// Post hands an event to the member's loop. It never blocks for long.
+	Post func(core.Event)
+	// Version is the build that runs here.
+	Version string
+}
+
+// NewSupervisor makes a supervisor for a process that has become leader.
+type NewSupervisor func(Host) (Supervisor, error)

@@ -1,0 +1,169 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/entry"
+	"github.com/dynast-io/dynast/shared/roster"
+)
+
+// MaxMembers bounds a roster; more is nonsense on one host.
+const MaxMembers = 1024
+
+// ErrMalformed is wrapped by every decoding error.
+var ErrMalformed = errors.New("malformed message")
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+}
+
+// FromMember encodes a member.
+func FromMember(m roster.Member) *MemberInfo {
+	return &MemberInfo{
+		Address: m.Address.String(), Pid: int64(m.PID), StartTime: m.StartTime,
+		Role: uint32(m.Role), State: uint32(m.State), Slot: uint32(m.Slot),
+		Plugin: m.Plugin, Version: m.Version, ByHand: m.ByHand,
+	}
+}
+
+// ToMember decodes a member.
+func ToMember(i *MemberInfo) (roster.Member, error) {
+	if i == nil {
+		return roster.Member{}, malformed("no member")
+	}
+	a, err := roster.ParseAddress(i.Address)
+	if err != nil {
+		return roster.Member{}, malformed("%v", err)
+	}
+	state := roster.State(i.State)
+	switch {
+	case i.State > 255 || !state.Valid():
+		return roster.Member{}, malformed("member %s: state %d", a, i.State)
+	case i.Role > uint32(roster.Leader):
+		return roster.Member{}, malformed("member %s: role %d", a, i.Role)
+	case i.Pid <= 0 || i.Pid > 1<<30:
+		return roster.Member{}, malformed("member %s: pid %d", a, i.Pid)
+	case i.Slot > 1<<20:
+		return roster.Member{}, malformed("member %s: slot %d", a, i.Slot)
+	}
+	return roster.Member{
+		ID:   roster.ID{Address: a, PID: int(i.Pid), StartTime: i.StartTime},
+		Role: roster.Role(i.Role), State: state, Slot: int(i.Slot),
+		Plugin: i.Plugin, Version: i.Version, ByHand: i.ByHand,
+	}, nil
+}
+
+// EncodeRoster returns the bytes that ride on every message.
+func EncodeRoster(r *roster.Roster) []byte {
+	m := &Roster{Epoch: r.Epoch, Version: r.Version, Client: r.Client}
+	if r.Leader.IsValid() {
+		m.Leader = r.Leader.String()
+	}
+	if heir, ok := r.Heir(); ok {
+		m.Heir = heir.String()
+	}
+	for _, mem := range r.Members {
+		m.Members = append(m.Members, FromMember(mem))
+	}
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic("wire: a roster cannot be encoded: " + err.Error()) // only invalid UTF-8 does this, and there is none
+	}
+	return b
+}
+
+// DecodeRoster reads what EncodeRoster wrote.
+func DecodeRoster(b []byte) (*roster.Roster, error) {
+	var m Roster
+	if err := proto.Unmarshal(b, &m); err != nil {
+		return nil, malformed("roster: %v", err)
+	}
+	if len(m.Members) > MaxMembers {
+		return nil, malformed("roster with %d members, at most %d are possible", len(m.Members), MaxMembers)
+	}
+	r := &roster.Roster{Epoch: m.Epoch, Version: m.Version, Client: m.Client}
+	if m.Leader != "" {
+		a, err := roster.ParseAddress(m.Leader)
+		if err != nil {
+			return nil, malformed("roster: %v", err)
+		}
+		r.Leader = a
+	}
+	for _, i := range m.Members {
+		mem, err := ToMember(i)
+		if err != nil {
+			return nil, fmt.Errorf("roster: %w", err)
+		}
+		if _, twice := r.Find(mem.Address); twice {
+			return nil, malformed("roster: two members at %s", mem.Address)
+		}
+		r.Members = append(r.Members, mem)
+	}
+	r.Sort()
+	return r, nil
+}
+
+// FromDeaths encodes the history of deaths.
+func FromDeaths(ds []core.Death) *Deaths {
+	out := &Deaths{}
+	for _, d := range ds {
+		i := &Death{Address: d.ID.Address.String(), Pid: int64(d.ID.PID), Reason: d.Reason, AtUnixMs: d.At.UnixMilli()}
+		if d.ReplacedBy.IsValid() {
+			i.ReplacedBy = d.ReplacedBy.String()
+		}
+		out.Deaths = append(out.Deaths, i)
+	}
+	return out
+}
+
+// ToDeaths decodes a history. It never returns nil without an error.
+func ToDeaths(m *Deaths) ([]core.Death, error) {
+	if len(m.GetDeaths()) > MaxMembers {
+		return nil, malformed("history of %d deaths", len(m.GetDeaths()))
+	}
+	out := make([]core.Death, 0, len(m.GetDeaths()))
+	for _, i := range m.GetDeaths() {
+		a, err := roster.ParseAddress(i.Address)
+		if err != nil {
+			return nil, malformed("death: %v", err)
+		}
+		d := core.Death{ID: roster.ID{Address: a, PID: int(i.Pid)}, Reason: i.Reason, At: time.UnixMilli(i.AtUnixMs)}
+		if i.ReplacedBy != "" {
+			if d.ReplacedBy, err = roster.ParseAddress(i.ReplacedBy); err != nil {
+				return nil, malformed("death: %v", err)
+			}
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// FromPosition encodes a place in the log.
+func FromPosition(p entry.Position) *Position { return &Position{Epoch: p.Epoch, Index: p.Index} }
+
+// ToPosition decodes one; nil is the start.
+func ToPosition(p *Position) entry.Position {
+	return entry.Position{Epoch: p.GetEpoch(), Index: p.GetIndex()}
+}
+
+// ToEntries gives a run of entries their indices. The data is shared with the
+// message.
+func ToEntries(m *Entries) ([]entry.Entry, error) {
+	next := m.GetPrev().GetIndex() + 1
+	epoch := m.GetPrev().GetEpoch()
+	out := make([]entry.Entry, len(m.GetEntries()))
+	for i, e := range m.GetEntries() {
+		if e.GetEpoch() < epoch {
+			return nil, malformed("entry %d of epoch %d after epoch %d", next, e.GetEpoch(), epoch)
+		}
+		epoch = e.GetEpoch()
+		out[i] = entry.Entry{Index: next, Epoch: epoch, Data: e.GetData()}
+		next++
+	}
+	return out, nil
+}

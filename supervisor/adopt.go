@@ -1,0 +1,62 @@
+package supervisor
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	plugin "github.com/hashicorp/go-plugin"
+	prunner "github.com/hashicorp/go-plugin/runner"
+
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/wire"
+)
+
+// Reattach takes over the control of a follower and introduces the new leader
+// to it. The follower finds its leader without this too, only later.
+func (s *Supervisor) Reattach(m roster.Member) {
+	if m.Plugin == "" {
+		return // it had not told its socket yet
+	}
+	go func() {
+		began := time.Now()
+		c, err := s.attach(m)
+		if err != nil {
+			s.log.Warn("follower is adopted without its control service", "member", m.Address, "error", err)
+			return
+		}
+		s.mu.Lock()
+		s.children[m.ID] = c
+		s.mu.Unlock()
+		s.log.Debug("adopted", "member", m.Address, "pid", m.PID, "took", time.Since(began))
+		s.introduce(m.ID)
+	}()
+}
+
+func (s *Supervisor) attach(m roster.Member) (*child, error) {
+	c := &child{}
+	c.client = plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig:  member.Handshake,
+		Plugins:          plugin.PluginSet{member.ControlPlugin: wire.ControlPlugin{}},
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		Logger:           s.log.ResetNamed("go-plugin"),
+		Reattach: &plugin.ReattachConfig{
+			Protocol:        plugin.ProtocolGRPC,
+			ProtocolVersion: int(member.Handshake.ProtocolVersion),
+			Addr:            &net.UnixAddr{Net: "unix", Name: m.Plugin},
+			Pid:             m.PID,
+			ReattachFunc: func() (prunner.AttachedRunner, error) {
+				p, err := proc.Open(proc.Identity{PID: m.PID, StartTime: m.StartTime})
+				if err != nil {
+					return nil, fmt.Errorf("adopt %s: %w", m.ID, err)
+				}
+				return &attached{process: p, pid: m.PID}, nil
+			},
+		},
+	})
+	var err error
+	c.control, err = dispense(c.client)
+	return c, err
+}

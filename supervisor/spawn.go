@@ -1,0 +1,160 @@
+package supervisor
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	plugin "github.com/hashicorp/go-plugin"
+	prunner "github.com/hashicorp/go-plugin/runner"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/wire"
+)
+
+// Spawn starts a follower for a slot.
+func (s *Supervisor) Spawn(slot int) {
+	c := &child{}
+	// The port is taken here and not in the background, so that followers
+	// started together get theirs in the order of their slots.
+	listener, err := s.bind()
+	if err != nil {
+		s.host.Post(core.SpawnFailed{Slot: slot, Reason: err.Error(), At: time.Now()})
+		return
+	}
+	s.mu.Lock()
+	s.spawning[slot] = c
+	s.mu.Unlock()
+	go func() {
+		m, err := s.spawn(slot, c, listener)
+		s.mu.Lock()
+		delete(s.spawning, slot)
+		if err == nil {
+			s.children[m.ID] = c
+		}
+		s.mu.Unlock()
+		if err == nil {
+			s.host.Post(core.Spawned{Member: m})
+			return
+		}
+		failed := core.SpawnFailed{Slot: slot, ID: m.ID, Reason: err.Error(), At: time.Now()}
+		if c.runner != nil {
+			// Confirmed dead before it is told: the slot is free for the next.
+			code := c.runner.end()
+			failed.SlotBusy = code == member.ExitSlotBusy
+			failed.Reason = startError(err, c, code)
+		}
+		s.host.Post(failed)
+	}()
+}
+
+// startError says why a start failed in one line; go-plugin's own text is a
+// page about wrong architectures.
+func startError(err error, c *child, code int) string {
+	switch {
+	case c.aborted != "":
+		return c.aborted
+	case code == member.ExitSlotBusy:
+		return "the slot is owned by another process"
+	case code >= 0:
+		return fmt.Sprintf("the process ended with exit status %d before its handshake; its log has the reason", code)
+	default:
+		return strings.Join(strings.Fields(err.Error()), " ")
+	}
+}
+
+// spawn starts the process and shakes hands. The member is returned as far as
+// it is known, also with an error.
+func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roster.Member, error) {
+	address := listener.Addr().(*net.TCPAddr).AddrPort()
+	defer s.unbind(address.Port())
+	inherited, err := listener.File()
+	if err != nil {
+		listener.Close()
+		return roster.Member{}, fmt.Errorf("pass on the listener of %s: %w", address, err)
+	}
+	cmd := s.command(address, slot, inherited)
+	c.runner = newRunner(cmd)
+	c.client = plugin.NewClient(s.clientConfig(c))
+	_, err = c.client.Start()
+	// The worker has its own copies now, or will never need them.
+	inherited.Close()
+	listener.Close()
+	if err != nil {
+		return roster.Member{}, err
+	}
+	id, err := proc.Identify(cmd.Process.Pid)
+	if err != nil {
+		return roster.Member{}, fmt.Errorf("worker %s ended right after its handshake: %w", address, err)
+	}
+	m := roster.Member{
+		ID:      roster.ID{Address: address, PID: id.PID, StartTime: id.StartTime},
+		Slot:    slot,
+		Version: s.host.Version,
+	}
+	if r := c.client.ReattachConfig(); r != nil {
+		m.Plugin = r.Addr.String()
+	}
+	c.control, err = dispense(c.client)
+	return m, err
+}
+
+// command is the worker's command line. Its arguments show the operator who
+// it is; what is too long for them travels in the environment.
+func (s *Supervisor) command(a roster.Address, slot int, listener *os.File) *exec.Cmd {
+	cmd := exec.Command(proc.Executable(), "worker",
+		"--address", a.String(),
+		"--slot", strconv.Itoa(slot),
+		"--data-dir", s.host.Config.DataDir)
+	cmd.Args[0] = "dynast"
+	cmd.Env = append(s.environment(member.ConfigEnv, member.RosterEnv, plugin.EnvUnixSocketDir),
+		member.ConfigEnv+"="+string(s.host.Config.Encode()),
+		member.RosterEnv+"="+base64.StdEncoding.EncodeToString(wire.EncodeRoster(s.host.Roster())))
+	cmd.ExtraFiles = []*os.File{s.host.ClientListener, listener}
+	// Standard error is the first leader's, handed from leader to leader.
+	cmd.Stderr = member.Stderr
+	// A group of its own: a Ctrl-C in the terminal reaches the leader only. No
+	// parent-death signal: the worker is to survive its leader.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+func (s *Supervisor) clientConfig(c *child) *plugin.ClientConfig {
+	return &plugin.ClientConfig{
+		HandshakeConfig:  member.Handshake,
+		Plugins:          plugin.PluginSet{member.ControlPlugin: wire.ControlPlugin{}},
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		StartTimeout:     s.host.Config.Spawn.Timeout,
+		SkipHostEnv:      true, // command has built it
+		// The worker's socket lies in a 0700 directory: that is its protection.
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: s.socketDir},
+		Logger:           s.log.ResetNamed("go-plugin").With(), // at this logger's level, not at Trace
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (prunner.Runner, error) {
+			c.runner.cmd.Env = append(c.runner.cmd.Env, cmd.Env...)
+			return c.runner, nil
+		},
+	}
+}
+
+// dispense connects to the control service.
+func dispense(client *plugin.Client) (wire.ControlClient, error) {
+	rpc, err := client.Client()
+	if err != nil {
+		return nil, fmt.Errorf("connect to the worker's control service: %w", err)
+	}
+	raw, err := rpc.Dispense(member.ControlPlugin)
+	if err != nil {
+		return nil, fmt.Errorf("dispense the worker's control service: %w", err)
+	}
+	return raw.(wire.ControlClient), nil
+}
