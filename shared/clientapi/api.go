@@ -1,0 +1,167 @@
+package clientapi
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/pkg/v3/idutil"
+	"go.etcd.io/etcd/server/v3/etcdserver/apply"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/dynast-io/dynast/shared/store"
+)
+
+// The defaults are etcd's.
+const (
+	DefaultMaxRequestBytes = 1536 << 10
+	DefaultMaxTxnOps       = 128
+
+	// grpcOverheadBytes is what a message may be larger than its request.
+	grpcOverheadBytes = 512 << 10
+
+	keepaliveMinTime  = 5 * time.Second
+	keepaliveInterval = 2 * time.Hour
+	keepaliveTimeout  = 20 * time.Second
+)
+
+// QuotaAlarmMember is the member that the NOSPACE alarm names when the store
+// is at its quota. The quota is every member's, so it is none of them.
+const QuotaAlarmMember = 2
+
+// Proposer replicates writes.
+type Proposer interface {
+	// Propose replicates one request and returns when it is applied by this
+	// process. What the request did wrong is in the result; an error is a gRPC
+	// status or one of etcd's (package rpctypes).
+	Propose(ctx context.Context, r *pb.InternalRaftRequest) (*apply.Result, error)
+}
+
+// Member is a process of the cluster as clients see it.
+type Member struct {
+	ID   uint64
+	Name string
+	// Address is the host:port for other members.
+	Address string
+	// ClientURLs is empty for all but the leader: clients replace their
+	// endpoints by these.
+	ClientURLs []string
+	IsLeader   bool
+}
+
+// Cluster is what clients are told about the processes. It is asked for each
+// response, so it must be quick.
+type Cluster interface {
+	// Epoch is the leadership of this process.
+	Epoch() uint64
+	// Members lists all processes, this one among them as the leader.
+	Members() []Member
+	// Metadata is attached to each response. It is not changed afterwards.
+	Metadata() metadata.MD
+}
+
+// Limits bound what one client may ask for. Zeros are the defaults.
+type Limits struct {
+	MaxRequestBytes int
+	MaxTxnOps       int
+	// MaxStreams is the number of concurrent requests of one connection; 0 is
+	// no limit.
+	MaxStreams uint32
+}
+
+// Config is all that an API needs. Limits and Logger may be left out.
+type Config struct {
+	Store    *store.Store
+	Proposer Proposer
+	Cluster  Cluster
+	Limits   Limits
+	Logger   hclog.Logger
+}
+
+// API serves clients.
+type API struct {
+	store    *store.Store
+	proposer Proposer
+	cluster  Cluster
+	limits   Limits
+	logger   hclog.Logger
+
+	memberID uint64
+	ids      *idutil.Generator
+	health   *health.Server
+}
+
+// New returns an API that serves once it is registered.
+func New(c Config) *API {
+	if c.Limits.MaxRequestBytes <= 0 {
+		c.Limits.MaxRequestBytes = DefaultMaxRequestBytes
+	}
+	if c.Limits.MaxTxnOps <= 0 {
+		c.Limits.MaxTxnOps = DefaultMaxTxnOps
+	}
+	if c.Limits.MaxStreams == 0 {
+		c.Limits.MaxStreams = math.MaxUint32
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	a := &API{
+		store: c.Store, proposer: c.Proposer, cluster: c.Cluster, limits: c.Limits, logger: c.Logger,
+		memberID: c.Store.MemberID(), health: health.NewServer(),
+	}
+	for _, m := range c.Cluster.Members() {
+		if m.IsLeader {
+			a.memberID = m.ID
+		}
+	}
+	// The generator takes 16 bits of the member and the time: ids of different
+	// leaders differ.
+	a.ids = idutil.NewGenerator(uint16(a.memberID), time.Now())
+	return a
+}
+
+// Register adds all services to s, and says "serving" to who asks for health.
+func (a *API) Register(s *grpc.Server) {
+	pb.RegisterKVServer(s, &kvServer{API: a})
+	pb.RegisterClusterServer(s, &clusterServer{API: a})
+	healthpb.RegisterHealthServer(s, a.health)
+	a.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+}
+
+// Shutdown tells those who watch the health that this process stops serving.
+func (a *API) Shutdown() { a.health.Shutdown() }
+
+// ServerOptions are the options of the gRPC server that the API is registered
+// with; without them it lacks its metadata and limits.
+func (a *API) ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(a.unary),
+		grpc.ChainStreamInterceptor(a.stream),
+		grpc.MaxRecvMsgSize(a.limits.MaxRequestBytes + grpcOverheadBytes),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(a.limits.MaxStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinTime}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveInterval, Timeout: keepaliveTimeout}),
+	}
+}
+
+// fill completes a response's header. A handler that answers at a revision of
+// its own has set it.
+func (a *API) fill(h *pb.ResponseHeader) {
+	a.fillWithoutRevision(h)
+	if h.Revision == 0 {
+		h.Revision = a.store.Revision()
+	}
+}
+
+func (a *API) fillWithoutRevision(h *pb.ResponseHeader) {
+	h.ClusterId = a.store.ClusterID()
+	h.MemberId = a.memberID
+	h.RaftTerm = a.cluster.Epoch()
+}

@@ -1,0 +1,61 @@
+package clientapi
+
+import (
+	"context"
+	"runtime/debug"
+	"unicode/utf8"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// unary goes around each request with one answer. The metadata is attached
+// after the handler ran, when the roster is as fresh as the answer; until then
+// nothing was sent, also if the answer is an error.
+func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			resp, err = nil, a.panicked(info.FullMethod, p)
+		}
+		// It fails only when the connection is gone.
+		_ = grpc.SetHeader(ctx, a.cluster.Metadata())
+	}()
+	if err := checkClient(ctx); err != nil {
+		return nil, err
+	}
+	return handler(ctx, req)
+}
+
+// stream goes around each stream. The metadata leaves with its first message.
+func (a *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = a.panicked(info.FullMethod, p)
+		}
+	}()
+	_ = ss.SetHeader(a.cluster.Metadata())
+	if err := checkClient(ss.Context()); err != nil {
+		return err
+	}
+	return handler(srv, ss)
+}
+
+// panicked logs a handler's panic. The request gets an error and the process
+// lives: a handler owns nothing that others need.
+func (a *API) panicked(method string, p any) error {
+	a.logger.Error("a request panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
+	return status.Error(codes.Internal, "dynast: internal error")
+}
+
+// checkClient refuses a client whose version is not text, as etcd does. (etcd
+// also refuses clients that insist on a leader while there is none; here the
+// leader answers.)
+func checkClient(ctx context.Context) error {
+	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataClientAPIVersionKey); len(v) > 0 && !utf8.ValidString(v[0]) {
+		return rpctypes.ErrGRPCInvalidClientAPIVersion
+	}
+	return nil
+}

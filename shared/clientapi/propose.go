@@ -1,0 +1,107 @@
+package clientapi
+
+import (
+	"context"
+	"errors"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/server/v3/auth"
+	"go.etcd.io/etcd/server/v3/etcdserver/apply"
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
+	"google.golang.org/protobuf/proto"
+)
+
+// propose has a request replicated on behalf of the caller, and returns its
+// result or its error. The result may be there together with an error that the
+// request itself made.
+func (a *API) propose(ctx context.Context, r *pb.InternalRaftRequest) (*apply.Result, error) {
+	r.Header = &pb.RequestHeader{ID: a.ids.Next()}
+	if r.Authenticate == nil {
+		who, err := a.caller(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if who != nil {
+			// Permissions are checked when the entry is applied, by every
+			// member alike.
+			r.Header.Username, r.Header.AuthRevision = who.Username, who.Revision
+		}
+	}
+	if proto.Size(r) > a.limits.MaxRequestBytes {
+		return nil, etcderrors.ErrRequestTooLarge
+	}
+	res, err := a.proposer.Propose(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if errors.Is(res.Err, etcderrors.ErrNoSpace) {
+		a.raiseQuotaAlarm(ctx)
+	}
+	return res, res.Err
+}
+
+// caller says who asks. nil: nobody in particular.
+func (a *API) caller(ctx context.Context) (*auth.AuthInfo, error) {
+	return a.store.Auth().AuthInfoFromCtx(ctx)
+}
+
+// checkQuota refuses a request that the store has no room for, before it is
+// replicated. As in etcd the request's own validity is looked at later.
+func (a *API) checkQuota(ctx context.Context, r any) error {
+	if a.store.Quota().Available(r) {
+		return nil
+	}
+	a.raiseQuotaAlarm(ctx)
+	return rpctypes.ErrGRPCNoSpace
+}
+
+// raiseQuotaAlarm makes every member refuse writes until an operator has made
+// room and disarmed the alarm. That it fails is no reason to tell the client
+// anything else: the next write tries again.
+func (a *API) raiseQuotaAlarm(ctx context.Context) {
+	if len(a.store.Alarms().Get(pb.AlarmType_NOSPACE)) > 0 {
+		return
+	}
+	_, err := a.proposer.Propose(ctx, &pb.InternalRaftRequest{
+		Header: &pb.RequestHeader{ID: a.ids.Next()},
+		Alarm:  &pb.AlarmRequest{MemberID: QuotaAlarmMember, Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_NOSPACE},
+	})
+	if err != nil {
+		a.logger.Warn("the NOSPACE alarm could not be raised", "error", err)
+		return
+	}
+	a.logger.Warn("the store is at its quota: writes are refused until there is room and the alarm is disarmed",
+		"size_bytes", a.store.Size(), "in_use_bytes", a.store.SizeInUse())
+}
+
+// read runs get if the caller may, and fails if its permissions changed
+// meanwhile.
+//
+// Linearizable and serializable reads are the same thing here, and need no
+// word from anyone. A read must see every write that was acknowledged before it
+// began. All of those were acknowledged by this process or by an earlier
+// leader. This process acknowledges a write after it has applied it to the very
+// store that is read here. An earlier leader is dead: leaders hold the cluster's
+// lock until the kernel takes it from them with their last thread, and this
+// process got the lock after that; then it applied every write of the earlier
+// leader's log before it began to serve. And there is no later leader as long as
+// this code runs, for the same reason. What etcd asks its quorum for, "am I
+// still the leader?", the kernel answers by letting us execute.
+func (a *API) read(ctx context.Context, permitted func(*auth.AuthInfo) error, get func() error) error {
+	who, err := a.caller(ctx)
+	if err != nil {
+		return err
+	}
+	if who == nil {
+		who = &auth.AuthInfo{}
+	}
+	if err := permitted(who); err != nil {
+		return err
+	}
+	err = get()
+	if who.Revision != 0 && who.Revision != a.store.Auth().Revision() {
+		return auth.ErrAuthOldRevision
+	}
+	return err
+}

@@ -1,0 +1,140 @@
+package clientapi
+
+import (
+	"context"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/etcdserver/apply"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dynast-io/dynast/shared/entry"
+	"github.com/dynast-io/dynast/shared/store"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("ETCD_VERIFY") == "" {
+		os.Setenv("ETCD_VERIFY", "all")
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// direct is a Proposer without replication: it applies at once.
+type direct struct {
+	mu    sync.Mutex
+	store *store.Store
+	// before may refuse or change what is proposed.
+	before func(*pb.InternalRaftRequest) error
+}
+
+func (d *direct) Propose(_ context.Context, r *pb.InternalRaftRequest) (*apply.Result, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.before != nil {
+		if err := d.before(r); err != nil {
+			return nil, err
+		}
+	}
+	data, err := proto.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	return d.store.Apply(entry.Entry{Index: d.store.Applied().Index + 1, Epoch: testEpoch, Data: data})
+}
+
+const (
+	testEpoch    = 17
+	testMemberID = 99
+)
+
+type testCluster struct{}
+
+func (testCluster) Epoch() uint64 { return testEpoch }
+func (testCluster) Members() []Member {
+	return []Member{
+		{ID: testMemberID, Name: "127.0.0.1:7400", Address: "127.0.0.1:7400", ClientURLs: []string{"http://127.0.0.1:2379"}, IsLeader: true},
+		{ID: 100, Name: "127.0.0.1:7401", Address: "127.0.0.1:7401"},
+	}
+}
+func (testCluster) Metadata() metadata.MD {
+	return metadata.Pairs("dynast-leader", "127.0.0.1:7400", "dynast-heir", "127.0.0.1:7401")
+}
+
+// server is an API on a loopback port.
+type server struct {
+	address  string
+	store    *store.Store
+	proposer *direct
+	api      *API
+}
+
+func serve(t testing.TB, configure func(*store.Config, *Config)) *server {
+	t.Helper()
+	sc := store.Config{Dir: t.TempDir(), ClusterID: 5, MemberID: 1}
+	c := Config{Cluster: testCluster{}}
+	if configure != nil {
+		configure(&sc, &c)
+	}
+	st, err := store.Open(sc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.Promote(0)
+	p := &direct{store: st}
+	c.Store = st
+	if c.Proposer == nil {
+		c.Proposer = p
+	}
+	api := New(c)
+	g := grpc.NewServer(api.ServerOptions()...)
+	api.Register(g)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(l) }()
+	t.Cleanup(func() {
+		g.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &server{address: l.Addr().String(), store: st, proposer: p, api: api}
+}
+
+// stock is an unmodified etcd client.
+func (s *server) stock(t testing.TB) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.address}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// dial is a bare connection, for requests that the stock client would not send.
+func dial(t testing.TB, address string) *grpc.ClientConn {
+	t.Helper()
+	c, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
