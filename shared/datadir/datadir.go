@@ -20,9 +20,6 @@ var ErrUnsafe = errors.New("unsafe directory")
 type Dir struct {
 	path     string // absolute, without symbolic links
 	ownerUID int
-	groupGID int
-	// groupReads: members of the group can enter and list the directory.
-	groupReads bool
 
 	mu sync.Mutex // one writer of state files at a time
 }
@@ -72,10 +69,7 @@ func OpenForReading(path string) (*Dir, error) {
 	if st.Mode&0o022 != 0 {
 		return nil, fmt.Errorf("data directory %s: %w: its mode %04o lets others than its owner write; chmod go-w %s", full, ErrUnsafe, st.Mode&0o7777, full)
 	}
-	return &Dir{
-		path: full, ownerUID: int(st.Uid), groupGID: int(st.Gid),
-		groupReads: st.Mode&0o050 == 0o050,
-	}, nil
+	return &Dir{path: full, ownerUID: int(st.Uid)}, nil
 }
 
 // Path is the directory's absolute path.

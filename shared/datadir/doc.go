@@ -1,8 +1,11 @@
 // Package datadir knows where everything lies in a cluster's data directory:
 //
 //	cluster.lock       flock'd by the leader for life
+//	cluster.json       the cluster's id
 //	succession.json    epoch, leader and the slot that holds every acknowledged write
-//	runtime.json       where the sockets are
+//	admin.sock         where the leader answers operators
+//	handoff.sock       where the leader passes descriptors to who joins
+//	runtime.json       where the members' private sockets are
 //	pki/               the cluster's certificate authority
 //	slots/1, 2, ...    one replica each: db, log/, slot.lock, slot.json
 //
@@ -17,6 +20,6 @@
 //   - every process that opens the same data directory finds the same sockets,
 //     whatever its environment is.
 //
-// It needs its callers to write succession.json and runtime.json only while they
-// hold cluster.lock, and slot.json only while they hold that slot's lock.
+// It needs its callers to write only while they hold cluster.lock, and slot.json
+// while they hold that slot's lock.
 package datadir

@@ -38,8 +38,8 @@ func (r *runtimeRecord) validate() error {
 
 func (d *Dir) runtimePath() string { return filepath.Join(d.path, "runtime.json") }
 
-// RuntimeDir is the directory of the cluster's sockets, as the leader recorded
-// it. The error is os.ErrNotExist when no leader has, or when the directory is gone
+// RuntimeDir is the directory of the members' private sockets, as the leader
+// recorded it. The error is os.ErrNotExist when no leader has, or when the directory is gone
 // (a restart of the host empties /run), and ErrUnsafe when it isn't the
 // owner's alone.
 func (d *Dir) RuntimeDir() (string, error) {
@@ -61,8 +61,8 @@ func (d *Dir) RuntimeDir() (string, error) {
 // followers are in it. Otherwise it is a directory of its own in
 // $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/dynast, else it is "run" in the data
 // directory, else, when the paths of sockets would be too long for the kernel, one with a random
-// name in the directory for temporary files. It has mode 0700, or 0750 if the group can read the
-// data directory: then it can also ask who leads.
+// name in the directory for temporary files. Its mode is 0700. The sockets that
+// others may connect to are in the data directory, see ListenAdmin.
 func (d *Dir) MakeRuntimeDir() (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,9 +114,8 @@ func (d *Dir) runtimeCandidates() []string {
 	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); filepath.IsAbs(dir) {
 		c = append(c, filepath.Join(dir, d.hash()))
 	}
-	// Nobody else can enter this one, so it is no place to let a group in. With
-	// sudo it can be another user's.
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) && !d.groupReads && d.ownedByUs(dir) {
+	// With sudo it can be another user's.
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) && d.ownedByUs(dir) {
 		c = append(c, filepath.Join(dir, "dynast", d.hash()))
 	}
 	return append(c, filepath.Join(d.path, "run"))
@@ -140,13 +139,7 @@ func (d *Dir) tryRuntime(dir string) error {
 	if err := d.checkRuntime(dir); err != nil {
 		return err
 	}
-	if !d.groupReads {
-		return os.Chmod(dir, 0o700)
-	}
-	if err := os.Chown(dir, -1, d.groupGID); err != nil {
-		return err
-	}
-	return os.Chmod(dir, 0o750)
+	return os.Chmod(dir, 0o700)
 }
 
 // checkRuntime refuses a directory that somebody else could have put there.
@@ -164,23 +157,6 @@ func (d *Dir) checkRuntime(dir string) error {
 		return fmt.Errorf("%s: %w: its mode is %04o", dir, ErrUnsafe, st.Mode&0o7777)
 	}
 	return nil
-}
-
-// AdminSocket is where the leader answers the command line. Where the group can
-// read the data directory it can reach this socket too, so its server checks who
-// is there (proc.PeerUID) before it does more than answer.
-func (d *Dir) AdminSocket() (string, error) { return d.socket("admin.sock") }
-
-// HandoffSocket is where the leader hands its sockets to a process that joins.
-// Its server checks who is there.
-func (d *Dir) HandoffSocket() (string, error) { return d.socket("handoff.sock") }
-
-func (d *Dir) socket(name string) (string, error) {
-	dir, err := d.RuntimeDir()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, name), nil
 }
 
 // PluginSocketDir is the directory of the followers' control sockets, mode 0700

@@ -79,9 +79,6 @@ func TestRuntimeDirIsTheSameForAll(t *testing.T) {
 	if _, err := d.RuntimeDir(); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("before there was a leader: %v", err)
 	}
-	if _, err := d.AdminSocket(); !errors.Is(err, os.ErrNotExist) {
-		t.Fatalf("before there was a leader: %v", err)
-	}
 	t.Setenv("XDG_RUNTIME_DIR", shortTemp(t))
 	want := makeRuntime(t, d)
 	t.Setenv("RUNTIME_DIRECTORY", shortTemp(t))
@@ -92,9 +89,6 @@ func TestRuntimeDirIsTheSameForAll(t *testing.T) {
 	}
 	if got, err := other.RuntimeDir(); err != nil || got != want {
 		t.Errorf("another process: %s, %v; want %s", got, err, want)
-	}
-	if got, err := other.HandoffSocket(); err != nil || got != want+"/handoff.sock" {
-		t.Errorf("handoff socket %s, %v", got, err)
 	}
 	// An heir keeps it, until it is gone.
 	if got := makeRuntime(t, d); got != want {
@@ -170,26 +164,6 @@ func TestRuntimeDirIsNotTrustedBlindly(t *testing.T) {
 	}
 	if _, err := d.RuntimeDir(); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a relative path: %v", err)
-	}
-}
-
-func TestRuntimeDirLetsInWhoMayRead(t *testing.T) {
-	base := openShort(t)
-	if err := os.Chmod(base.Path(), 0o750); err != nil {
-		t.Fatal(err)
-	}
-	d, err := Open(base.Path(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("XDG_RUNTIME_DIR", shortTemp(t)) // no group can enter there
-	dir := makeRuntime(t, d)
-	if dir != d.Path()+"/run" || mode(t, dir) != os.ModeDir|0o750 {
-		t.Errorf("%s, mode %v", dir, mode(t, dir))
-	}
-	plugins, err := d.PluginSocketDir()
-	if err != nil || mode(t, plugins) != os.ModeDir|0o700 {
-		t.Errorf("%s, mode %v, %v", plugins, mode(t, plugins), err)
 	}
 }
 
