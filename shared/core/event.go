@@ -89,7 +89,9 @@ type (
 	LockTaken struct {
 		Succession *Succession
 		Unreadable bool
-		// AnyData says that some slot holds a replica.
+		// AnyData says that some slot holds a write, or cannot be read. Looked at only
+		// without a succession.json; a log with nothing but first entries of epochs, left by
+		// a first start that was killed, does not count: nobody was ever answered.
 		AnyData bool
 	}
 	// LockHeld says that another process holds it.

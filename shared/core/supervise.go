@@ -18,11 +18,12 @@ func (c *Core) adoptSibling(m roster.Member) {
 	c.emit(Watch{ID: m.ID}, Reattach{Member: m})
 }
 
-// active counts the followers that are alive and stay.
+// active counts the followers to be kept that are alive and stay. Those that
+// an operator added come on top.
 func (c *Core) active() int {
 	n := 0
 	for _, p := range c.lead.peers {
-		if p.member.State != roster.Leaving && !p.killed {
+		if p.member.State != roster.Leaving && !p.killed && !p.member.ByHand {
 			n++
 		}
 	}
@@ -83,7 +84,7 @@ func (c *Core) superviseFollowers() {
 }
 
 // isUp: a process that was just spawned is judged by the start timeout.
-func (c *Core) isUp(p *peer) bool { return !slices.Contains(c.lead.keeper.Pending(), p.member.Slot) }
+func (c *Core) isUp(p *peer) bool { return !c.lead.keeper.IsPending(p.member.Slot) }
 
 func (c *Core) kill(p *peer, reason string) {
 	if p.killed {
@@ -95,9 +96,12 @@ func (c *Core) kill(p *peer, reason string) {
 
 // spawned: the process exists. It may have joined before this was told.
 func (c *Core) spawned(m roster.Member) {
-	if c.lead.peer(m.ID) == nil {
+	if p := c.lead.peer(m.ID); p == nil {
 		m.Role, m.State = roster.Follower, roster.Starting
 		c.addPeer(m)
+	} else if p.member.Plugin == "" {
+		p.member.Plugin = m.Plugin
+		c.publish()
 	}
 	c.report(MemberStarted, m.ID, "slot %d", m.Slot)
 	c.replaced(m)
@@ -147,7 +151,10 @@ func (c *Core) joined(ev Joined) {
 		p = c.addPeer(m)
 	}
 	p.joined, p.heard = true, c.now
-	p.member.Plugin, p.member.Version, p.member.Slot = m.Plugin, m.Version, m.Slot
+	p.member.Version, p.member.Slot = m.Version, m.Slot
+	if m.Plugin != "" {
+		p.member.Plugin = m.Plugin
+	}
 	c.lead.keeper.Up(m.Slot)
 	c.report(MemberJoined, m.ID, "slot %d, log at %s", m.Slot, ev.Last)
 	if ev.CanResume {
@@ -170,7 +177,7 @@ func (c *Core) joined(ev Joined) {
 func (c *Core) welcome(m roster.Member) bool {
 	l := c.lead
 	conflict := l.peers[m.Address] != nil || c.inSlot(m.Slot) != nil || m.Slot == c.self.Slot || m.Slot < 1
-	full := !m.ByHand && c.active()+len(c.pendingSpawns()) >= c.cfg.Followers && !slices.Contains(l.keeper.Pending(), m.Slot)
+	full := !m.ByHand && c.active()+len(c.pendingSpawns()) >= c.cfg.Followers && !l.keeper.IsPending(m.Slot)
 	if conflict || full || l.stop.phase != stopNot {
 		c.emit(Dismiss{ID: m.ID, Reason: "not needed"})
 		return false

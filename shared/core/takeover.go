@@ -132,7 +132,7 @@ func (c *Core) lockTaken(ev LockTaken) {
 	c.report(TakingOver, c.self.ID, "after epoch %d", c.roster.Epoch)
 	switch {
 	case ev.Succession == nil && !ev.Unreadable && !ev.AnyData:
-		c.beginEpoch() // a fresh cluster
+		c.takeSlot(1) // a fresh cluster
 	case ev.Succession == nil:
 		c.adoptBest("succession.json is missing or damaged")
 	case ev.Succession.Slot == c.self.Slot && c.hasCopy:
@@ -250,7 +250,7 @@ func (c *Core) becomeLeader() {
 		c.recordDeath(t.death)
 	}
 	c.roster = &roster.Roster{Epoch: t.epoch, Leader: c.self.Address, Client: c.cfg.Client}
-	c.emit(Lead{Epoch: t.epoch}, Commit{Index: c.committed})
+	c.emit(Commit{Index: c.committed}, Lead{Epoch: t.epoch})
 	c.report(TookOver, c.self.ID, "epoch %d at %s in %s", t.epoch, c.appended, (c.now - t.began).Round(10*time.Microsecond))
 	for _, m := range old.Members {
 		if m.Address != old.Leader && m.Address != c.self.Address && m.ID != t.death.ID {

@@ -1,0 +1,314 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/dynast-io/dynast/shared/cli"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/tree"
+)
+
+// binary is the program under test, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "dynast-e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binary = filepath.Join(dir, "dynast")
+		args := []string{"build", "-o", binary}
+		if raceEnabled {
+			args = append(args, "-race")
+		}
+		build := exec.Command("go", append(args, "github.com/dynast-io/dynast")...)
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// patience bounds every wait. It is no measure: a condition that comes true
+// late is a slow machine, one that never does is a failure.
+const patience = 60 * time.Second
+
+// portBlock gives each cluster of this test process ports of its own; ports
+// taken by others are skipped by the product.
+var portBlock atomic.Int32
+
+// cluster is a running cluster in a directory of its own.
+type cluster struct {
+	t      *testing.T
+	dir    string
+	config string
+	client string
+	host   string
+	first  int // of the member ports
+
+	mu   sync.Mutex
+	logs bytes.Buffer
+	seen map[proc.Identity]bool
+}
+
+type option func(*settings)
+
+type settings struct {
+	host, dataDir, extra string
+	followers            int
+	timeout              string
+}
+
+func withHost(h string) option    { return func(s *settings) { s.host = h } }
+func withDataDir(d string) option { return func(s *settings) { s.dataDir = d } }
+func withFollowers(n int) option  { return func(s *settings) { s.followers = n } }
+func withTimeout(d string) option { return func(s *settings) { s.timeout = d } }
+func withExtra(hcl string) option { return func(s *settings) { s.extra = hcl } }
+
+// newCluster writes the configuration; nothing runs yet. Whatever is started
+// in the directory is ended when the test ends.
+func newCluster(t *testing.T, opts ...option) *cluster {
+	t.Helper()
+	s := settings{host: "127.0.0.1", followers: 2, timeout: "1s", dataDir: filepath.Join(t.TempDir(), "data")}
+	for _, o := range opts {
+		o(&s)
+	}
+	c := &cluster{
+		t: t, dir: s.dataDir, host: s.host, client: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		first: 21000 + int(portBlock.Add(1))%300*40, config: filepath.Join(t.TempDir(), "config.hcl"),
+		seen: map[proc.Identity]bool{},
+	}
+	hcl := fmt.Sprintf(`
+data_dir  = %q
+followers = %d
+client { listen = %q }
+member {
+  host  = %q
+  ports = "%d-%d"
+}
+heartbeat { timeout = %q }
+log { level = "debug" }
+%s
+`, c.dir, s.followers, c.client, s.host, c.first, c.first+39, s.timeout, s.extra)
+	if err := os.WriteFile(c.config, []byte(hcl), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.end)
+	return c
+}
+
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// end leaves nothing behind, and shows the logs of a test that failed.
+func (c *cluster) end() {
+	if err := cli.Stop(context.Background(), c.dir, 5*time.Second, &bytes.Buffer{}); err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.t.Logf("stop in the end: %v", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.seen {
+		if p, err := proc.Open(id); err == nil {
+			_ = p.Kill()
+			<-p.Done()
+			_ = p.Close()
+		}
+	}
+	if c.t.Failed() {
+		c.t.Logf("logs of the cluster:\n%s", tail(c.logs.String(), 40000))
+	}
+}
+
+func tail(s string, n int) string { return s[max(0, len(s)-n):] }
+
+// Write collects the standard error of the cluster.
+func (c *cluster) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.logs.Write(p)
+}
+
+func (c *cluster) logText() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.logs.String()
+}
+
+// command prepares the program with its standard error in the cluster's log.
+func (c *cluster) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Stderr = c
+	cmd.WaitDelay = time.Second // followers keep the pipe of standard error
+	return cmd
+}
+
+// up starts a leader and returns its process; it is waited for in the background.
+func (c *cluster) up() *exec.Cmd {
+	c.t.Helper()
+	cmd := c.command("up", "--config", c.config)
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	if id, err := proc.Identify(cmd.Process.Pid); err == nil {
+		c.note(id)
+	}
+	go func() { _ = cmd.Wait() }()
+	return cmd
+}
+
+// start starts the cluster and waits for its full strength.
+func start(t *testing.T, opts ...option) *cluster {
+	t.Helper()
+	c := newCluster(t, opts...)
+	c.up()
+	c.full()
+	return c
+}
+
+func (c *cluster) note(id proc.Identity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen[id] = true
+}
+
+// tree asks the leader; nil when none answers just now.
+func (c *cluster) tree() *tree.Tree {
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := cli.Tree(ctx, c.dir, true, &out); err != nil {
+		return nil
+	}
+	t, err := tree.Decode(out.Bytes())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, m := range t.Members {
+		if id, err := proc.Identify(m.PID); err == nil {
+			c.note(id)
+		}
+	}
+	return t
+}
+
+// wait polls a condition on the tree.
+func (c *cluster) wait(what string, ok func(*tree.Tree) bool) *tree.Tree {
+	c.t.Helper()
+	var last *tree.Tree
+	eventually(c.t, what, func() bool {
+		if t := c.tree(); t != nil {
+			last = t
+			return ok(t)
+		}
+		return false
+	})
+	return last
+}
+
+// full waits until the leader has two followers in sync, or as many as asked for.
+func (c *cluster) full(want ...int) *tree.Tree {
+	c.t.Helper()
+	n := 2
+	if len(want) > 0 {
+		n = want[0]
+	}
+	return c.wait(fmt.Sprintf("%d followers in sync", n), func(t *tree.Tree) bool { return count(t, "in_sync") == n && !t.Degraded })
+}
+
+func count(t *tree.Tree, state string) int {
+	n := 0
+	for _, m := range t.Members {
+		if m.State == state {
+			n++
+		}
+	}
+	return n
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out waiting for: %s", what)
+		}
+		<-time.After(5 * time.Millisecond) // the pace of asking, not a measure
+	}
+}
+
+func find(t *tree.Tree, address string) (tree.Member, bool) {
+	for _, m := range t.Members {
+		if m.Address == address {
+			return m, true
+		}
+	}
+	return tree.Member{}, false
+}
+
+func leaderOf(t *tree.Tree) tree.Member {
+	m, _ := find(t, t.Leader)
+	return m
+}
+
+func followersOf(t *tree.Tree) []tree.Member {
+	var out []tree.Member
+	for _, m := range t.Members {
+		if m.Address != t.Leader {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// signal sends a signal to the process that the tree named, and to no other.
+func (c *cluster) signal(m tree.Member, sig syscall.Signal) {
+	c.t.Helper()
+	if m.PID <= 1 {
+		c.t.Fatalf("no process: %+v", m)
+	}
+	if err := syscall.Kill(m.PID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		c.t.Fatal(err)
+	}
+}
+
+// dial returns a stock client with the one endpoint.
+func (c *cluster) dial() *clientv3.Client {
+	c.t.Helper()
+	cl, err := clientv3.New(clientv3.Config{Endpoints: []string{c.client}, DialTimeout: patience, Logger: zap.NewNop()})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = cl.Close() })
+	return cl
+}
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	t.Cleanup(cancel)
+	return ctx
+}

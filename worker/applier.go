@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/dynast-io/dynast/shared/core"
+)
+
+// applyChunkBytes bounds what is applied before a change of the replica gets
+// its turn.
+const applyChunkBytes = 1 << 20
+
+// applier feeds committed entries to the store, in order, on one goroutine,
+// and answers the clients that wait for them.
+type applier struct {
+	m *Member
+
+	mu     sync.Mutex
+	target uint64
+	jobs   []func()
+	notify chan struct{}
+}
+
+func newApplier(m *Member) *applier { return &applier{m: m, notify: make(chan struct{}, 1)} }
+
+func (a *applier) wake() {
+	select {
+	case a.notify <- struct{}{}:
+	default:
+	}
+}
+
+// commit lets entries up to index be applied.
+func (a *applier) commit(index uint64) {
+	a.mu.Lock()
+	a.target = max(a.target, index)
+	a.mu.Unlock()
+	a.wake()
+}
+
+// do runs a job on the applying goroutine, between two entries.
+func (a *applier) do(job func()) {
+	a.mu.Lock()
+	a.jobs = append(a.jobs, job)
+	a.mu.Unlock()
+	a.wake()
+}
+
+func (a *applier) run() {
+	for {
+		select {
+		case <-a.notify:
+		case <-a.m.ended:
+			return
+		}
+		for a.step() {
+		}
+	}
+}
+
+// step does the jobs that wait and one chunk; false when nothing is left.
+func (a *applier) step() bool {
+	a.mu.Lock()
+	jobs, target := a.jobs, a.target
+	a.jobs = nil
+	a.mu.Unlock()
+	for _, job := range jobs {
+		job()
+	}
+	more, err := a.applyChunk(target)
+	if err != nil {
+		a.m.fatal(core.ExitError, err)
+		return false
+	}
+	return more || len(jobs) > 0
+}
+
+func (a *applier) applyChunk(target uint64) (bool, error) {
+	r := a.m.replica.hold()
+	defer r.release()
+	if r.store == nil {
+		return false, nil
+	}
+	from := r.store.Applied().Index
+	if from >= target {
+		return false, nil
+	}
+	entries, err := r.log.Entries(from+1, target, applyChunkBytes)
+	if err != nil {
+		return false, fmt.Errorf("read entries from %d to apply: %w", from+1, err)
+	}
+	for _, e := range entries {
+		res, err := r.store.Apply(e)
+		if err != nil {
+			return false, fmt.Errorf("apply entry %d of epoch %d: %w", e.Index, e.Epoch, err)
+		}
+		a.m.proposals.applied(e.Index, res)
+	}
+	a.m.applied.Store(r.store.Applied().Index)
+	return true, nil
+}
+
+// settle applies everything that is committed. Only for jobs of this goroutine.
+func (a *applier) settle() {
+	for {
+		a.mu.Lock()
+		target := a.target
+		a.mu.Unlock()
+		more, err := a.applyChunk(target)
+		if err != nil {
+			a.m.fatal(core.ExitError, err)
+		}
+		if !more || err != nil {
+			return
+		}
+	}
+}

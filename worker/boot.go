@@ -1,0 +1,331 @@
+package worker
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/pki"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/wire"
+)
+
+// ErrLocked says that another leader owns the data directory.
+var ErrLocked = errors.New("another leader owns the data directory")
+
+// Up runs this process as the leader, until the end.
+func Up(opts Options) (core.ExitCode, error) {
+	cfg := opts.Config
+	dir, err := datadir.Open(cfg.DataDir, true)
+	if err != nil {
+		return core.ExitError, err
+	}
+	lock, err := proc.TryLock(dir.ClusterLock())
+	if errors.Is(err, proc.ErrLocked) {
+		return core.ExitLocked, lockedError(dir)
+	}
+	if err != nil {
+		return core.ExitError, err
+	}
+	clusterID, err := dir.MakeClusterID()
+	if err != nil {
+		return core.ExitError, err
+	}
+	authority, err := pki.LoadOrCreate(dir.PKI(), fmt.Sprintf("dynast %x", clusterID))
+	if err != nil {
+		return core.ExitError, err
+	}
+	socket, err := listenClients(cfg.Client.Listen)
+	if err != nil {
+		return core.ExitError, err
+	}
+	listener, err := listenMember(cfg, nil)
+	if err != nil {
+		return core.ExitError, err
+	}
+	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID,
+		clientSocket: socket, listener: listener, lock: lock})
+	if err != nil {
+		return core.ExitError, err
+	}
+	if err := dir.SweepSockets(socketAlive); err != nil {
+		return core.ExitError, err
+	}
+	proc.SetTitle(titleLeader)
+	m.handleSignals()
+	return m.run(0, core.Boot{Lead: true}), nil
+}
+
+// lockedError names the leader that is there.
+func lockedError(dir *datadir.Dir) error {
+	s, err := dir.ReadSuccession()
+	if err != nil {
+		return fmt.Errorf("%w: %s is locked by a process that has not named itself yet", ErrLocked, dir.ClusterLock())
+	}
+	return fmt.Errorf("%w: %s, pid %d, clients at %s (data directory %s)", ErrLocked, s.Leader.Address, s.Leader.PID, s.Client, dir.Path())
+}
+
+// SpawnedArgs are the arguments of a process that a leader started.
+type SpawnedArgs struct {
+	Address roster.Address
+	Slot    int
+}
+
+// Spawned runs this process as a follower that its leader started. The exit
+// codes before the handshake tell the leader why.
+func Spawned(opts Options, args SpawnedArgs) (core.ExitCode, error) {
+	raw, err := base64.StdEncoding.DecodeString(os.Getenv(member.RosterEnv))
+	if err != nil {
+		return core.ExitError, fmt.Errorf("%s: %w", member.RosterEnv, err)
+	}
+	ros, err := wire.DecodeRoster(raw)
+	if err != nil {
+		return core.ExitError, fmt.Errorf("%s: %w", member.RosterEnv, err)
+	}
+	socket := os.NewFile(member.ClientListenerFD, "clients")
+	own := os.NewFile(member.MemberListenerFD, "members")
+	listener, err := net.FileListener(own)
+	if err != nil {
+		return core.ExitError, fmt.Errorf("inherited listener of %s: %w", args.Address, err)
+	}
+	_ = own.Close()
+	// Only this process itself gets the two from here on: the supervisor of a
+	// leader passes them on by name.
+	syscall.CloseOnExec(member.ClientListenerFD)
+	return follow(opts, ros, args.Slot, socket, listener, false)
+}
+
+// follow runs a follower, spawned or joined, until the end.
+func follow(opts Options, ros *roster.Roster, slot int, socket *os.File, listener net.Listener, byHand bool) (core.ExitCode, error) {
+	dir, err := datadir.Open(opts.Config.DataDir, false)
+	if err != nil {
+		return core.ExitError, err
+	}
+	authority, err := pki.Load(dir.PKI())
+	if err != nil {
+		return core.ExitError, err
+	}
+	clusterID, err := dir.ClusterID()
+	if err != nil {
+		return core.ExitError, err
+	}
+	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, clientSocket: socket, listener: listener})
+	if err != nil {
+		return core.ExitError, err
+	}
+	proc.SetTitle(titleFollower)
+	m.handleSignals()
+	self := m.coreConfig(slot).Self
+	self.ByHand = byHand
+	m.me.Store(&self)
+	err = m.replica.open(dir.Slot(slot), m.self, m.address.String(), false)
+	if errors.Is(err, proc.ErrLocked) {
+		return member.ExitSlotBusy, err
+	}
+	if err != nil {
+		return core.ExitCorrupt, err
+	}
+	if byHand {
+		m.control.serveJoined()
+	} else {
+		m.control.serve()
+	}
+	last := m.replica.last()
+	return m.run(slot, core.Boot{Roster: ros, HasCopy: !last.IsZero(), Last: last}), nil
+}
+
+// listenClients opens the one socket for clients. It is passed to every
+// member and never closed while one of them lives.
+func listenClients(address string) (*os.File, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			holder := "another process"
+			if pid, comm, ok := proc.WhoListens(address); ok {
+				holder = fmt.Sprintf("%s (pid %d)", comm, pid)
+			}
+			return nil, fmt.Errorf("the client address %s is taken by %s: stop it, or set client.listen (--client-listen) to another address", address, holder)
+		}
+		return nil, fmt.Errorf("listen for clients on %s (client.listen): %w", address, err)
+	}
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return nil, fmt.Errorf("listen for clients on %s: %w", address, err)
+	}
+	// The copy keeps the socket open. Nothing accepts on it before this member leads.
+	return f, l.Close()
+}
+
+// listenMember opens the member address: the first port that is free, in the
+// order in which members get theirs.
+func listenMember(cfg *config.Config, used []uint16) (net.Listener, error) {
+	rng := roster.PortRange{First: uint16(cfg.Member.Ports.First), Last: uint16(cfg.Member.Ports.Last)}
+	host, err := netip.ParseAddr(cfg.Member.Host)
+	if err != nil {
+		return nil, fmt.Errorf("member.host %q: %w", cfg.Member.Host, err)
+	}
+	var last error
+	for _, port := range rng.Candidates(used) {
+		l, err := net.Listen("tcp", netip.AddrPortFrom(host, port).String())
+		if err == nil {
+			return l, nil
+		}
+		last = err
+	}
+	return nil, fmt.Errorf("no free port for a member in %d-%d on %s (member.ports): %w", rng.First, rng.Last, host, last)
+}
+
+// handleSignals: an interrupt or a termination ends in order, the second one
+// at once; a closed terminal ends nothing; writing to a closed pipe is an
+// error, not a death.
+func (m *Member) handleSignals() {
+	ignored := make(chan os.Signal, 1)
+	signal.Notify(ignored, syscall.SIGPIPE, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGTTOU)
+	ends := make(chan os.Signal, 4)
+	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		for {
+			select {
+			case <-ignored:
+			case s := <-ends:
+				m.logger.Info("signal", "signal", s.String())
+				m.post(core.StopRequested{Reason: "signal: " + s.String()})
+			case <-m.ended:
+				return
+			}
+		}
+	}()
+}
+
+// socketAlive reports whether somebody listens on a Unix socket.
+func socketAlive(path string) bool {
+	c, err := net.DialTimeout("unix", path, 100*time.Millisecond)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// JoinArgs are the arguments of a follower that an operator starts.
+type JoinArgs struct {
+	Leader roster.Address
+	// Address is the own address; zero: the next free one.
+	Address roster.Address
+}
+
+// Join runs this process as a follower of the leader that it is told.
+func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
+	dir, err := datadir.Open(opts.Config.DataDir, false)
+	if err != nil {
+		return core.ExitUnreachable, fmt.Errorf("%w; a follower shares the data directory with its leader: give the leader's with --data-dir", err)
+	}
+	c, err := dir.DialHandoff(context.Background())
+	if err != nil {
+		return core.ExitUnreachable, fmt.Errorf("no leader serves the data directory %s: %w", dir.Path(), err)
+	}
+	defer c.Close()
+	resp, _, err := requestHandoff(c, &wire.HandoffRequest{})
+	if err != nil {
+		return core.ExitUnreachable, err
+	}
+	ros, err := wire.DecodeRoster(resp.Roster)
+	if err != nil {
+		return core.ExitError, err
+	}
+	if ros.Leader != args.Leader {
+		return core.ExitUnreachable, fmt.Errorf("%s does not lead the cluster in %s: its leader is %s", args.Leader, dir.Path(), ros.Leader)
+	}
+	if opts.Config, err = joinConfig(opts.Config, resp.Config); err != nil {
+		return core.ExitError, err
+	}
+	listener, err := joinListener(opts.Config, ros, args.Address)
+	if err != nil {
+		return core.ExitError, err
+	}
+	boot, err := proc.BootID()
+	if err != nil {
+		return core.ExitError, err
+	}
+	self := proc.Self()
+	me := roster.Member{ID: roster.ID{Address: listener.Addr().(*net.TCPAddr).AddrPort(), PID: self.PID, StartTime: self.StartTime}, Version: opts.Version}
+	resp, files, err := requestHandoff(c, &wire.HandoffRequest{Member: wire.FromMember(me), BootId: boot})
+	if err != nil {
+		return core.ExitUnreachable, err
+	}
+	if len(files) < 1 {
+		return core.ExitError, errors.New("join: the leader passed no listening socket")
+	}
+	if ros, err = wire.DecodeRoster(resp.Roster); err != nil {
+		return core.ExitError, err
+	}
+	if err := setSocketDir(dir); err != nil {
+		return core.ExitError, err
+	}
+	return follow(opts, ros, int(resp.Slot), files[0], listener, true)
+}
+
+// joinConfig is the leader's configuration, so that this follower would lead
+// in the same way; what concerns only this process stays its own.
+func joinConfig(own *config.Config, leaders []byte) (*config.Config, error) {
+	cfg, err := config.Decode(leaders)
+	if err != nil {
+		return nil, fmt.Errorf("join: the leader's configuration: %w", err)
+	}
+	cfg.Member.Host, cfg.Log = own.Member.Host, own.Log
+	return cfg, nil
+}
+
+func joinListener(cfg *config.Config, ros *roster.Roster, want roster.Address) (net.Listener, error) {
+	if want.IsValid() {
+		l, err := net.Listen("tcp", want.String())
+		if err != nil {
+			return nil, fmt.Errorf("join: %w", err)
+		}
+		return l, nil
+	}
+	var used []uint16
+	for _, m := range ros.Members {
+		used = append(used, m.Address.Port())
+	}
+	return listenMember(cfg, used)
+}
+
+func requestHandoff(c *net.UnixConn, req *wire.HandoffRequest) (*wire.HandoffResponse, []*os.File, error) {
+	_ = c.SetDeadline(time.Now().Add(handoffTimeout))
+	b, err := proto.Marshal(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := proc.SendFiles(c, b); err != nil {
+		return nil, nil, fmt.Errorf("join: %w", err)
+	}
+	b, files, err := proc.ReceiveFiles(c, handoffMax)
+	if err != nil {
+		return nil, nil, fmt.Errorf("join: %w", err)
+	}
+	var resp wire.HandoffResponse
+	if err := proto.Unmarshal(b, &resp); err != nil {
+		return nil, nil, fmt.Errorf("join: %w", err)
+	}
+	if resp.Error != "" {
+		return nil, nil, fmt.Errorf("join: refused: %s", strings.TrimSpace(resp.Error))
+	}
+	return &resp, files, nil
+}

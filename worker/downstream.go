@@ -1,0 +1,428 @@
+package worker
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/entry"
+	replog "github.com/dynast-io/dynast/shared/log"
+	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/wire"
+)
+
+const (
+	sendBytes     = 1 << 20   // of entries in one message
+	snapshotChunk = 512 << 10 // bytes
+	// caughtUpWithin is the number of entries behind at which a follower that
+	// got a snapshot needs no log to be kept for it any more.
+	caughtUpWithin = 1024
+	// commitDelay is how long a commit index waits for entries to ride with.
+	commitDelay = 2 * time.Millisecond
+)
+
+// downstream is the leader's side: a session for each follower's stream.
+type downstream struct {
+	wire.UnimplementedMemberServer
+	m *Member
+
+	mu       sync.Mutex
+	sessions map[roster.ID]*session
+}
+
+func newDownstream(m *Member) *downstream {
+	return &downstream{m: m, sessions: map[roster.ID]*session{}}
+}
+
+// session is one follower's stream. The loop says what to send; the session's
+// goroutine sends it at the pace that the follower takes it.
+type session struct {
+	id     roster.ID
+	d      *downstream
+	stream wire.Member_FollowServer
+	wake   chan struct{}
+	gone   chan struct{} // closed when the receiving side ended
+	once   sync.Once
+
+	mu       sync.Mutex
+	mode     mode
+	cursor   uint64 // entries up to here are sent
+	snapshot bool   // asked for and not begun
+	awaiting uint64 // a snapshot at this index is sent; entries follow its acknowledgement
+	beat     bool
+	deaths   bool
+	leave    *string
+	// release lets go of the log that is kept for a follower on its way from a
+	// snapshot; nil when there is none.
+	release func()
+
+	sentRoster []byte
+	sentCommit uint64
+}
+
+type mode uint8
+
+const (
+	modeIdle     mode = iota // before the core has decided
+	modeEntries              // entries from cursor on
+	modeSnapshot             // a snapshot is on its way, or not acknowledged yet
+)
+
+func (s *session) notify() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *session) end() {
+	s.once.Do(func() { close(s.gone) })
+	s.letGo()
+}
+
+func (s *session) letGo() {
+	s.mu.Lock()
+	release := s.release
+	s.release = nil
+	s.mu.Unlock()
+	if release != nil {
+		release()
+	}
+}
+
+// update changes what is to be sent.
+func (s *session) update(f func()) {
+	s.mu.Lock()
+	f()
+	s.mu.Unlock()
+	s.notify()
+}
+
+func (d *downstream) find(id roster.ID) *session {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sessions[id]
+}
+
+// each calls f for every session.
+func (d *downstream) each(f func(*session)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.sessions {
+		f(s)
+	}
+}
+
+func (d *downstream) replicate() { d.each((*session).notify) }
+func (d *downstream) beat()      { d.each(func(s *session) { s.update(func() { s.beat = true }) }) }
+func (d *downstream) tellDeaths() {
+	d.each(func(s *session) { s.update(func() { s.deaths = true }) })
+}
+
+func (d *downstream) sendFrom(id roster.ID, after uint64) {
+	if s := d.find(id); s != nil {
+		s.update(func() { s.mode, s.cursor, s.snapshot = modeEntries, after, false })
+	}
+}
+
+func (d *downstream) sendSnapshot(id roster.ID) {
+	if s := d.find(id); s != nil {
+		s.update(func() { s.mode, s.snapshot = modeSnapshot, true })
+	}
+}
+
+// dismiss tells a follower to leave; false when it has no stream.
+func (d *downstream) dismiss(id roster.ID, reason string) bool {
+	s := d.find(id)
+	if s != nil {
+		s.update(func() { s.leave = &reason })
+	}
+	return s != nil
+}
+
+// Follow serves a follower's stream. It makes no call to anybody: it posts
+// events, and sends what the loop says.
+func (d *downstream) Follow(stream wire.Member_FollowServer) error {
+	m := d.m
+	if !m.leading.Load() {
+		return status.Error(codes.Unavailable, "this member does not lead")
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	peer, hello, err := m.checkHello(first.GetHello())
+	if err != nil {
+		m.logger.Warn("a follower was refused", "error", err)
+		return err
+	}
+	s := &session{id: peer.ID, d: d, stream: stream, wake: make(chan struct{}, 1), gone: make(chan struct{}), deaths: true}
+	d.mu.Lock()
+	old := d.sessions[peer.ID]
+	d.sessions[peer.ID] = s
+	d.mu.Unlock()
+	if old != nil {
+		old.end()
+	}
+	defer d.drop(s)
+	last := wire.ToPosition(hello.GetLast())
+	m.post(core.Joined{Member: peer, Last: last, CanResume: m.canResume(last)})
+	go s.receive()
+	return s.send()
+}
+
+func (d *downstream) drop(s *session) {
+	s.end()
+	d.mu.Lock()
+	current := d.sessions[s.id] == s
+	if current {
+		delete(d.sessions, s.id)
+	}
+	d.mu.Unlock()
+	if current {
+		d.m.post(core.Parted{ID: s.id})
+	}
+}
+
+// checkHello refuses who does not belong to this cluster, or to this host.
+func (m *Member) checkHello(h *wire.Hello) (roster.Member, *wire.Hello, error) {
+	if h == nil {
+		return roster.Member{}, nil, status.Error(codes.InvalidArgument, "the first message of a stream is hello")
+	}
+	peer, err := wire.ToMember(h.Member)
+	switch {
+	case err != nil:
+		return peer, nil, status.Errorf(codes.InvalidArgument, "hello: %v", err)
+	case h.ClusterId != m.clusterID:
+		return peer, nil, status.Errorf(codes.PermissionDenied, "member %s belongs to cluster %x, this is cluster %x", peer.Address, h.ClusterId, m.clusterID)
+	case h.BootId != m.bootID:
+		return peer, nil, status.Error(codes.FailedPrecondition, m.otherHost(peer.Address).Error())
+	}
+	return peer, h, nil
+}
+
+// canResume reports whether a log that ends at last is a beginning of this one,
+// and the rest is still here to be sent.
+func (m *Member) canResume(last entry.Position) bool {
+	log := m.replica.current().log
+	if last.Index > log.Last().Index || last.Index+1 < log.First() {
+		return false
+	}
+	epoch, ok := log.EpochAt(last.Index)
+	return ok && epoch == last.Epoch
+}
+
+// receive hears acknowledgements and heartbeats.
+func (s *session) receive() {
+	defer s.end()
+	for {
+		msg, err := s.stream.Recv()
+		if err != nil {
+			return
+		}
+		var index uint64
+		switch body := msg.Body.(type) {
+		case *wire.FollowerMessage_Ack:
+			index = body.Ack.GetIndex()
+		case *wire.FollowerMessage_Heartbeat:
+			index = body.Heartbeat.GetIndex()
+		default:
+			continue
+		}
+		s.mu.Lock()
+		if s.mode == modeSnapshot && !s.snapshot && s.awaiting > 0 && index >= s.awaiting {
+			s.mode, s.cursor, s.awaiting = modeEntries, s.awaiting, 0
+			s.notify()
+		}
+		if s.mode == modeSnapshot {
+			index = 0 // of the copy that is being replaced
+		}
+		caughtUp := s.release != nil && s.mode == modeEntries && index+caughtUpWithin >= s.d.m.replica.current().log.Last().Index
+		s.mu.Unlock()
+		if caughtUp {
+			s.letGo()
+		}
+		s.d.m.post(core.Progress{ID: s.id, Index: index})
+	}
+}
+
+// send sends until the stream ends.
+func (s *session) send() error {
+	delay := time.NewTimer(time.Hour)
+	defer delay.Stop()
+	for {
+		late := false
+		select {
+		case <-s.wake:
+		case <-delay.C:
+			late = true
+		case <-s.gone:
+			return nil
+		case <-s.stream.Context().Done():
+			return s.stream.Context().Err()
+		}
+		for {
+			more, err := s.sendNext(late, delay)
+			if err != nil {
+				return err
+			}
+			if !more {
+				break
+			}
+		}
+	}
+}
+
+// sendNext sends one message; false when there is nothing more to send.
+func (s *session) sendNext(late bool, delay *time.Timer) (bool, error) {
+	m := s.d.m
+	s.mu.Lock()
+	cursor, md := s.cursor, s.mode
+	snapshot, deaths, beat, leave := s.snapshot, s.deaths, s.beat, s.leave
+	s.deaths, s.beat, s.leave = false, false, nil
+	if snapshot {
+		s.snapshot = false
+	}
+	s.mu.Unlock()
+	switch {
+	case leave != nil:
+		return true, s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Leave{Leave: &wire.Leave{Reason: *leave}}})
+	case deaths:
+		return true, s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Deaths{Deaths: m.deathsMessage()}})
+	case snapshot:
+		return true, s.sendSnapshot()
+	}
+	if md == modeEntries {
+		if sent, err := s.sendEntries(cursor); sent || err != nil {
+			return true, err
+		}
+	}
+	commit := m.committed.Load()
+	if !beat && string(m.rosterBytes()) == string(s.sentRoster) {
+		if commit == s.sentCommit {
+			return false, nil
+		}
+		if !late {
+			delay.Reset(commitDelay)
+			return false, nil
+		}
+	}
+	return false, s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Heartbeat{Heartbeat: &wire.Heartbeat{Address: m.address.String()}}})
+}
+
+// put adds what rides on every message.
+func (s *session) put(msg *wire.LeaderMessage) error {
+	m := s.d.m
+	msg.Roster, msg.Epoch, msg.Commit = m.rosterBytes(), m.epoch.Load(), m.committed.Load()
+	s.sentRoster, s.sentCommit = msg.Roster, msg.Commit
+	return s.stream.Send(msg)
+}
+
+func (s *session) sendEntries(cursor uint64) (bool, error) {
+	m := s.d.m
+	log := m.replica.current().log
+	last := log.Last().Index
+	if cursor >= last {
+		return false, nil
+	}
+	prev, ok := log.EpochAt(cursor)
+	es, err := log.Entries(cursor+1, last, sendBytes)
+	if errors.Is(err, replog.ErrCompacted) || !ok {
+		s.mu.Lock()
+		s.mode = modeIdle
+		s.mu.Unlock()
+		m.post(core.Overtaken{ID: s.id})
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read entries for %s: %w", s.id, err)
+	}
+	out := &wire.Entries{Prev: &wire.Position{Epoch: prev, Index: cursor}, Entries: make([]*wire.Entry, len(es))}
+	for i, e := range es {
+		out.Entries[i] = &wire.Entry{Epoch: e.Epoch, Data: e.Data}
+	}
+	s.mu.Lock()
+	if s.mode == modeEntries && s.cursor == cursor {
+		s.cursor = es[len(es)-1].Index
+	}
+	s.mu.Unlock()
+	return true, s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Entries{Entries: out}})
+}
+
+// sendSnapshot streams the database. The snapshot is taken on the applying
+// goroutine, between two entries; reading it disturbs nobody.
+func (s *session) sendSnapshot() error {
+	m := s.d.m
+	snap, err := m.takeSnapshot(s.stream.Context())
+	if err != nil {
+		return fmt.Errorf("snapshot for %s: %w", s.id, err)
+	}
+	defer snap.Close()
+	release := m.replica.current().log.Hold(snap.Position.Index)
+	s.mu.Lock()
+	s.release = release
+	s.mu.Unlock()
+	m.logger.Info("sending a snapshot", "to", s.id.Address, "at", snap.Position, "bytes", snap.Size)
+	w := &chunkWriter{s: s, position: wire.FromPosition(snap.Position), size: snap.Size}
+	if _, err := snap.WriteTo(w); err != nil {
+		return fmt.Errorf("send snapshot to %s: %w", s.id, err)
+	}
+	if err := w.finish(); err != nil {
+		return fmt.Errorf("send snapshot to %s: %w", s.id, err)
+	}
+	s.mu.Lock()
+	if s.mode == modeSnapshot {
+		s.awaiting = snap.Position.Index
+	}
+	s.mu.Unlock()
+	return nil
+}
+
+// chunkWriter cuts a database into messages. The last piece is held back, so
+// that it can carry the checksum of all.
+type chunkWriter struct {
+	s        *session
+	position *wire.Position
+	size     int64
+	offset   int64
+	buf      []byte
+	sum      sha256Sum
+}
+
+func (w *chunkWriter) Write(p []byte) (int, error) {
+	w.buf = append(w.buf, p...)
+	for len(w.buf) > snapshotChunk {
+		if err := w.chunk(w.buf[:snapshotChunk], false); err != nil {
+			return 0, err
+		}
+		w.buf = append(w.buf[:0], w.buf[snapshotChunk:]...)
+	}
+	return len(p), nil
+}
+
+func (w *chunkWriter) finish() error { return w.chunk(w.buf, true) }
+
+func (w *chunkWriter) chunk(data []byte, last bool) error {
+	if w.sum == nil {
+		w.sum = sha256.New()
+	}
+	w.sum.Write(data)
+	c := &wire.SnapshotChunk{Position: w.position, Size: w.size, Offset: w.offset, Data: data, Last: last}
+	w.offset += int64(len(data))
+	if last {
+		c.Size, c.Sha256 = w.offset, w.sum.Sum(nil)
+	}
+	return w.s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Snapshot{Snapshot: c}})
+}
+
+type sha256Sum interface {
+	io.Writer
+	Sum([]byte) []byte
+}

@@ -1,0 +1,79 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/dynast-io/dynast/shared/core"
+)
+
+const (
+	// spaceInterval is how often the leader looks at the free disk space.
+	spaceInterval = 100 * time.Millisecond
+	// syncInterval is how often a follower makes its log durable in the
+	// background, so that a takeover has little left to sync.
+	syncInterval = time.Second
+	// compactInterval is how often old log segments are let go.
+	compactInterval = 5 * time.Second
+)
+
+// housekeeping is what is done now and then and is not urgent. An idle member
+// writes nothing: each step looks first whether there is something to do.
+func (m *Member) housekeeping() {
+	tick := time.NewTicker(spaceInterval)
+	defer tick.Stop()
+	var lastSync, lastCompact time.Time
+	for {
+		select {
+		case <-tick.C:
+		case <-m.ended:
+			return
+		}
+		now := time.Now()
+		if m.leading.Load() {
+			m.space.look()
+			m.alarm()
+		} else if now.Sub(lastSync) >= syncInterval {
+			lastSync = now
+			m.syncer.sync()
+		}
+		if now.Sub(lastCompact) >= compactInterval {
+			lastCompact = now
+			if err := m.replica.compact(); err != nil {
+				m.fatal(core.ExitError, err)
+				return
+			}
+		}
+	}
+}
+
+// alarm keeps etcd's NOSPACE alarm equal to the state of the disk. Only the
+// alarm that it raised itself is disarmed.
+func (m *Member) alarm() {
+	s := m.space
+	full := s.full.Load()
+	if full == s.raised {
+		return
+	}
+	action := pb.AlarmRequest_DEACTIVATE
+	if full {
+		action = pb.AlarmRequest_ACTIVATE
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := m.proposals.Propose(ctx, &pb.InternalRaftRequest{
+		Header: &pb.RequestHeader{ID: uint64(time.Now().UnixNano())},
+		Alarm:  &pb.AlarmRequest{Action: action, MemberID: diskAlarmMember, Alarm: pb.AlarmType_NOSPACE},
+	})
+	if err != nil {
+		m.logger.Warn("the NOSPACE alarm cannot be set", "active", full, "error", err)
+		return
+	}
+	s.raised = full
+}
+
+// diskAlarmMember marks the NOSPACE alarm as one for the disk, which belongs
+// to no member: it is the same for whoever leads.
+const diskAlarmMember = 1

@@ -1,0 +1,213 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/entry"
+	replog "github.com/dynast-io/dynast/shared/log"
+	"github.com/dynast-io/dynast/shared/proc"
+)
+
+// tryLock tries cluster.lock and reads succession.json. A process that holds
+// the lock holds it for life.
+func (m *Member) tryLock() {
+	if m.lock == nil {
+		lock, err := proc.TryLock(m.dir.ClusterLock())
+		switch {
+		case errors.Is(err, proc.ErrLocked):
+			m.post(core.LockHeld{Succession: toCore(m.readSuccession())})
+			return
+		case err != nil:
+			m.fatal(core.ExitError, err)
+			return
+		}
+		m.lock = lock
+	}
+	s, err := m.readSuccession()
+	ev := core.LockTaken{Succession: toCore(s, err)}
+	ev.Unreadable = err != nil && !errors.Is(err, os.ErrNotExist)
+	if ev.Succession == nil {
+		if ev.AnyData, err = m.anyData(); err != nil {
+			m.fatal(core.ExitError, err)
+			return
+		}
+	}
+	m.post(ev)
+}
+
+// anyData reports whether some slot holds a log, or something that may be
+// one: then this is no new cluster.
+func (m *Member) anyData() (bool, error) {
+	slots, err := m.dir.Slots()
+	if err != nil {
+		return false, err
+	}
+	for _, n := range slots {
+		last, err := m.lastOf(n)
+		if !errors.Is(err, os.ErrNotExist) && (err != nil || !last.IsZero()) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (m *Member) readSuccession() (*datadir.Succession, error) {
+	s, err := m.dir.ReadSuccession()
+	if err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+func toCore(s *datadir.Succession, err error) *core.Succession {
+	if err != nil || s == nil {
+		return nil
+	}
+	id, err := successionLeader(*s)
+	if err != nil {
+		return nil
+	}
+	return &core.Succession{Epoch: s.Epoch, Slot: s.Slot, Leader: id}
+}
+
+// lastOf is where the log of a slot ends, without opening it as one's own.
+func (m *Member) lastOf(slot int) (entry.Position, error) {
+	s := m.dir.Slot(slot)
+	if slot == m.replica.current().slot.Number {
+		return m.replica.last(), nil
+	}
+	return replog.LastPosition(s.LogDir(), m.replica.logOptions(s))
+}
+
+// adopt appends what the log of another slot holds beyond the own last entry.
+func (m *Member) adopt(slot int) {
+	m.writer.do(func() {
+		err := m.adoptFrom(slot)
+		switch {
+		case err == nil:
+			m.post(core.Adopted{Last: m.replica.last(), Slot: m.replica.current().slot.Number})
+		default:
+			m.post(core.AdoptFailed{
+				Reason:   fmt.Sprintf("the log of slot %d cannot be read: %v", slot, err),
+				Diverged: errors.Is(err, replog.ErrDiverged) || errors.Is(err, replog.ErrCompacted),
+			})
+		}
+	})
+}
+
+func (m *Member) adoptFrom(slot int) error {
+	own := m.replica.current()
+	s := m.dir.Slot(slot)
+	began := time.Now()
+	entries, last, err := replog.Read(s.LogDir(), own.log.Last(), m.replica.logOptions(s))
+	if err != nil {
+		return err
+	}
+	if last.Index < own.log.Last().Index {
+		// What is here beyond the end of the named log was never acknowledged:
+		// a crash of the host took it from a leader that had sent it.
+		return fmt.Errorf("%w: it ends at %s, the own log at %s", replog.ErrDiverged, last, own.log.Last())
+	}
+	if len(entries) > 0 {
+		if err := own.log.Append(entries); err != nil {
+			return fmt.Errorf("append adopted entries: %w", err)
+		}
+	}
+	m.logger.Debug("adopted", "slot", slot, "entries", len(entries), "last", last, "took", time.Since(began))
+	return nil
+}
+
+// takeSlot leaves the own slot and opens another as the own one.
+func (m *Member) takeSlot(slot int, reason string) {
+	m.writer.do(func() {
+		if err := m.exchange(slot); err != nil {
+			m.post(core.AdoptFailed{Reason: err.Error()})
+			return
+		}
+		m.post(core.Adopted{Last: m.replica.last(), Slot: slot, Lost: reason})
+	})
+}
+
+// exchange opens a slot in place of the open one; on failure the old one is
+// opened again, if there was one.
+func (m *Member) exchange(slot int) error {
+	old := m.replica.current().slot
+	m.replica.leave()
+	err := m.replica.open(m.dir.Slot(slot), m.self, m.address.String(), true)
+	if err == nil {
+		return nil
+	}
+	if old.Number != 0 {
+		err = errors.Join(err, m.replica.open(old, m.self, m.address.String(), false))
+	}
+	return err
+}
+
+// adoptBest falls back to the most complete log among all slots, when the
+// named one cannot be read. What it may lack cannot be known, and is reported.
+func (m *Member) adoptBest(reason string) {
+	m.writer.do(func() {
+		best, at, tried := m.mostComplete()
+		own := m.replica.current().slot.Number
+		lost := fmt.Sprintf("%s; going on with slot %d, whose log ends at %s: writes acknowledged after index %d, if there were any, are lost (%s)",
+			reason, best, at, at.Index, tried)
+		switch {
+		case best == 0:
+			m.post(core.AdoptFailed{Fatal: true, Reason: reason + "; and no slot has a usable log (" + tried + "). Nothing was changed. Restore a backup, or move the data directory away to start empty"})
+		case best == own:
+			m.post(core.Adopted{Last: at, Slot: own, Lost: lost})
+		case own != 0 && m.adoptFrom(best) == nil:
+			m.post(core.Adopted{Last: m.replica.last(), Slot: own, Lost: lost})
+		default:
+			if err := m.exchange(best); err != nil {
+				m.post(core.AdoptFailed{Fatal: true, Reason: fmt.Sprintf("%s; slot %d, the most complete, cannot be opened: %v. Nothing was changed", reason, best, err)})
+				return
+			}
+			m.post(core.Adopted{Last: m.replica.last(), Slot: best, Lost: lost})
+		}
+	})
+}
+
+// mostComplete looks through all slots, and says what it found in each.
+func (m *Member) mostComplete() (best int, at entry.Position, tried string) {
+	slots, err := m.dir.Slots()
+	if err != nil {
+		return 0, at, err.Error()
+	}
+	for _, n := range slots {
+		last, err := m.lastOf(n)
+		if tried != "" {
+			tried += ", "
+		}
+		if err != nil {
+			tried += fmt.Sprintf("slot %d: %v", n, err)
+			continue
+		}
+		tried += fmt.Sprintf("slot %d: %s", n, last)
+		if at.Less(last) {
+			best, at = n, last
+		}
+	}
+	return best, at, tried
+}
+
+// writeSuccession names this member, durably.
+func (m *Member) writeSuccession(epoch uint64) {
+	slot := m.replica.current().slot.Number
+	go func() {
+		boot, err := proc.BootID()
+		if err == nil {
+			err = m.dir.WriteSuccession(m.succession(epoch, slot, boot))
+		}
+		if err != nil {
+			m.post(core.SuccessionFailed{Reason: err.Error()})
+			return
+		}
+		m.post(core.SuccessionWritten{})
+	}()
+}

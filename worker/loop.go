@@ -1,0 +1,224 @@
+package worker
+
+import (
+	"runtime/debug"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/wire"
+)
+
+func stack() []byte { return debug.Stack() }
+
+// now is the core's clock: monotonic, from the start of the process, never 0.
+func (m *Member) now() time.Duration { return time.Since(m.started) + 1 }
+
+// loop owns the core: it feeds it what happened and does what it says, until
+// the process is to end.
+func (m *Member) loop() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var batch []mail
+	for {
+		timer.Reset(max(m.core.Wake()-m.now(), 0))
+		batch = m.mail.take(batch, timer)
+		for i := range batch {
+			select {
+			case <-m.ended:
+				return
+			default:
+			}
+			if batch[i].ask != nil {
+				batch[i].ask()
+			} else {
+				m.step(batch[i].event)
+			}
+			batch[i] = mail{}
+		}
+		if m.now() >= m.core.Wake() {
+			m.step(core.Tick{})
+		}
+	}
+}
+
+func (m *Member) step(ev core.Event) {
+	effects := m.core.Step(m.now(), ev)
+	if r := m.core.Roster(); r != m.roster() {
+		m.publish(r)
+	}
+	for _, e := range effects {
+		m.do(e)
+	}
+}
+
+// ask runs a question on the loop's goroutine and waits for it; false when the
+// process ends before.
+func (m *Member) ask(f func()) bool {
+	done := make(chan struct{})
+	m.mail.post(mail{ask: func() { f(); close(done) }})
+	select {
+	case <-done:
+		return true
+	case <-m.ended:
+		return false
+	}
+}
+
+// do carries out one effect. Nothing here waits for a disk or a process.
+func (m *Member) do(e core.Effect) {
+	switch e := e.(type) {
+	case core.Commit:
+		m.committed.Store(e.Index)
+		m.applier.commit(e.Index)
+	case core.Sync:
+		m.syncer.sync()
+	case core.Beat:
+		m.beat()
+	case core.Watch:
+		m.watches.watch(e.ID)
+	case core.Unwatch:
+		m.watches.unwatch(e.ID)
+	case core.Kill:
+		m.watches.kill(e.ID)
+	case core.Report:
+		m.reported(e)
+	case core.Exit:
+		m.end(e.Code, e.Reason)
+	case core.Follow, core.Unfollow, core.Append, core.Ack, core.Resync:
+		m.doFollower(e)
+	case core.TryLock, core.Adopt, core.AdoptBest, core.TakeSlot, core.BeginEpoch, core.WriteSuccession, core.Lead:
+		m.doTakeover(e)
+	default:
+		m.doLeader(e)
+	}
+}
+
+func (m *Member) beat() {
+	if m.leading.Load() {
+		m.downstream.beat()
+	} else {
+		m.upstream.heartbeat()
+	}
+}
+
+func (m *Member) doFollower(e core.Effect) {
+	switch e := e.(type) {
+	case core.Follow:
+		m.upstream.follow(e.Leader)
+	case core.Unfollow:
+		m.upstream.stop()
+	case core.Append:
+		m.writer.appendReceived(e.Ref.(*received))
+	case core.Ack:
+		m.upstream.ack(e.Index)
+	case core.Resync:
+		m.upstream.resync(e.Reason)
+	}
+}
+
+func (m *Member) doTakeover(e core.Effect) {
+	switch e := e.(type) {
+	case core.TryLock:
+		m.tryLock()
+	case core.Adopt:
+		m.adopt(e.Slot)
+	case core.AdoptBest:
+		m.adoptBest(e.Reason)
+	case core.TakeSlot:
+		m.takeSlot(e.Slot, "")
+	case core.BeginEpoch:
+		m.writer.beginEpoch(e.Epoch)
+	case core.WriteSuccession:
+		m.writeSuccession(e.Epoch)
+	case core.Lead:
+		m.lead(e.Epoch)
+	}
+}
+
+func (m *Member) doLeader(e core.Effect) {
+	switch e := e.(type) {
+	case core.Replicate:
+		m.downstream.replicate()
+	case core.Publish:
+		m.downstream.replicate() // it rides on every message
+	case core.PublishDeaths:
+		m.deaths.Store(wire.FromDeaths(e.Deaths))
+		m.downstream.tellDeaths()
+	case core.SendFrom:
+		m.downstream.sendFrom(e.ID, e.After)
+	case core.SendSnapshot:
+		m.downstream.sendSnapshot(e.ID)
+	case core.Spawn:
+		m.supervisor.Spawn(e.Slot)
+	case core.AbortSpawn:
+		m.supervisor.Abort(e.Slot, e.Reason)
+	case core.Reattach:
+		m.supervisor.Reattach(e.Member)
+	case core.Release:
+		m.supervisor.Release(e.ID)
+		m.watches.unwatch(e.ID)
+	case core.Dismiss:
+		if !m.downstream.dismiss(e.ID, e.Reason) {
+			m.supervisor.Retire(e.ID, e.Reason)
+		}
+	case core.Admit:
+		e.Ref.(*admission).answer(e)
+	case core.StopServing:
+		m.stopServing()
+	}
+}
+
+// lead makes this process the leader in everything that is not the core's.
+func (m *Member) lead(epoch uint64) {
+	if err := m.startSupervisor(); err != nil {
+		m.fatal(core.ExitError, err)
+		return
+	}
+	m.epoch.Store(epoch)
+	m.logs.SetEpoch(epoch)
+	self := *m.me.Load()
+	self.Role, self.State = roster.Leader, roster.Serving
+	m.me.Store(&self)
+	m.leading.Store(true)
+	proc.SetTitle(titleLeader)
+	m.writer.lead(epoch)
+	m.applier.do(m.beginServing)
+}
+
+const (
+	titleLeader   = "leader"
+	titleFollower = "follower"
+)
+
+// reported is the one place where what happened is logged.
+func (m *Member) reported(r core.Report) {
+	args := []any{"event", r.Kind.String()}
+	if r.Member.Address.IsValid() {
+		args = append(args, "member", r.Member.Address.String(), "pid", r.Member.PID)
+	}
+	if r.Detail != "" {
+		args = append(args, "detail", r.Detail)
+	}
+	switch r.Kind {
+	case core.LossPossible:
+		m.logger.Error("acknowledged writes may be lost", args...)
+	case core.LeaderLost, core.LeaderSilent, core.MemberDied, core.MemberSilent, core.MemberLagging,
+		core.SpawnError, core.SpawnDelayed, core.Degraded, core.SuccessionBlocked:
+		m.logger.Warn(reportTexts[r.Kind], args...)
+	default:
+		m.logger.Info(reportTexts[r.Kind], args...)
+	}
+}
+
+var reportTexts = map[core.Kind]string{
+	core.LeaderLost: "the leader is dead", core.LeaderSilent: "the leader is silent and is ended",
+	core.TakingOver: "takes over", core.TookOver: "leads", core.FollowingLeader: "follows",
+	core.SuccessionBlocked: "succession.json cannot be replaced, tries again",
+	core.Spawning:          "starts a follower", core.SpawnDelayed: "waits before it starts a follower",
+	core.MemberStarted: "follower started", core.MemberJoined: "follower joined", core.MemberInSync: "follower in sync",
+	core.MemberLagging: "follower lags", core.MemberSilent: "follower is silent and is ended",
+	core.MemberDied: "follower is gone", core.MemberLeaving: "follower leaves", core.SpawnError: "a follower did not start",
+	core.Degraded: "degraded", core.Restored: "no longer degraded", core.Stopping: "stops",
+}

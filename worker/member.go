@@ -1,0 +1,252 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/keeper"
+	"github.com/dynast-io/dynast/shared/logging"
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/pki"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/store"
+	"github.com/dynast-io/dynast/shared/wire"
+)
+
+// Options is what a member is started with.
+type Options struct {
+	Config  *config.Config
+	Version string
+	// NewSupervisor makes the supervisor that the member needs as a leader.
+	NewSupervisor member.NewSupervisor
+	Logs          *logging.Logs
+}
+
+// Member is one process of the cluster.
+type Member struct {
+	cfg       *config.Config
+	opts      Options
+	dir       *datadir.Dir
+	authority *pki.Authority
+	logs      *logging.Logs
+	logger    hclog.Logger
+
+	self      proc.Identity
+	address   roster.Address
+	bootID    string
+	clusterID uint64
+
+	// clientSocket is the one listening socket for clients; listener is the
+	// own one, for members.
+	clientSocket *os.File
+	listener     net.Listener
+
+	mail    *mailbox
+	core    *core.Core // owned by the loop
+	started time.Time
+	lock    *proc.Lock // cluster.lock; nil until this process leads
+
+	replica    *replica
+	writer     *writer
+	syncer     *syncer
+	applier    *applier
+	proposals  *proposals
+	upstream   *upstream
+	downstream *downstream
+	watches    *watches
+	space      *space
+	supervisor member.Supervisor
+	clients    *clientServer
+	control    *control
+
+	// What other goroutines read of the loop's state.
+	leading   atomic.Bool
+	epoch     atomic.Uint64
+	committed atomic.Uint64
+	applied   atomic.Uint64
+	published atomic.Pointer[published]
+	deaths    atomic.Pointer[wire.Deaths]
+	me        atomic.Pointer[roster.Member]
+
+	ended    chan struct{} // closed when the process is to end
+	endOnce  sync.Once
+	exitCode core.ExitCode
+}
+
+// published is the current roster with what is made from it once.
+type published struct {
+	roster   *roster.Roster
+	bytes    []byte
+	metadata metadata.MD
+}
+
+// parts is what the ways of starting a member have found out before it exists.
+type parts struct {
+	opts         Options
+	dir          *datadir.Dir
+	authority    *pki.Authority
+	clusterID    uint64
+	clientSocket *os.File
+	listener     net.Listener
+	lock         *proc.Lock
+}
+
+func newMember(p parts) (*Member, error) {
+	boot, err := proc.BootID()
+	if err != nil {
+		return nil, err
+	}
+	address := p.listener.Addr().(*net.TCPAddr).AddrPort()
+	cfg := p.opts.Config
+	m := &Member{
+		cfg: cfg, opts: p.opts, dir: p.dir, authority: p.authority,
+		logs: p.opts.Logs, logger: p.opts.Logs.Logger("worker"),
+		self: proc.Self(), address: address, bootID: boot, clusterID: p.clusterID,
+		clientSocket: p.clientSocket, listener: p.listener, lock: p.lock,
+		mail: newMailbox(), started: time.Now(), ended: make(chan struct{}),
+	}
+	if err := m.logs.SetAddress(address.String()); err != nil {
+		return nil, err
+	}
+	m.replica = &replica{dir: p.dir, cfg: cfg, zap: m.logs.Zap("replica"), clusterID: p.clusterID,
+		fatal: func(err error) { m.fatal(core.ExitError, err) }}
+	m.space = newSpace(m)
+	m.proposals = newProposals(cfg.Replication.QueueRequests, int(cfg.Replication.QueueBytes), m.space.guard)
+	m.writer, m.syncer, m.applier = newWriter(m), newSyncer(m), newApplier(m)
+	m.upstream, m.downstream, m.watches = newUpstream(m), newDownstream(m), newWatches(m)
+	m.control = &control{m: m}
+	m.deaths.Store(&wire.Deaths{})
+	m.publish(&roster.Roster{})
+	return m, nil
+}
+
+// coreConfig translates the operator's configuration.
+func (m *Member) coreConfig(slot int) core.Config {
+	return core.Config{
+		Self: roster.Member{
+			ID:   roster.ID{Address: m.address, PID: m.self.PID, StartTime: m.self.StartTime},
+			Slot: slot, Version: m.opts.Version,
+		},
+		Client:            m.cfg.Client.Listen,
+		Followers:         m.cfg.Followers,
+		MinSync:           m.cfg.Replication.MinSync,
+		HeartbeatInterval: m.cfg.Heartbeat.Interval,
+		HeartbeatTimeout:  m.cfg.Heartbeat.Timeout,
+		Keeper:            keeper.Config{StartTimeout: m.cfg.Spawn.Timeout},
+		Rand:              rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+	}
+}
+
+// run starts the goroutines and the loop, and returns the exit code.
+func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
+	m.core = core.New(m.coreConfig(slot))
+	self := m.coreConfig(slot).Self
+	m.me.Store(&self)
+	if boot.Roster != nil {
+		m.publish(boot.Roster)
+	}
+	for _, f := range []func(){m.writer.run, m.syncer.run, m.applier.run, m.housekeeping} {
+		go m.guarded(f)
+	}
+	m.serveMembers()
+	m.post(boot)
+	m.guarded(m.loop)
+	m.logs.Flush(time.Second)
+	return m.exitCode
+}
+
+// guarded turns a panic into an end with a reason in the log.
+func (m *Member) guarded(f func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			m.fatal(core.ExitError, fmt.Errorf("broken invariant: %v\n%s", r, stack()))
+		}
+	}()
+	f()
+}
+
+func (m *Member) post(ev core.Event) { m.mail.post(mail{event: ev}) }
+
+// fatal ends the process for a reason that it cannot account for.
+func (m *Member) fatal(code core.ExitCode, err error) {
+	m.end(code, "fatal: "+err.Error())
+}
+
+func (m *Member) end(code core.ExitCode, reason string) {
+	m.endOnce.Do(func() {
+		m.exitCode = code
+		if code == core.ExitDone {
+			m.logger.Info("ends", "reason", reason)
+		} else {
+			m.logger.Error("ends", "exit_code", int(code), "reason", reason)
+		}
+		close(m.ended)
+		m.mail.post(mail{ask: func() {}})
+	})
+}
+
+func (m *Member) publish(r *roster.Roster) {
+	m.published.Store(&published{roster: r, bytes: wire.EncodeRoster(r), metadata: rosterMetadata(r)})
+}
+
+func (m *Member) roster() *roster.Roster { return m.published.Load().roster }
+func (m *Member) rosterBytes() []byte    { return m.published.Load().bytes }
+func (m *Member) deathsMessage() *wire.Deaths {
+	return m.deaths.Load()
+}
+
+// selfMember is this member as it introduces itself.
+func (m *Member) selfMember() roster.Member {
+	self := *m.me.Load()
+	self.Slot = m.replica.current().slot.Number
+	self.Plugin = m.control.socket()
+	return self
+}
+
+// otherHost says why a process on another host can't be a member.
+func (m *Member) otherHost(peer roster.Address) error {
+	if m.address.Addr().IsLoopback() {
+		return fmt.Errorf("%s is on another host, and this cluster's members are on loopback: %s names a process on this host only. "+
+			"Followers share the data directory with their leader; set member.host to a routable address for members on several hosts", peer, m.address.Addr())
+	}
+	return fmt.Errorf("%s is on another host: followers share the data directory %s with their leader", peer, m.cfg.DataDir)
+}
+
+// takeSnapshot asks the applying goroutine for a snapshot.
+func (m *Member) takeSnapshot(ctx context.Context) (store.Snapshot, error) {
+	type result struct {
+		snap store.Snapshot
+		err  error
+	}
+	done := make(chan result, 1)
+	m.applier.do(func() {
+		snap, err := m.replica.current().store.Snapshot()
+		done <- result{snap, err}
+	})
+	select {
+	case r := <-done:
+		return r.snap, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				r.snap.Close()
+			}
+		}()
+		return store.Snapshot{}, ctx.Err()
+	case <-m.ended:
+		return store.Snapshot{}, context.Canceled
+	}
+}

@@ -1,0 +1,270 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/entry"
+	replog "github.com/dynast-io/dynast/shared/log"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/store"
+	"go.uber.org/zap"
+)
+
+// copyOf is an open replica: one slot, its log and its store.
+type copyOf struct {
+	slot  datadir.Slot
+	lock  *proc.Lock
+	log   *replog.Log
+	store *store.Store
+}
+
+// replica holds the open copy and lets it be exchanged as a whole: when a
+// follower takes over a dead leader's slot, or installs a snapshot. Who uses it
+// across several calls holds it; exchanges wait for those.
+type replica struct {
+	dir       *datadir.Dir
+	cfg       *config.Config
+	zap       *zap.Logger
+	clusterID uint64
+	fatal     func(error) // of the store, which cannot return it
+
+	mu  sync.RWMutex
+	cur copyOf
+}
+
+// held is a copy that is not exchanged until it is released.
+type held struct {
+	copyOf
+	release func()
+}
+
+func (r *replica) hold() held {
+	r.mu.RLock()
+	return held{copyOf: r.cur, release: r.mu.RUnlock}
+}
+
+// current returns the copy for the goroutine that does the exchanges (the
+// writer), and for everyone once the process leads: a leader exchanges nothing.
+func (r *replica) current() copyOf {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.cur
+}
+
+func (r *replica) last() entry.Position {
+	h := r.hold()
+	defer h.release()
+	if h.log == nil {
+		return entry.Position{}
+	}
+	return h.log.Last()
+}
+
+func (r *replica) sync() (entry.Position, error) {
+	h := r.hold()
+	defer h.release()
+	if h.log == nil {
+		return entry.Position{}, nil
+	}
+	return h.log.Sync()
+}
+
+// compact lets go of the part of the log that the database holds durably.
+func (r *replica) compact() error {
+	h := r.hold()
+	defer h.release()
+	if h.log == nil {
+		return nil
+	}
+	return h.log.Compact(h.log.First(), h.store.Durable())
+}
+
+func (r *replica) logOptions(s datadir.Slot) replog.Options {
+	return replog.Options{Dir: s.LogDir(), Logger: r.zap.Named("log")}
+}
+
+// lockWait is how long an exchange waits for a slot whose owner just died: its
+// last child may hold the descriptor until it has called exec.
+const lockWait = 200 * time.Millisecond
+
+// open makes a slot the open copy. named: it is the slot of succession.json,
+// whose log is the truth; nothing of it is thrown away. Any other slot is a
+// copy, and what is doubtful in it is dropped and fetched anew.
+func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, named bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := os.MkdirAll(slot.Path(), 0o700); err != nil {
+		return fmt.Errorf("slot %d: %w", slot.Number, err)
+	}
+	lock, err := lockSlot(slot)
+	if err != nil {
+		return err
+	}
+	c := copyOf{slot: slot, lock: lock}
+	if err := r.openData(&c, named); err != nil {
+		c.close()
+		return fmt.Errorf("slot %d: %w", slot.Number, err)
+	}
+	if err := writeMeta(slot, self, address); err != nil {
+		c.close()
+		return fmt.Errorf("slot %d: %w", slot.Number, err)
+	}
+	r.cur = c
+	return nil
+}
+
+func lockSlot(slot datadir.Slot) (*proc.Lock, error) {
+	deadline := time.Now().Add(lockWait)
+	for {
+		lock, err := proc.TryLock(slot.Lock())
+		if err == nil || !errors.Is(err, proc.ErrLocked) || time.Now().After(deadline) {
+			if err != nil {
+				return nil, fmt.Errorf("slot %d: %w", slot.Number, err)
+			}
+			return lock, nil
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func writeMeta(slot datadir.Slot, self proc.Identity, address string) error {
+	boot, err := proc.BootID()
+	if err != nil {
+		return err
+	}
+	return slot.WriteMeta(datadir.SlotMeta{BootID: boot, Address: address, PID: self.PID, StartTime: self.StartTime})
+}
+
+// trusted reports whether the tail of a slot's log is what its owner wrote.
+// Followers do not fsync: after a crash of the host their tails may miss pages
+// in the middle.
+func trusted(slot datadir.Slot) (bool, error) {
+	meta, err := slot.ReadMeta()
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, nil // damaged: as good as written under another boot
+	}
+	boot, err := proc.BootID()
+	return meta.BootID == boot, err
+}
+
+func (r *replica) openData(c *copyOf, named bool) error {
+	if err := os.RemoveAll(incoming(c.slot)); err != nil {
+		return err
+	}
+	ok, err := trusted(c.slot)
+	if err != nil {
+		return err
+	}
+	if !ok && !named {
+		if err := os.RemoveAll(c.slot.LogDir()); err != nil {
+			return err
+		}
+	}
+	err = r.openBoth(c)
+	if err == nil || named {
+		return err
+	}
+	// A follower's copy that cannot be opened is worth nothing: start empty,
+	// the leader has everything.
+	r.zap.Warn("the copy in this slot cannot be used and is fetched anew", zap.Int("slot", c.slot.Number), zap.Error(err))
+	if err := wipe(c.slot); err != nil {
+		return err
+	}
+	return r.openBoth(c)
+}
+
+func wipe(slot datadir.Slot) error {
+	return errors.Join(os.RemoveAll(slot.LogDir()), os.RemoveAll(filepath.Join(slot.DBDir(), "db")))
+}
+
+// openBoth opens the store, then the log that must go on where the store is.
+func (r *replica) openBoth(c *copyOf) (err error) {
+	c.store, err = store.Open(store.Config{
+		Dir: c.slot.DBDir(), QuotaBytes: int64(r.cfg.Store.Quota), CommitInterval: r.cfg.Store.CommitInterval,
+		Logger: r.zap.Named("store"), OpenTimeout: time.Second,
+		ClusterID: r.clusterID, MemberID: uint64(c.slot.Number), OnFatal: r.fatal,
+	})
+	if err != nil {
+		c.store = nil
+		return err
+	}
+	applied := c.store.Applied()
+	o := r.logOptions(c.slot)
+	c.log, err = replog.Open(o, applied.Index)
+	if errors.Is(err, os.ErrNotExist) {
+		c.log, err = replog.Create(o, applied)
+	}
+	if err != nil {
+		c.log = nil
+		return errors.Join(err, c.closeData())
+	}
+	if epoch, ok := c.log.EpochAt(applied.Index); !ok || epoch != applied.Epoch {
+		return errors.Join(fmt.Errorf("the log does not hold entry %s, up to which the database goes", applied), c.closeData())
+	}
+	return nil
+}
+
+func (c *copyOf) closeData() error {
+	var errs []error
+	if c.log != nil {
+		errs = append(errs, c.log.Close())
+	}
+	if c.store != nil {
+		errs = append(errs, c.store.Close())
+	}
+	c.log, c.store = nil, nil
+	return errors.Join(errs...)
+}
+
+func (c *copyOf) close() {
+	_ = c.closeData()
+	if c.lock != nil {
+		_ = c.lock.Unlock()
+	}
+	*c = copyOf{}
+}
+
+// leave closes the open copy and frees its slot.
+func (r *replica) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cur.close()
+}
+
+func incoming(slot datadir.Slot) string { return filepath.Join(slot.Path(), "incoming.db") }
+
+// install replaces the copy by a database received whole, which is at
+// position at. A crash between the steps leaves a log that does not fit the
+// database, which the next open throws away.
+func (r *replica) install(at entry.Position) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := &r.cur
+	slot := c.slot
+	if err := c.closeData(); err != nil {
+		return fmt.Errorf("install snapshot: %w", err)
+	}
+	if err := os.Rename(incoming(slot), filepath.Join(slot.DBDir(), "db")); err != nil {
+		return fmt.Errorf("install snapshot: %w", err)
+	}
+	if err := os.RemoveAll(slot.LogDir()); err != nil {
+		return fmt.Errorf("install snapshot: %w", err)
+	}
+	if err := r.openBoth(c); err != nil {
+		return fmt.Errorf("install snapshot: %w", err)
+	}
+	if got := c.store.Applied(); got != at {
+		return fmt.Errorf("install snapshot: it is at %s, %s was announced", got, at)
+	}
+	return nil
+}

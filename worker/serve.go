@@ -1,0 +1,170 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/dynast-io/dynast/shared/clientapi"
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/wire"
+)
+
+// drainTimeout bounds how long a stopping leader waits for requests under way.
+const drainTimeout = 3 * time.Second
+
+// serveMembers accepts other members on the own address. Only a leader takes
+// their streams; accepting early means that a survivor's attempt is answered,
+// not refused by a closed port.
+func (m *Member) serveMembers() {
+	s := grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(m.authority.ServerTLS())),
+		grpc.MaxRecvMsgSize(maxMemberMessage),
+		grpc.InitialWindowSize(8<<20), grpc.InitialConnWindowSize(8<<20),
+		grpc.ConnectionTimeout(5*time.Second),
+	)
+	wire.RegisterMemberServer(s, m.downstream)
+	go func() {
+		if err := s.Serve(m.listener); err != nil {
+			m.fatal(core.ExitError, fmt.Errorf("serve members on %s: %w", m.address, err))
+		}
+	}()
+}
+
+// clientServer serves clients; it exists in the leader only.
+type clientServer struct{ grpc *grpc.Server }
+
+// beginServing runs on the applying goroutine, right after everything up to
+// the begin of the epoch is applied: leases come to life, and the shared
+// listening socket, in whose queue clients may be waiting since the last
+// leader died, is accepted from.
+func (m *Member) beginServing() {
+	m.applier.settle()
+	m.replica.current().store.Promote(m.cfg.Heartbeat.Timeout)
+	l, err := net.FileListener(m.clientSocket)
+	if err != nil {
+		m.fatal(core.ExitError, fmt.Errorf("accept clients on %s: %w", m.cfg.Client.Listen, err))
+		return
+	}
+	api := clientapi.New(clientapi.Config{
+		Store:    m.replica.current().store,
+		Proposer: m.proposals,
+		Cluster:  &clusterView{m: m},
+		Logger:   m.logs.Logger("client"),
+	})
+	server := grpc.NewServer(api.ServerOptions()...)
+	api.Register(server)
+	m.clients = &clientServer{grpc: server}
+	go func() {
+		if err := server.Serve(l); err != nil {
+			m.fatal(core.ExitError, fmt.Errorf("serve clients: %w", err))
+		}
+	}()
+	m.logger.Info("serves clients", "listen", m.cfg.Client.Listen)
+	if err := m.serveAdmin(); err != nil {
+		m.fatal(core.ExitError, err)
+		return
+	}
+	if err := m.serveHandoff(); err != nil {
+		m.fatal(core.ExitError, err)
+	}
+}
+
+// stopServing takes no more from clients and answers what was taken. The
+// listening socket stays open for whoever leads next.
+func (m *Member) stopServing() {
+	go func() {
+		if m.clients != nil {
+			done := make(chan struct{})
+			go func() { m.clients.grpc.GracefulStop(); close(done) }()
+			select {
+			case <-done:
+			case <-time.After(drainTimeout):
+				m.clients.grpc.Stop()
+			}
+		}
+		select {
+		case <-m.proposals.drain():
+		case <-time.After(drainTimeout):
+		}
+		m.post(core.ServingStopped{})
+	}()
+}
+
+// startSupervisor makes the supervisor, which a leader must have before the
+// first effect that needs it.
+func (m *Member) startSupervisor() error {
+	s, err := m.opts.NewSupervisor(member.Host{
+		Config: m.cfg, Dir: m.dir, Logger: m.logs.Logger("supervisor"), Roster: m.roster,
+		ClientListener: m.clientSocket, Post: m.post, Version: m.opts.Version,
+	})
+	m.supervisor = s
+	return err
+}
+
+// clusterView is the cluster as clients are told.
+type clusterView struct{ m *Member }
+
+var _ clientapi.Cluster = (*clusterView)(nil)
+
+func (c *clusterView) Epoch() uint64 { return c.m.epoch.Load() }
+
+// Metadata rides on every response: who leads, who is next, who there is.
+func (c *clusterView) Metadata() metadata.MD { return c.m.published.Load().metadata }
+
+// Members lists the roster for stock clients. The one client address is the
+// leader's, so that a client which replaces its endpoints by it keeps exactly that.
+func (c *clusterView) Members() []clientapi.Member {
+	r := c.m.roster()
+	out := make([]clientapi.Member, 0, len(r.Members))
+	for _, mem := range r.Members {
+		cm := clientapi.Member{ID: memberID(mem.Address), Name: mem.Address.String(), Address: mem.Address.String()}
+		if mem.Address == r.Leader {
+			cm.IsLeader = true
+			cm.ClientURLs = []string{"http://" + r.Client}
+		}
+		out = append(out, cm)
+	}
+	return out
+}
+
+// memberID makes a number of an address, the same in every process.
+func memberID(a roster.Address) uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a, 64 bit
+	h := uint64(offset)
+	for _, b := range []byte(a.String()) {
+		h = (h ^ uint64(b)) * prime
+	}
+	return h
+}
+
+func rosterMetadata(r *roster.Roster) metadata.MD {
+	heir := ""
+	if a, ok := r.Heir(); ok {
+		heir = a.String()
+	}
+	members := make([]string, 0, len(r.Members))
+	for _, m := range r.Members {
+		members = append(members, m.Address.String()+"="+m.State.String())
+	}
+	leader := ""
+	if r.Leader.IsValid() {
+		leader = r.Leader.String()
+	}
+	return metadata.Pairs(
+		"dynast-leader", leader,
+		"dynast-heir", heir,
+		"dynast-members", strings.Join(members, ","),
+		"dynast-epoch", fmt.Sprint(r.Epoch),
+	)
+}
+
+var _ = context.Background

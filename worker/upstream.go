@@ -1,0 +1,318 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/entry"
+	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/wire"
+)
+
+const (
+	// retryMin and retryMax bound the pause between two attempts to open the
+	// stream to the leader.
+	retryMin = 2 * time.Millisecond
+	retryMax = 100 * time.Millisecond
+	// maxMemberMessage bounds a message between members: a batch holds at least
+	// one entry, and a request has at most some megabytes.
+	maxMemberMessage = 64 << 20
+)
+
+// received is what core.Received refers to.
+type received struct{ entries []entry.Entry }
+
+// upstream is a follower's one stream to its leader.
+type upstream struct {
+	m *Member
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // of the current leader's stream; nil: none
+	redo   context.CancelFunc // of the current attempt
+	acked  uint64
+	beat   bool
+	notify chan struct{}
+}
+
+func newUpstream(m *Member) *upstream {
+	return &upstream{m: m, notify: make(chan struct{}, 1)}
+}
+
+// follow opens the stream to a leader, in place of the one before.
+func (u *upstream) follow(leader roster.Member) {
+	u.stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	u.mu.Lock()
+	u.cancel = cancel
+	u.mu.Unlock()
+	go u.run(ctx, leader)
+}
+
+// stop ends the stream; nothing that is still to come from it is reported.
+func (u *upstream) stop() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.cancel != nil {
+		u.cancel()
+		u.cancel = nil
+	}
+}
+
+// resync opens the stream anew, from where the log is.
+func (u *upstream) resync(reason string) {
+	u.m.logger.Warn("stream to the leader starts anew", "reason", reason)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.redo != nil {
+		u.redo()
+	}
+}
+
+func (u *upstream) wake() {
+	select {
+	case u.notify <- struct{}{}:
+	default:
+	}
+}
+
+func (u *upstream) ack(index uint64) {
+	u.mu.Lock()
+	u.acked = index
+	u.mu.Unlock()
+	u.wake()
+}
+
+func (u *upstream) heartbeat() {
+	u.mu.Lock()
+	u.beat = true
+	u.mu.Unlock()
+	u.wake()
+}
+
+// run keeps the stream open until ctx ends. Failures are no events: the
+// leader's silence, or its death, is what counts.
+func (u *upstream) run(ctx context.Context, leader roster.Member) {
+	conn, err := grpc.NewClient("passthrough:///"+leader.Address.String(),
+		grpc.WithTransportCredentials(credentials.NewTLS(u.m.authority.ClientTLS())),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: retryMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMax},
+			MinConnectTimeout: time.Second,
+		}),
+		grpc.WithInitialWindowSize(8<<20), grpc.WithInitialConnWindowSize(8<<20),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMemberMessage)),
+	)
+	if err != nil {
+		u.m.fatal(core.ExitError, fmt.Errorf("dial leader %s: %w", leader.Address, err))
+		return
+	}
+	defer conn.Close()
+	pause := retryMin
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := u.once(ctx, wire.NewMemberClient(conn))
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > time.Second {
+			pause = retryMin
+		}
+		u.m.logger.Debug("stream to the leader ended", "leader", leader.Address, "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+		pause = min(pause*2, retryMax)
+	}
+}
+
+// once opens one stream and serves it to its end.
+func (u *upstream) once(parent context.Context, client wire.MemberClient) error {
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	u.mu.Lock()
+	u.redo = cancel
+	u.mu.Unlock()
+	stream, err := client.Follow(ctx)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	if err := stream.Send(u.hello()); err != nil {
+		return fmt.Errorf("hello: %w", err)
+	}
+	go u.send(ctx, cancel, stream)
+	in := &inbound{u: u, ctx: ctx}
+	defer in.close()
+	for {
+		msg, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := in.take(msg); err != nil {
+			return err
+		}
+	}
+}
+
+func (u *upstream) hello() *wire.FollowerMessage {
+	m := u.m
+	return &wire.FollowerMessage{
+		Roster: m.rosterBytes(),
+		Body: &wire.FollowerMessage_Hello{Hello: &wire.Hello{
+			Member: wire.FromMember(m.selfMember()),
+			Last:   wire.FromPosition(m.replica.last()),
+			BootId: m.bootID, ClusterId: m.clusterID,
+		}},
+	}
+}
+
+// send writes acknowledgements and heartbeats; several that wait become one.
+func (u *upstream) send(ctx context.Context, cancel context.CancelFunc, stream wire.Member_FollowClient) {
+	defer cancel()
+	var told uint64
+	address := u.m.address.String()
+	for {
+		select {
+		case <-u.notify:
+		case <-ctx.Done():
+			return
+		}
+		u.mu.Lock()
+		acked, beat := u.acked, u.beat
+		u.beat = false
+		u.mu.Unlock()
+		msg := &wire.FollowerMessage{Roster: u.m.rosterBytes()}
+		switch {
+		case beat:
+			msg.Body = &wire.FollowerMessage_Heartbeat{Heartbeat: &wire.Heartbeat{
+				Address: address, Index: acked, Applied: u.m.applied.Load()}}
+		case acked != told:
+			msg.Body = &wire.FollowerMessage_Ack{Ack: &wire.Ack{Address: address, Index: acked}}
+		default:
+			continue
+		}
+		told = acked
+		if err := stream.Send(msg); err != nil {
+			return
+		}
+	}
+}
+
+// inbound turns the messages of one stream into events.
+type inbound struct {
+	u      *upstream
+	ctx    context.Context
+	raw    []byte // the roster as it was encoded in the last message
+	roster *roster.Roster
+	file   *os.File // a snapshot on its way
+	sum    hash.Hash
+	size   int64
+}
+
+func (in *inbound) close() {
+	if in.file != nil {
+		_ = in.file.Close()
+	}
+}
+
+func (in *inbound) take(msg *wire.LeaderMessage) error {
+	m := in.u.m
+	if in.roster == nil || !bytes.Equal(msg.Roster, in.raw) {
+		r, err := wire.DecodeRoster(msg.Roster)
+		if err != nil {
+			return err
+		}
+		in.raw, in.roster = msg.Roster, r
+	}
+	heard := core.Heard{Roster: in.roster, Commit: msg.Commit}
+	switch body := msg.Body.(type) {
+	case *wire.LeaderMessage_Deaths:
+		deaths, err := wire.ToDeaths(body.Deaths)
+		if err != nil {
+			return err
+		}
+		heard.Deaths = deaths
+	case *wire.LeaderMessage_Leave:
+		m.post(core.Dismissed{Reason: body.Leave.GetReason()})
+	case *wire.LeaderMessage_Snapshot:
+		if err := in.chunk(body.Snapshot); err != nil {
+			return fmt.Errorf("receive snapshot: %w", err)
+		}
+	case *wire.LeaderMessage_Entries:
+		es, err := wire.ToEntries(body.Entries)
+		if err != nil {
+			return err
+		}
+		if len(es) > 0 {
+			m.post(core.Received{
+				Epoch: msg.Epoch, Prev: wire.ToPosition(body.Entries.Prev), Last: es[len(es)-1].Position(),
+				Commit: msg.Commit, Ref: &received{entries: es},
+			})
+		}
+	}
+	m.post(heard)
+	return nil
+}
+
+var errSnapshot = errors.New("snapshot chunks do not fit together")
+
+// chunk collects a snapshot in a file of its own; what is there stays in use until
+// the new one is whole.
+func (in *inbound) chunk(c *wire.SnapshotChunk) error {
+	slot := in.u.m.replica.current().slot
+	if c.Offset == 0 {
+		in.close()
+		f, err := os.OpenFile(incoming(slot), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		in.file, in.sum, in.size = f, sha256.New(), 0
+	}
+	if in.file == nil || c.Offset != in.size {
+		return fmt.Errorf("%w: offset %d after %d bytes", errSnapshot, c.Offset, in.size)
+	}
+	if _, err := in.file.Write(c.Data); err != nil {
+		return err
+	}
+	in.sum.Write(c.Data)
+	in.size += int64(len(c.Data))
+	if !c.Last {
+		return nil
+	}
+	if in.size != c.Size || !bytes.Equal(in.sum.Sum(nil), c.Sha256) {
+		return fmt.Errorf("%w: %d of %d bytes, or another checksum", errSnapshot, in.size, c.Size)
+	}
+	if err := in.file.Sync(); err != nil {
+		return err
+	}
+	in.close()
+	in.file = nil
+	in.u.m.install(wire.ToPosition(c.Position))
+	return nil
+}
+
+// install replaces the replica, on the writer's goroutine: this one goes on
+// to hear the leader, which sends no entries before the new replica is acknowledged.
+func (m *Member) install(at entry.Position) {
+	m.writer.do(func() {
+		if err := m.replica.install(at); err != nil {
+			m.fatal(core.ExitError, err)
+			return
+		}
+		m.post(core.Installed{Last: at})
+	})
+}

@@ -1,0 +1,136 @@
+package worker
+
+import (
+	"fmt"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/entry"
+)
+
+// maxBatch bounds the entries of one append.
+const maxBatch = 512
+
+// writer owns the log: everything that changes it runs on its goroutine.
+type writer struct {
+	m    *Member
+	jobs chan func()
+	// epoch is the one in which proposals are appended; 0 while not leading.
+	epoch uint64
+}
+
+func newWriter(m *Member) *writer { return &writer{m: m, jobs: make(chan func(), 64)} }
+
+// do queues a job. The queue is longer than what one leader's window holds, so
+// that the loop does not wait here.
+func (w *writer) do(job func()) { w.jobs <- job }
+
+func (w *writer) run() {
+	for {
+		var proposed <-chan struct{}
+		if w.epoch != 0 {
+			proposed = w.m.proposals.notify
+		}
+		select {
+		case job := <-w.jobs:
+			job()
+		case <-proposed:
+			w.appendProposals()
+		case <-w.m.ended:
+			return
+		}
+	}
+}
+
+// lead lets proposals through from now on.
+func (w *writer) lead(epoch uint64) {
+	w.do(func() {
+		w.epoch = epoch
+		w.appendProposals()
+	})
+}
+
+func (w *writer) appendProposals() {
+	log := w.m.replica.current().log
+	es := w.m.proposals.take(log.Last().Index+1, w.epoch, maxBatch)
+	if len(es) > 0 {
+		w.append(es)
+	}
+}
+
+// append makes entries safe from the death of this process.
+func (w *writer) append(es []entry.Entry) {
+	log := w.m.replica.current().log
+	if err := log.Append(es); err != nil {
+		w.m.fatal(core.ExitError, fmt.Errorf("append to the log at %d: %w", es[0].Index, err))
+		return
+	}
+	w.m.post(core.Appended{Last: log.Last()})
+}
+
+// appendReceived appends what the leader sent, unless it does not follow what is here.
+func (w *writer) appendReceived(r *received) {
+	w.do(func() {
+		log := w.m.replica.current().log
+		if log == nil {
+			return
+		}
+		es := r.entries
+		last := log.Last()
+		for len(es) > 0 && es[0].Index <= last.Index {
+			if epoch, ok := log.EpochAt(es[0].Index); ok && epoch != es[0].Epoch {
+				break // another leader's entry, never acknowledged: it is replaced
+			}
+			es = es[1:]
+		}
+		if len(es) == 0 {
+			w.m.post(core.Appended{Last: last})
+			return
+		}
+		if es[0].Index > last.Index+1 {
+			w.m.upstream.resync(fmt.Sprintf("entry %d came after %d", es[0].Index, last.Index))
+			return
+		}
+		w.append(es)
+	})
+}
+
+// beginEpoch appends the first entry of an epoch.
+func (w *writer) beginEpoch(epoch uint64) {
+	w.do(func() {
+		next := w.m.replica.current().log.Last().Index + 1
+		w.append([]entry.Entry{{Index: next, Epoch: epoch}})
+	})
+}
+
+// syncer makes the log durable, one fsync at a time, beside the appends.
+type syncer struct {
+	m    *Member
+	kick chan struct{}
+}
+
+func newSyncer(m *Member) *syncer { return &syncer{m: m, kick: make(chan struct{}, 1)} }
+
+func (s *syncer) sync() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (s *syncer) run() {
+	for {
+		select {
+		case <-s.kick:
+		case <-s.m.ended:
+			return
+		}
+		pos, err := s.m.replica.sync()
+		if err != nil {
+			// After a failed fsync the kernel may have dropped the pages: nothing
+			// that this process knows of its log is certain any more.
+			s.m.fatal(core.ExitError, fmt.Errorf("fsync the log: %w", err))
+			return
+		}
+		s.m.post(core.Synced{Last: pos})
+	}
+}
