@@ -1,0 +1,107 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Compact lets go of entries below keepFrom: in memory, and on disk where
+// whole segments are also covered by durable, the position up to which the
+// database holds everything durably. Before the first segment is deleted a
+// record of durable is written and synced, so that a crash at any step leaves
+// a log that opens. When there is no segment to delete nothing is written.
+func (l *Log) Compact(keepFrom uint64, durable Position) error {
+	if err := l.compact(keepFrom, durable); err != nil {
+		return fmt.Errorf("compact log to %d, durable %s: %w", keepFrom, durable, err)
+	}
+	return nil
+}
+
+func (l *Log) compact(keepFrom uint64, durable Position) error {
+	l.compactMu.Lock()
+	defer l.compactMu.Unlock()
+	victims, err := l.compactTail(keepFrom, durable)
+	if err != nil || len(victims) == 0 {
+		return err
+	}
+	if err := l.recordSnapshot(durable); err != nil {
+		return err
+	}
+	if _, err := l.Sync(); err != nil {
+		return err
+	}
+	for _, name := range victims { // the oldest first: never a gap
+		path := filepath.Join(l.o.Dir, name.String())
+		for _, p := range []string{path, path + brokenSuffix} {
+			if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		l.mu.Lock()
+		l.files.segments = l.files.segments[1:] // durable since Sync, so without a descriptor
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// compactTail trims the memory and returns the segments that can go.
+func (l *Log) compactTail(keepFrom uint64, durable Position) ([]segmentName, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return nil, l.failed
+	}
+	last := l.tail.last()
+	if durable.Index > last.Index {
+		return nil, fmt.Errorf("%w: the log ends at %s", ErrOutOfOrder, last)
+	}
+	if p, ok := l.tail.at(durable.Index); ok && p != durable {
+		return nil, fmt.Errorf("%w: the log has %s", ErrDiverged, p)
+	}
+	keepFrom = min(keepFrom, last.Index+1)
+	if held, ok := l.holds.lowest(); ok {
+		keepFrom = min(keepFrom, held+1)
+	}
+	stale := durable.Index < l.floor // an older position than already known: nothing to gain
+	l.floor = max(l.floor, durable.Index)
+	l.tail.dropBefore(keepFrom)
+	l.boundTail()
+	if stale {
+		return nil, nil
+	}
+	return deletable(l.files.segments, min(keepFrom, durable.Index+1)), nil
+}
+
+// deletable returns the oldest segments whose entries are all below index. The
+// entries of a segment that still count are below the name of every later one:
+// where a name is lower than an entry, that entry was replaced before.
+func deletable(segments []*segment, index uint64) []segmentName {
+	var names []segmentName
+	for i := range len(segments) - 1 {
+		covered := false
+		for _, later := range segments[i+1:] {
+			covered = covered || later.name.index <= index
+		}
+		if !covered {
+			break
+		}
+		names = append(names, segments[i].name)
+	}
+	return names
+}
+
+func (l *Log) recordSnapshot(p Position) error {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	err := guard(func() error { return l.wal.SaveSnapshot(snapshotRecord(p)) })
+	l.written += frameOverheadBytes
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		return l.fail(err)
+	}
+	l.files.wrote(false, nil)
+	return nil
+}

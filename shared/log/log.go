@@ -1,0 +1,291 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+const (
+	// frameOverheadBytes is more than a frame can need beside an entry's data.
+	frameOverheadBytes = 96
+	// heldTailFactor is how many times TailBytes may be kept while a Hold asks for it.
+	heldTailFactor = 4
+)
+
+// Log is the log of one slot, open for append.
+type Log struct {
+	o   Options
+	wal *wal.WAL
+
+	// appendMu is held by the one who writes to the wal.
+	appendMu sync.Mutex
+	scratch  scratch
+	// written is no less than the bytes in the current segment.
+	written int64
+
+	// syncMu is held by the one who fsyncs, compactMu by the one who compacts.
+	// Order: compactMu, syncMu, appendMu, mu.
+	syncMu    sync.Mutex
+	compactMu sync.Mutex
+
+	// mu guards what follows. It is held for moments, never during I/O.
+	mu   sync.Mutex
+	tail tail
+	// floor: entries up to here are in a durable database; they are never replaced.
+	floor uint64
+	// unapplied: entries of this log up to here may not be in the database yet,
+	// so that they stay in memory whatever their size, above floor. Set by Open.
+	unapplied uint64
+	holds     holds
+	files     syncState
+	failed    error
+}
+
+// scratch is reused from append to append; the wal keeps nothing of it.
+type scratch struct {
+	entries []raftpb.Entry
+	refs    []*raftpb.Entry
+	terms   []Position
+}
+
+func (s *scratch) fill(entries []Entry) []*raftpb.Entry {
+	if n := len(entries); n > len(s.entries) {
+		s.entries = make([]raftpb.Entry, n)
+		s.terms = make([]Position, n)
+		s.refs = make([]*raftpb.Entry, n)
+		for i := range s.entries {
+			s.entries[i].Term, s.entries[i].Index = &s.terms[i].Epoch, &s.terms[i].Index
+			s.refs[i] = &s.entries[i]
+		}
+	}
+	for i, e := range entries {
+		s.terms[i] = e.Position()
+		s.entries[i].Data = e.Data
+	}
+	return s.refs[:len(entries)]
+}
+
+func (s *scratch) release(n int) {
+	for i := range n {
+		s.entries[i].Data = nil
+	}
+}
+
+// Append writes entries to the end of the log and returns once the kernel has
+// them: the death of this process can't lose them any more, that of the host
+// can, until Sync. Their indices and epochs must continue the log; if they
+// begin at or below Last they replace its end, down to what is known to be in
+// the database and no further (ErrOutOfOrder). Append takes ownership of
+// each Data, which must not change afterwards. One goroutine appends.
+//
+// After an error of the disk the log refuses everything (ErrFailed) until it is
+// opened again; some of the entries may be found in it then.
+func (l *Log) Append(entries []Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := l.append(entries); err != nil {
+		return fmt.Errorf("append entries %d to %d: %w", entries[0].Index, entries[len(entries)-1].Index, err)
+	}
+	return nil
+}
+
+func (l *Log) append(entries []Entry) error {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	confirm, err := l.admit(entries)
+	if err != nil {
+		return err
+	}
+	refs := l.scratch.fill(entries)
+	err = guard(func() error { return l.wal.Save(confirm, refs) })
+	l.scratch.release(len(entries))
+	for _, e := range entries {
+		l.written += int64(len(e.Data)) + frameOverheadBytes
+	}
+	l.written += frameOverheadBytes
+	var began *segment
+	if err == nil && l.written >= l.o.SegmentBytes {
+		began, err = l.segmentAfterCut(entries[len(entries)-1].Index)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		return l.fail(err)
+	}
+	l.files.wrote(confirm != nil, began)
+	first := entries[0].Index
+	if first <= l.tail.last().Index {
+		l.tail.cutAfter(first - 1)
+		l.files.replaced(l.tail.last())
+	}
+	l.tail.push(entries)
+	l.boundTail()
+	return nil
+}
+
+// admit checks entries against the log and returns the state record to write
+// with them, if one is due.
+func (l *Log) admit(entries []Entry) (*raftpb.HardState, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return nil, l.failed
+	}
+	first, last := entries[0].Index, l.tail.last()
+	if first == 0 || first > last.Index+1 || first <= last.Index && first <= l.floor {
+		return nil, fmt.Errorf("%w: the log ends at %s, up to %d it is final", ErrOutOfOrder, last, l.floor)
+	}
+	prev, ok := l.tail.at(first - 1)
+	if !ok {
+		return nil, fmt.Errorf("%w: the entry before %d", ErrCompacted, first)
+	}
+	for _, e := range entries {
+		if e.Index != prev.Index+1 || e.Epoch < prev.Epoch || e.Epoch == 0 {
+			return nil, fmt.Errorf("%w: %s after %s", ErrOutOfOrder, e.Position(), prev)
+		}
+		prev = e.Position()
+	}
+	if !l.files.confirmDue() {
+		return nil, nil
+	}
+	epoch, index := l.files.synced.Epoch, l.files.synced.Index
+	return &raftpb.HardState{Term: &epoch, Commit: &index}, nil
+}
+
+// segmentAfterCut finds out whether the wal began a new segment.
+func (l *Log) segmentAfterCut(last uint64) (*segment, error) {
+	l.mu.Lock()
+	name := segmentName{seq: l.files.current().name.seq + 1, index: last + 1}
+	l.mu.Unlock()
+	f, err := os.Open(filepath.Join(l.o.Dir, name.String()))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open new segment: %w", err)
+	}
+	l.written = 8 * frameOverheadBytes // the new segment's header, generously
+	// The wal holds its lock on the last two segments only.
+	err = guard(func() error { return l.wal.ReleaseLockTo(name.index) })
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("release segment: %w", err)
+	}
+	return &segment{name: name, f: f}, nil
+}
+
+// guard turns a panic of the wal package into an error.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: the wal package panicked: %v", ErrCorrupt, p)
+		}
+	}()
+	return f()
+}
+
+// fail makes an error stick. mu is held.
+func (l *Log) fail(err error) error {
+	if l.failed == nil {
+		l.failed = fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	return err
+}
+
+func (l *Log) boundTail() {
+	keepAfter := l.tail.last().Index
+	if l.unapplied > l.floor {
+		keepAfter = l.floor
+	} else if held, ok := l.holds.lowest(); ok && held < keepAfter {
+		l.tail.bound(l.o.TailBytes, held)
+		l.tail.bound(heldTailFactor*l.o.TailBytes, keepAfter)
+		return
+	}
+	l.tail.bound(l.o.TailBytes, keepAfter)
+}
+
+// Last is the position of the last appended entry.
+func (l *Log) Last() Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tail.last()
+}
+
+// First is the index of the first entry in memory, Last().Index+1 if there is none.
+func (l *Log) First() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tail.first()
+}
+
+// Synced is the last position that is known to survive the death of the host.
+func (l *Log) Synced() Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.files.synced
+}
+
+// Entries returns entries from lo to maxIndex or to the end of the log, of at
+// most maxBytes of data, but at least one if there is one. ErrCompacted: lo is
+// below First. The Data belong to the log: read only.
+func (l *Log) Entries(lo, maxIndex uint64, maxBytes int) ([]Entry, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tail.read(lo, maxIndex, maxBytes)
+}
+
+// EpochAt returns the epoch of an entry in memory, or of the one right before
+// First.
+func (l *Log) EpochAt(index uint64) (uint64, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, ok := l.tail.at(index)
+	return p.Epoch, ok
+}
+
+// Hold keeps the entries above an index, on disk against Compact and in memory
+// up to a few times TailBytes, until release is called (more than once is
+// fine). For a follower that is being sent a snapshot.
+func (l *Log) Hold(index uint64) (release func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := l.holds.add(index)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if _, ok := l.holds.active[id]; ok {
+			delete(l.holds.active, id)
+			l.boundTail()
+		}
+	}
+}
+
+// Close gives up the log. It does not sync.
+func (l *Log) Close() error {
+	l.compactMu.Lock()
+	defer l.compactMu.Unlock()
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if errors.Is(l.failed, ErrClosed) {
+		return nil
+	}
+	l.failed = ErrClosed
+	l.files.close()
+	err := guard(l.wal.Close)
+	releaseSegmentSize()
+	if err != nil {
+		return fmt.Errorf("close log: %w", err)
+	}
+	return nil
+}

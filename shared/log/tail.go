@@ -1,0 +1,127 @@
+package log
+
+import (
+	"fmt"
+	"math"
+)
+
+// entryOverheadBytes is what an entry costs in memory beside its data.
+const entryOverheadBytes = 64
+
+// tail is the end of the log in memory.
+type tail struct {
+	before  Position // of the entry right before the first one here
+	entries []Entry  // contiguous, from before.Index+1 on
+	bytes   int64
+}
+
+func entryBytes(e Entry) int64 { return int64(len(e.Data)) + entryOverheadBytes }
+
+func (t *tail) first() uint64 { return t.before.Index + 1 }
+
+func (t *tail) last() Position {
+	if n := len(t.entries); n > 0 {
+		return t.entries[n-1].Position()
+	}
+	return t.before
+}
+
+// at returns the position of an index; ok is false if it isn't here.
+func (t *tail) at(index uint64) (p Position, ok bool) {
+	switch {
+	case index == t.before.Index:
+		return t.before, true
+	case index < t.before.Index || index > t.last().Index:
+		return Position{}, false
+	}
+	return t.entries[index-t.first()].Position(), true
+}
+
+// push appends entries which are known to fit.
+func (t *tail) push(entries []Entry) {
+	t.entries = append(t.entries, entries...)
+	for _, e := range entries {
+		t.bytes += entryBytes(e)
+	}
+}
+
+// cutAfter forgets the entries above an index that is here.
+func (t *tail) cutAfter(index uint64) {
+	keep := index - t.before.Index
+	for _, e := range t.entries[keep:] {
+		t.bytes -= entryBytes(e)
+	}
+	clear(t.entries[keep:])
+	t.entries = t.entries[:keep]
+}
+
+// dropBefore forgets the entries below an index that is at most last+1.
+func (t *tail) dropBefore(index uint64) {
+	if index <= t.first() {
+		return
+	}
+	n := index - t.first()
+	t.before = t.entries[n-1].Position()
+	for _, e := range t.entries[:n] {
+		t.bytes -= entryBytes(e)
+	}
+	clear(t.entries[:n]) // the array lives on under the rest
+	t.entries = t.entries[n:]
+}
+
+// bound forgets the oldest entries until at most maxBytes are left, but none
+// above keepAfter.
+func (t *tail) bound(maxBytes int64, keepAfter uint64) {
+	drop, bytes := 0, t.bytes
+	for drop < len(t.entries) && bytes > maxBytes && t.entries[drop].Index <= keepAfter {
+		bytes -= entryBytes(t.entries[drop])
+		drop++
+	}
+	t.dropBefore(t.first() + uint64(drop))
+}
+
+// read returns a copy of the entries from lo to maxIndex whose data together
+// has at most maxBytes, and at least one if there is one.
+func (t *tail) read(lo, maxIndex uint64, maxBytes int) ([]Entry, error) {
+	if lo < t.first() {
+		return nil, fmt.Errorf("%w: entry %d is wanted, the first is %d", ErrCompacted, lo, t.first())
+	}
+	maxIndex = min(maxIndex, t.last().Index)
+	if lo > maxIndex {
+		return nil, nil
+	}
+	from := t.entries[lo-t.first() : maxIndex-t.before.Index]
+	n, bytes := 1, len(from[0].Data)
+	for n < len(from) && bytes+len(from[n].Data) <= maxBytes {
+		bytes += len(from[n].Data)
+		n++
+	}
+	return append([]Entry(nil), from[:n]...), nil
+}
+
+// holds are the indices above which nobody may compact.
+type holds struct {
+	next   int
+	active map[int]uint64
+}
+
+func (h *holds) add(index uint64) (id int) {
+	if h.active == nil {
+		h.active = make(map[int]uint64)
+	}
+	h.next++
+	h.active[h.next] = index
+	return h.next
+}
+
+// lowest returns the lowest held index.
+func (h *holds) lowest() (uint64, bool) {
+	if len(h.active) == 0 {
+		return 0, false
+	}
+	lowest := uint64(math.MaxUint64)
+	for _, index := range h.active {
+		lowest = min(lowest, index)
+	}
+	return lowest, true
+}
