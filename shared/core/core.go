@@ -185,6 +185,9 @@ func (c *Core) Wake() time.Duration {
 		wake = min(c.nextBeat, c.silenceDeadline())
 	case Contending:
 		wake = c.takeover.tryAt
+		if c.takeover.trying { // the answer is what matters
+			wake = c.now + c.cfg.HeartbeatInterval
+		}
 	case Inheriting:
 		if c.takeover.writeAt > 0 {
 			wake = c.takeover.writeAt

@@ -80,8 +80,8 @@ func (c *Core) heard(ev Heard) {
 	if r.Epoch < c.roster.Epoch {
 		return // from a leader that is no more
 	}
-	if r.Epoch > c.roster.Epoch && r.Leader != c.follow.leader.Address {
-		c.introduced(r)
+	if m, ok := r.LeaderMember(); ok && r.Epoch > c.roster.Epoch && m.ID != c.follow.leader.ID {
+		c.introduced(r) // by its ID: the address may be a dead leader's, given out again
 	}
 	if r.Newer(c.roster) || c.roster.Version == 0 {
 		c.roster = r

@@ -74,7 +74,7 @@ func (l *leadState) wake(c *Core) time.Duration {
 		wake = at
 	}
 	for _, p := range l.peers {
-		if !p.killed {
+		if !p.killed && c.isUp(p) {
 			wake = min(wake, p.heard+c.cfg.HeartbeatTimeout)
 		}
 	}

@@ -130,6 +130,12 @@ func (k *Keeper) Pending() []int {
 	return found
 }
 
+// IsPending reports whether a seat is scheduled or starting.
+func (k *Keeper) IsPending(n int) bool {
+	s := k.seats[n]
+	return s != nil && (s.state == scheduled || s.state == starting)
+}
+
 // Busy reports whether a seat is scheduled, starting or up.
 func (k *Keeper) Busy(n int) bool {
 	s := k.seats[n]

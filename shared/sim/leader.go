@@ -1,0 +1,164 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/roster"
+)
+
+func (p *process) doLeader(e core.Effect) {
+	switch e := e.(type) {
+	case core.Replicate, core.Publish:
+		p.pump()
+	case core.PublishDeaths:
+	case core.SendFrom:
+		p.sendFrom(e)
+	case core.SendSnapshot:
+		p.sendSnapshot(e.ID)
+	case core.Spawn:
+		p.spawn(e.Slot)
+	case core.AbortSpawn:
+		p.abortSpawn(e)
+	case core.Reattach:
+		p.introduce(e.Member)
+	case core.Release:
+	case core.Dismiss:
+		p.dismiss(e)
+	case core.Admit:
+		e.Ref.(*joiner).admitted(p, e)
+	case core.StopServing:
+		p.serving = false
+		p.after(p.w.between(0, 5*time.Millisecond), func() { p.post(core.ServingStopped{}) })
+	}
+}
+
+// session finds the open stream of a follower.
+func (p *process) session(id roster.ID) *stream {
+	for _, st := range p.sessions {
+		if st.follower.id == id && p.serves(st) {
+			return st
+		}
+	}
+	return nil
+}
+
+// serves reports whether a stream's connection is this leader's session.
+func (p *process) serves(st *stream) bool {
+	return st.conn != nil && st.conn.opened && st.leader == p
+}
+
+func (p *process) sendFrom(e core.SendFrom) {
+	if st := p.session(e.ID); st != nil {
+		st.conn.mode, st.conn.cursor, st.conn.awaiting = entries, e.After, 0
+		p.pump()
+	}
+}
+
+// pump sends every follower what it lacks, soon.
+func (p *process) pump() {
+	if p.pumping {
+		return
+	}
+	p.pumping = true
+	p.after(p.w.between(0, 100*time.Microsecond), func() {
+		p.pumping = false
+		for _, st := range slices.Clone(p.sessions) {
+			if p.serves(st) {
+				p.sendNext(st, st.conn)
+			}
+		}
+	})
+}
+
+// sendNext sends entries, and else the commit index and the roster if they are new.
+func (p *process) sendNext(st *stream, c *connection) {
+	for c.mode == entries && c.cursor < p.end() {
+		if c.cursor+1 < p.disk.first {
+			c.mode = idle
+			p.post(core.Overtaken{ID: st.follower.id})
+			break
+		}
+		to := min(p.end(), c.cursor+1+p.w.rng.Uint64N(8))
+		r := &received{prev: c.cursor, rs: slices.Clone(p.disk.log[c.cursor:to])}
+		ev := core.Received{
+			Epoch: p.epoch, Prev: p.disk.at(c.cursor), Last: p.disk.at(to), Commit: p.committed, Ref: r,
+		}
+		c.cursor = to
+		p.hear(st, c, 0, func(q *process) { q.post(ev) })
+	}
+	if c.commit != p.committed || c.sent != p.core.Roster() {
+		p.hear(st, c, 0, nil)
+	}
+}
+
+// hear sends a message. Roster and commit index ride on every one.
+func (p *process) hear(st *stream, c *connection, takes time.Duration, also func(q *process)) {
+	c.commit, c.sent = p.committed, p.core.Roster()
+	heard := core.Heard{Roster: c.sent, Commit: c.commit}
+	p.sendDown(st, takes, func(q *process) {
+		if also != nil {
+			also(q)
+		}
+		q.post(heard)
+	})
+}
+
+// beat is a heartbeat: the leader's to all, a follower's to its leader.
+func (p *process) beat() {
+	if p.epoch == 0 {
+		p.tellLeader()
+		return
+	}
+	for _, st := range p.sessions {
+		if p.serves(st) {
+			p.hear(st, st.conn, 0, nil)
+		}
+	}
+}
+
+// sendSnapshot sends the database as it is applied.
+func (p *process) sendSnapshot(id roster.ID) {
+	st := p.session(id)
+	if st == nil {
+		return
+	}
+	c := st.conn
+	c.mode, c.awaiting = snapshot, 0
+	p.after(p.w.between(0, time.Millisecond), func() {
+		if st.conn != c || c.cut || c.mode != snapshot {
+			return
+		}
+		p.w.stats.Snapshots++
+		c.awaiting = p.committed
+		log := slices.Clone(p.disk.log[:p.committed])
+		p.hear(st, c, p.w.faults.transfer(p.w), func(q *process) { q.install(log) })
+	})
+}
+
+// introduce tells an adopted follower who leads, by its control service.
+func (p *process) introduce(m roster.Member) {
+	p.after(p.w.faults.delay(p.w)+p.w.faults.delay(p.w), func() {
+		q := p.w.find(m.ID)
+		if q == nil || q.dead || m.Plugin == "" {
+			return
+		}
+		r := p.core.Roster()
+		q.after(0, func() { q.post(core.Introduced{Roster: r}) })
+	})
+}
+
+// dismiss tells a follower to leave: by its stream or, failing that, by its
+// control service, if it has one.
+func (p *process) dismiss(e core.Dismiss) {
+	if st := p.session(e.ID); st != nil {
+		p.hear(st, st.conn, 0, func(q *process) { q.post(core.Dismissed{Reason: e.Reason}) })
+		return
+	}
+	p.after(p.w.faults.delay(p.w), func() {
+		if q := p.w.find(e.ID); q != nil && !q.dead {
+			q.after(0, func() { q.post(core.Dismissed{Reason: e.Reason}) })
+		}
+	})
+}

@@ -1,0 +1,255 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/entry"
+	"github.com/dynast-io/dynast/shared/roster"
+)
+
+// stream is a follower's one stream to its leader, and the leader's session
+// for it. Messages arrive in the order in which they were sent, or not at all.
+type stream struct {
+	follower, leader *process
+	leaderID         roster.Member // whom the follower dials
+	pause            time.Duration // before the next attempt
+	over             bool          // the follower has turned away: it hears nothing any more
+	conn             *connection
+}
+
+// connection is one life of a stream.
+type connection struct {
+	up, down time.Duration // when the last message each way arrives
+	// cut: what is sent is lost, and what is under way is once its time is past this.
+	cut    bool
+	cutAt  time.Duration
+	opened bool // the leader has a session
+
+	mode     mode
+	cursor   uint64
+	awaiting uint64
+	sent     *roster.Roster
+	commit   uint64
+}
+
+type mode uint8
+
+const (
+	idle     mode = iota // before the core has decided
+	entries              // entries from cursor on
+	snapshot             // a snapshot is on its way, or not acknowledged yet
+)
+
+func (p *process) doFollower(e core.Effect) {
+	switch e := e.(type) {
+	case core.Follow:
+		p.unfollow()
+		p.up = &stream{follower: p, leaderID: e.Leader, pause: 2 * time.Millisecond}
+		p.dial(p.up)
+	case core.Unfollow:
+		p.unfollow()
+	case core.Append:
+		p.appendReceived(e.Ref.(*received))
+	case core.Ack:
+		p.acked = e.Index
+		p.tellLeader()
+	case core.Resync:
+		p.resync(e.Reason)
+	}
+}
+
+func (p *process) unfollow() {
+	if p.up != nil {
+		p.up.over = true
+		p.hangUp(p.up)
+		p.up = nil
+	}
+}
+
+// resync opens the stream anew.
+func (p *process) resync(reason string) {
+	if st := p.up; st != nil && st.conn != nil {
+		p.w.tell("%s opens its stream anew: %s", p, reason)
+		p.hangUp(st)
+		p.redial(st)
+	}
+}
+
+// hangUp ends the connection from the follower's side.
+func (p *process) hangUp(st *stream) {
+	c := st.conn
+	if c == nil {
+		return
+	}
+	st.conn = nil
+	c.cut, c.cutAt = true, p.w.now
+	if c.opened {
+		p.w.after(p.w.faults.delay(p.w), func() { st.leader.drop(st, c) })
+	}
+}
+
+// drop ends a session on the leader's side.
+func (p *process) drop(st *stream, c *connection) {
+	p.after(0, func() {
+		if i := slices.Index(p.sessions, st); i >= 0 && (st.conn == c || st.conn == nil) {
+			p.sessions = slices.Delete(p.sessions, i, i+1)
+			p.post(core.Parted{ID: st.follower.id})
+		}
+	})
+}
+
+func (p *process) redial(st *stream) {
+	d := st.pause
+	st.pause = min(2*st.pause, 50*time.Millisecond)
+	p.after(d, func() { p.dial(st) })
+}
+
+// dial connects to whoever is bound to the leader's address, and says hello.
+func (p *process) dial(st *stream) {
+	p.after(p.w.faults.delay(p.w), func() {
+		if st.over || st.conn != nil {
+			return
+		}
+		q := p.w.listening(st.leaderID.ID.Address)
+		if q == nil || q == p {
+			p.redial(st)
+			return
+		}
+		c := &connection{up: p.w.now, down: p.w.now}
+		st.conn, st.leader = c, q
+		me := roster.Member{ID: p.id, ByHand: p.byHand, Version: "sim", Plugin: "socket"}
+		if p.disk != nil {
+			me.Slot = p.disk.slot
+		}
+		last := p.last()
+		p.sendUp(st, c, func() { q.hello(st, c, me, last) })
+	})
+}
+
+// hello is what the leader's handler does with the first message.
+func (p *process) hello(st *stream, c *connection, m roster.Member, last entry.Position) {
+	if p.epoch == 0 {
+		c.cut, c.cutAt = true, p.w.now
+		p.w.after(p.w.faults.delay(p.w), func() { st.follower.lost(st, c) })
+		return
+	}
+	p.sessions = slices.DeleteFunc(p.sessions, func(s *stream) bool { return s.follower == st.follower })
+	p.sessions = append(p.sessions, st)
+	c.opened = true
+	p.post(core.Joined{Member: m, Last: last, CanResume: p.canResume(last)})
+}
+
+func (p *process) canResume(last entry.Position) bool {
+	return last.Index+1 >= p.disk.first && p.disk.holds(last)
+}
+
+// lost is the follower's end of a connection that broke.
+func (p *process) lost(st *stream, c *connection) {
+	p.after(0, func() {
+		if !st.over && st.conn == c {
+			st.conn = nil
+			p.redial(st)
+		}
+	})
+}
+
+// closeStreams breaks the connections of a dead process. What it had sent
+// still arrives, or a part of it, or nothing.
+func (w *world) closeStreams(p *process) {
+	cut := func(c *connection, until time.Duration) {
+		c.cut, c.cutAt = true, w.now
+		if until > w.now && w.chance(0.7) {
+			c.cutAt = w.now + w.between(0, until-w.now+1)
+		}
+	}
+	if st := p.up; st != nil && st.conn != nil {
+		c := st.conn
+		cut(c, c.up)
+		if c.opened {
+			w.after(max(c.cutAt, w.now)-w.now+w.faults.delay(w), func() { st.leader.drop(st, c) })
+		}
+	}
+	for _, q := range w.alive() {
+		if st := q.up; st != nil && st.conn != nil && st.leader == p {
+			c := st.conn
+			cut(c, c.down)
+			w.after(max(c.cutAt, w.now)-w.now+w.faults.delay(w), func() { q.lost(st, c) })
+		}
+	}
+}
+
+// cutStream is a fault: both ends live, the connection breaks.
+func (w *world) cutStream(p *process) {
+	st := p.up
+	if st == nil || st.conn == nil {
+		return
+	}
+	w.tell("the stream of %s breaks", p)
+	c := st.conn
+	p.hangUp(st)
+	st.conn = c
+	p.lost(st, c)
+}
+
+// sendUp delivers to the leader.
+func (p *process) sendUp(st *stream, c *connection, do func()) {
+	c.up = max(c.up, p.w.now+p.w.faults.delay(p.w))
+	at := c.up
+	p.w.after(at-p.w.now, func() {
+		st.leader.after(0, func() {
+			if !c.cut || at < c.cutAt {
+				do()
+			}
+		})
+	})
+}
+
+// sendDown delivers to the follower.
+func (p *process) sendDown(st *stream, takes time.Duration, do func(q *process)) {
+	c := st.conn
+	if c == nil || c.cut {
+		return
+	}
+	c.down = max(c.down, p.w.now+takes+p.w.faults.delay(p.w))
+	at := c.down
+	p.w.after(at-p.w.now, func() {
+		q := st.follower
+		q.after(0, func() {
+			if !st.over && (!c.cut || at < c.cutAt) {
+				do(q)
+			}
+		})
+	})
+}
+
+// tellLeader sends how far the log is: an acknowledgement, or a heartbeat.
+func (p *process) tellLeader() {
+	st := p.up
+	if st == nil || st.conn == nil || st.conn.cut {
+		return
+	}
+	c, index := st.conn, p.acked
+	p.sendUp(st, c, func() {
+		if c.opened {
+			st.leader.acknowledged(st, c, index)
+		}
+	})
+}
+
+// acknowledged is the leader's session hearing of its follower.
+func (p *process) acknowledged(st *stream, c *connection, index uint64) {
+	if !slices.Contains(p.sessions, st) || st.conn != c {
+		return
+	}
+	if c.mode == snapshot {
+		if c.awaiting > 0 && index >= c.awaiting {
+			c.mode, c.cursor, c.awaiting = entries, c.awaiting, 0
+			p.pump()
+		} else {
+			index = 0 // of the copy that is being replaced
+		}
+	}
+	p.post(core.Progress{ID: st.follower.id, Index: index})
+}

@@ -1,0 +1,85 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/dynast-io/dynast/shared/core"
+)
+
+func (p *process) doTakeover(e core.Effect) {
+	switch e := e.(type) {
+	case core.TryLock:
+		p.tryLock()
+	case core.Adopt:
+		p.adopt(e.Slot)
+	case core.AdoptBest:
+		p.adoptBest(e.Reason)
+	case core.TakeSlot:
+		p.takeSlot(e.Slot, "", false)
+	case core.BeginEpoch:
+		p.beginEpoch(e.Epoch)
+	case core.WriteSuccession:
+		p.writeSuccession(e.Epoch)
+	case core.Lead:
+		p.lead(e.Epoch)
+	}
+}
+
+func (p *process) tryLock() {
+	w := p.w
+	if !w.tryLock(p) {
+		p.post(core.LockHeld{Succession: w.succession})
+		return
+	}
+	ev := core.LockTaken{Succession: w.succession}
+	for _, d := range w.disks {
+		ev.AnyData = ev.AnyData || d.broken || d.hasContent()
+	}
+	w.faults.strikeNamed(w)
+	p.post(ev)
+}
+
+// writeSuccession replaces the file: it is there before the process knows.
+func (p *process) writeSuccession(epoch uint64) {
+	w := p.w
+	s := core.Succession{Epoch: epoch, Slot: p.disk.slot, Leader: p.id}
+	p.after(w.faults.fsync(w), func() {
+		if w.faults.diskFull {
+			p.post(core.SuccessionFailed{Reason: "disk full"})
+			return
+		}
+		w.oracle.names(p, s)
+		w.succession = &s
+		p.after(w.between(0, time.Millisecond), func() { p.post(core.SuccessionWritten{}) })
+	})
+}
+
+// lead makes the process the leader in everything that is not the core's.
+func (p *process) lead(epoch uint64) {
+	p.w.stats.Leads++
+	p.epoch, p.serving = epoch, true
+	p.up = nil
+	p.w.oracle.leads(p)
+}
+
+// commit applies and, on a leader, answers.
+func (p *process) commit(index uint64) {
+	switch {
+	case p.core.Role() != core.Leading:
+		p.w.oracle.applies(p, index)
+	case p.epoch != 0:
+		p.w.oracle.acknowledges(p, index)
+	default: // what it inherited; judged when it leads
+	}
+	p.committed = max(p.committed, index)
+}
+
+// write is a client's request, taken by a leader that serves.
+func (p *process) write() {
+	w := p.w
+	w.writes++
+	p.proposals = append(p.proposals, w.writes)
+	if len(p.proposals) == 1 {
+		p.after(w.between(0, 100*time.Microsecond), p.propose)
+	}
+}

@@ -1,0 +1,166 @@
+package sim
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/keeper"
+)
+
+// world is one host and what runs on it.
+type world struct {
+	cfg       Config
+	rng       *rand.Rand
+	now       time.Duration
+	timers    timers
+	order     uint64
+	stats     Stats
+	violation *Violation
+
+	processes []*process // all that ever were
+	nextPID   int
+	boot      int // of the host; grows with each loss of power
+
+	lock       lock
+	succession *core.Succession
+	disks      []*disk // by slot number
+	faults     faults
+	oracle     oracle
+	operator   operator
+	writes     uint64 // payloads given out
+}
+
+// The pace of a simulated cluster; shorter than a real one's, in the same proportions.
+const (
+	heartbeatInterval = 20 * time.Millisecond
+	heartbeatTimeout  = 120 * time.Millisecond
+	startTimeout      = 600 * time.Millisecond
+	stopTimeout       = 500 * time.Millisecond
+)
+
+func newWorld(cfg Config) *world {
+	w := &world{
+		cfg:     cfg,
+		rng:     rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15)),
+		now:     time.Second,
+		nextPID: 100,
+		boot:    1,
+	}
+	w.oracle.w, w.operator.w = w, w
+	w.operator.followers = 1 + w.rng.IntN(3)
+	w.operator.minSync = w.rng.IntN(3)
+	w.faults = pickFaults(w)
+	return w
+}
+
+func (w *world) keeperConfig() keeper.Config {
+	return keeper.Config{
+		StartTimeout: startTimeout, Base: 10 * time.Millisecond, Max: 2 * time.Second,
+		HalfLife: time.Second, Free: 3,
+	}
+}
+
+type timer struct {
+	at    time.Duration
+	order uint64 // of two at the same time, the older first
+	do    func()
+}
+
+type timers []timer
+
+func (t timers) Len() int { return len(t) }
+func (t timers) Less(i, j int) bool {
+	return t[i].at < t[j].at || t[i].at == t[j].at && t[i].order < t[j].order
+}
+func (t timers) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
+func (t *timers) Push(x any)   { *t = append(*t, x.(timer)) }
+func (t *timers) Pop() any {
+	old := *t
+	last := old[len(old)-1]
+	old[len(old)-1] = timer{}
+	*t = old[:len(old)-1]
+	return last
+}
+
+// after calls do in a while.
+func (w *world) after(d time.Duration, do func()) {
+	w.order++
+	heap.Push(&w.timers, timer{at: w.now + max(d, 0), order: w.order, do: do})
+}
+
+// between returns a duration in [lo, hi).
+func (w *world) between(lo, hi time.Duration) time.Duration {
+	if hi <= lo {
+		return lo
+	}
+	return lo + time.Duration(w.rng.Int64N(int64(hi-lo)))
+}
+
+func (w *world) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
+
+// runUntil lets time pass until the condition holds, looked at after every
+// step; false when the time is over, or a rule was violated.
+func (w *world) runUntil(end time.Duration, cond func() bool) bool {
+	for w.violation == nil {
+		if cond != nil && cond() {
+			return true
+		}
+		if len(w.timers) == 0 || w.timers[0].at > end {
+			w.now = max(w.now, end)
+			return false
+		}
+		t := heap.Pop(&w.timers).(timer)
+		w.now = max(w.now, t.at)
+		t.do()
+		w.stats.Steps++
+		w.oracle.everyStep()
+	}
+	return false
+}
+
+// fail ends the run with the first violation.
+func (w *world) fail(format string, args ...any) {
+	if w.violation == nil {
+		w.violation = &Violation{Seed: w.cfg.Seed, At: w.now, Reason: fmt.Sprintf(format, args...)}
+		w.tell("VIOLATION: %s", w.violation.Reason)
+	}
+}
+
+// guarded takes a panic of the core for a violation.
+func (w *world) guarded(f func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			if w.cfg.mutant == nil && w.cfg.Trace != nil {
+				w.tell("panic: %v", r)
+			}
+			w.fail("panic: %v", r)
+		}
+	}()
+	f()
+}
+
+// tell writes a line of the transcript.
+func (w *world) tell(format string, args ...any) {
+	if w.cfg.Trace != nil {
+		w.cfg.Trace(fmt.Sprintf("%10.3fms  %s", float64(w.now)/1e6, fmt.Sprintf(format, args...)))
+	}
+}
+
+// play is the plot: start, break things, stop breaking them, and see.
+func (w *world) play() {
+	w.tell("%d followers, min_sync %d, faults %s", w.operator.followers, w.operator.minSync, w.faults)
+	w.operator.begin()
+	w.faults.begin(w)
+	w.runUntil(w.now+w.cfg.Faults, nil)
+	w.faults.end(w)
+	if w.violation != nil {
+		return
+	}
+	w.expectWhole()
+	if w.violation == nil && w.chance(0.3) {
+		w.expectOrderlyEnd()
+	}
+}
