@@ -100,8 +100,8 @@ const lockWait = 200 * time.Millisecond
 func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, named bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := os.MkdirAll(slot.Path(), 0o700); err != nil {
-		return fmt.Errorf("slot %d: %w", slot.Number, err)
+	if err := slot.Make(); err != nil {
+		return err
 	}
 	lock, err := lockSlot(slot)
 	if err != nil {

@@ -63,6 +63,7 @@ func (m *Member) beginServing() {
 	server := grpc.NewServer(api.ServerOptions()...)
 	api.Register(server)
 	m.clients = &clientServer{grpc: server}
+	go m.guarded(func() { api.Run(m.lifetime()) })
 	go func() {
 		if err := server.Serve(l); err != nil {
 			m.fatal(core.ExitError, fmt.Errorf("serve clients: %w", err))
@@ -76,6 +77,13 @@ func (m *Member) beginServing() {
 	if err := m.serveHandoff(); err != nil {
 		m.fatal(core.ExitError, err)
 	}
+}
+
+// lifetime ends with the process.
+func (m *Member) lifetime() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-m.ended; cancel() }()
+	return ctx
 }
 
 // stopServing takes no more from clients and answers what was taken. The
@@ -166,5 +174,3 @@ func rosterMetadata(r *roster.Roster) metadata.MD {
 		"dynast-epoch", fmt.Sprint(r.Epoch),
 	)
 }
-
-var _ = context.Background

@@ -11,7 +11,6 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/apply"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
@@ -95,6 +94,7 @@ type API struct {
 	memberID uint64
 	ids      *idutil.Generator
 	health   *health.Server
+	services []service
 }
 
 // New returns an API that serves once it is registered.
@@ -123,15 +123,15 @@ func New(c Config) *API {
 	// The generator takes 16 bits of the member and the time: ids of different
 	// leaders differ.
 	a.ids = idutil.NewGenerator(uint16(a.memberID), time.Now())
+	a.services = newServices(a)
 	return a
 }
 
 // Register adds all services to s, and says "serving" to who asks for health.
 func (a *API) Register(s *grpc.Server) {
-	pb.RegisterKVServer(s, &kvServer{API: a})
-	pb.RegisterClusterServer(s, &clusterServer{API: a})
-	healthpb.RegisterHealthServer(s, a.health)
-	a.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	for _, sv := range a.services {
+		sv.register(s)
+	}
 }
 
 // Shutdown tells those who watch the health that this process stops serving.

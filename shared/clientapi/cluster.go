@@ -5,6 +5,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/auth"
+	"google.golang.org/grpc"
 )
 
 // clusterServer is the service Cluster. Members come and go by themselves
@@ -12,7 +13,10 @@ import (
 type clusterServer struct {
 	*API
 	pb.UnimplementedClusterServer
+	foreground
 }
+
+func (s *clusterServer) register(g *grpc.Server) { pb.RegisterClusterServer(g, s) }
 
 func (s *clusterServer) MemberList(ctx context.Context, _ *pb.MemberListRequest) (*pb.MemberListResponse, error) {
 	if err := s.requireCaller(ctx); err != nil {

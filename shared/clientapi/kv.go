@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/etcd/server/v3/auth"
 	"go.etcd.io/etcd/server/v3/etcdserver/apply"
 	"go.etcd.io/etcd/server/v3/etcdserver/txn"
+	"google.golang.org/grpc"
 )
 
 // kvServer is the service KV.
@@ -15,7 +16,10 @@ type kvServer struct {
 	// Not the embeddable one that answers "unimplemented": a method that etcd
 	// adds must be noticed.
 	pb.UnsafeKVServer
+	foreground
 }
+
+func (s *kvServer) register(g *grpc.Server) { pb.RegisterKVServer(g, s) }
 
 func (s *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	if err := checkRange(r); err != nil {
