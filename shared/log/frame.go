@@ -162,7 +162,7 @@ func (r *frameReader) unfinished(body []byte, length int64, short bool) error {
 	if !short && !hasZeroSector(body, r.offset+frameHeaderBytes) {
 		return corruptf(r.name.String(), r.offset, "checksum mismatch")
 	}
-	if inner, ok := declaredLength(body); ok && inner != length {
+	if inner, ok := declaredLength(body, r.offset+frameHeaderBytes); ok && inner != length {
 		return corruptf(r.name.String(), r.offset, "record length %d, its content says %d", length, inner)
 	}
 	return errTorn
@@ -181,12 +181,10 @@ func hasZeroSector(body []byte, offset int64) bool {
 }
 
 // declaredLength computes the length of a record from its beginning. It is not
-// ok if the beginning is itself unwritten.
-func declaredLength(body []byte) (int64, bool) {
-	head := body[:min(len(body), 32)]
-	if bytes.IndexByte(head, 0) == 0 {
-		return 0, false
-	}
+// ok if that may itself be unwritten: unless more than zeros follows it in
+// the same disk sector.
+func declaredLength(body []byte, offset int64) (int64, bool) {
+	head := body[:min(sectorBytes-int(offset%sectorBytes), len(body))]
 	var used int64
 	for used < int64(len(head)) {
 		num, typ, n := protowire.ConsumeTag(head[used:])
@@ -200,7 +198,8 @@ func declaredLength(body []byte) (int64, bool) {
 		}
 		used += int64(n)
 		if num == 3 && typ == protowire.BytesType {
-			return used + int64(min(v, maxRecordBytes)), true
+			written := len(bytes.Trim(head[used:], "\x00")) > 0
+			return used + int64(min(v, maxRecordBytes)), written
 		}
 		if typ != protowire.VarintType {
 			return 0, false
@@ -293,4 +292,12 @@ func parseSnapshot(b []byte) (p Position, err error) {
 		return true
 	})
 	return p, err
+}
+
+// parseState checks a raftpb.HardState{term = 1, vote = 2, commit = 3}. This log
+// knows no votes, so that an entry can't pass for one.
+func parseState(b []byte) error {
+	return fields(b, func(num protowire.Number, _ uint64, data []byte) bool {
+		return (num == 1 || num == 3) && data == nil
+	})
 }

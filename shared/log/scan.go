@@ -87,16 +87,23 @@ func (s *scan) readSegment(r *frameReader, first bool) error {
 	var rec record
 	err := r.next(&rec)
 	switch {
-	case errors.Is(err, errEnd), errors.Is(err, errTorn):
+	case errors.Is(err, errEnd), errors.Is(err, errTorn) && r.size < sectorBytes:
 		return errNoChain
+	case errors.Is(err, errTorn), err == nil && (rec.kind != recordCRC || len(rec.data) != 0):
+		return corruptf(r.name.String(), 0, "no segment header") // it is in one sector: written as a whole
 	case err != nil:
 		return err
-	case rec.kind != recordCRC || len(rec.data) != 0:
-		return corruptf(r.name.String(), 0, "no segment header")
-	case !first && rec.crc != r.crc:
+	}
+	continues := first || rec.crc == r.crc
+	r.crc = rec.crc
+	if !continues {
+		// Either the segment before is not whole, or this checksum is damaged: then
+		// it doesn't fit what follows it.
+		if err := r.next(&rec); err != nil {
+			return corruptf(r.name.String(), 0, "damaged segment header")
+		}
 		return errNoChain
 	}
-	r.crc = rec.crc
 	for {
 		if err := r.next(&rec); err != nil {
 			if errors.Is(err, errEnd) {
@@ -124,7 +131,12 @@ func (s *scan) take(r *frameReader, rec *record) error {
 			return fmt.Errorf("snapshot record: %w", err)
 		}
 		return s.takeSnapshot(p)
-	case recordState, recordMetadata:
+	case recordState:
+		return parseState(rec.data)
+	case recordMetadata:
+		if len(rec.data) != 0 {
+			return errors.New("metadata of another program")
+		}
 		return nil
 	case recordCRC: // only ever written at the head; harmless if it agrees
 		if rec.crc != r.crc || len(rec.data) != 0 {
@@ -141,6 +153,9 @@ func (s *scan) takeEntry(r *frameReader, e Entry) error {
 	switch {
 	case !s.any || !s.seen && e.Index > last.Index+1:
 		// The log goes further back than what is read, or than what is left of it.
+		if e.Index > r.name.index {
+			return fmt.Errorf("entry %d is the first of a segment that begins with %d", e.Index, r.name.index)
+		}
 		s.begin, s.known, s.entries = Position{Index: e.Index - 1}, false, nil
 	case e.Index > last.Index+1:
 		return fmt.Errorf("entry %d follows %d", e.Index, last.Index)

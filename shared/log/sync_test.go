@@ -1,0 +1,177 @@
+package log
+
+import (
+	"errors"
+	"math"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// One appends, one syncs, one compacts, the others read: the result is the log
+// that was appended, and Synced never runs ahead or back.
+func TestConcurrentUse(t *testing.T) {
+	l := mustCreate(t, testOptions(t), Position{})
+	const n = 3000
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	work := func(f func() error) {
+		wg.Go(func() {
+			for {
+				if err := f(); err != nil {
+					t.Error(err)
+					return
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	var before Position
+	work(func() error {
+		last := l.Last()
+		p, err := l.Sync()
+		if err == nil && (p.Less(last) || p.Less(before) || l.Last().Less(p)) {
+			t.Errorf("synced %s, appended before %s, synced before %s", p, last, before)
+		}
+		before = p
+		return err
+	})
+	work(func() error {
+		p := l.Synced()
+		return l.Compact(p.Index-min(p.Index, 300), p)
+	})
+	work(func() error {
+		after := l.Synced() // at least so far, and not compacted by more than 300
+		es, last, err := Read(l.o.Dir, after, l.o)
+		if err != nil {
+			if errors.Is(err, ErrCompacted) {
+				return nil // the others were faster
+			}
+			return err
+		}
+		if len(es) > 0 {
+			sameEntries(t, es, testEntries(1, after.Index+1, last.Index))
+		}
+		return nil
+	})
+	work(func() error {
+		es, err := l.Entries(l.First(), math.MaxUint64, 1<<10)
+		if err != nil && !errors.Is(err, ErrCompacted) {
+			return err
+		}
+		if len(es) > 0 {
+			sameEntries(t, es, testEntries(1, es[0].Index, es[len(es)-1].Index))
+		}
+		_, _ = l.EpochAt(l.First())
+		return nil
+	})
+	mustAppend(t, l, testEntries(1, 1, n))
+	close(done)
+	wg.Wait()
+	if p, err := l.Sync(); err != nil || p.Index != n || l.Synced() != p {
+		t.Fatal(p, err)
+	}
+	for _, seg := range l.files.segments[:len(l.files.segments)-1] {
+		if seg.f != nil {
+			t.Fatalf("the descriptor of %s is still open", seg.name)
+		}
+	}
+	l = reopen(t, l, n)
+	if l.Last().Index != n {
+		t.Fatal(l.Last())
+	}
+}
+
+// Replacing the tail while an fsync runs must not let Sync claim the old one.
+func TestSyncWhileTailIsReplaced(t *testing.T) {
+	l := mustCreate(t, testOptions(t), Position{})
+	mustAppend(t, l, testEntries(1, 1, 50))
+	l.mu.Lock() // as if an fsync had begun at 50
+	l.files.cutBack = nil
+	l.mu.Unlock()
+	mustAppend(t, l, testEntries(2, 30, 60))
+	l.mu.Lock()
+	got := l.files.cutBack
+	l.mu.Unlock()
+	if got == nil || *got != (Position{Epoch: 1, Index: 29}) {
+		t.Fatal(got)
+	}
+	if p, err := l.Sync(); err != nil || p != (Position{Epoch: 2, Index: 60}) {
+		t.Fatal(p, err)
+	}
+}
+
+func BenchmarkAppend64x300(b *testing.B) {
+	o := Options{Dir: filepath.Join(b.TempDir(), "log")}
+	l := mustCreate(b, o, Position{})
+	es := make([]Entry, 64)
+	data := make([]byte, 300)
+	next := uint64(1)
+	b.ReportAllocs()
+	b.SetBytes(64 * 300)
+	for b.Loop() {
+		for i := range es {
+			es[i] = Entry{Index: next, Epoch: 1, Data: data}
+			next++
+		}
+		if err := l.Append(es); err != nil {
+			b.Fatal(err)
+		}
+		if next%(1<<16) < 64 { // the log must not fill the disk
+			if err := l.Compact(next-100, Position{Epoch: 1, Index: next - 100}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+func benchLog(b *testing.B, entries int) Options {
+	o := Options{Dir: filepath.Join(b.TempDir(), "log")}
+	l := mustCreate(b, o, Position{})
+	es := make([]Entry, entries)
+	for i := range es {
+		es[i] = Entry{Index: uint64(i + 1), Epoch: 1, Data: make([]byte, 300)}
+	}
+	mustAppend(b, l, es)
+	if _, err := l.Sync(); err != nil {
+		b.Fatal(err)
+	}
+	return o
+}
+
+// A takeover by a follower that lacks the last 64 entries of a full segment.
+func BenchmarkReadLast64(b *testing.B) {
+	o := benchLog(b, 11_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if es, _, err := Read(o.Dir, Position{Epoch: 1, Index: 11_000 - 64}, o); err != nil || len(es) != 64 {
+			b.Fatal(len(es), err)
+		}
+	}
+}
+
+// The worst: all of 4 MiB is lacking.
+func BenchmarkRead4MiB(b *testing.B) {
+	o := benchLog(b, 11_000)
+	b.ReportAllocs()
+	b.SetBytes(4 << 20)
+	for b.Loop() {
+		if es, _, err := Read(o.Dir, Position{}, o); err != nil || len(es) != 11_000 {
+			b.Fatal(len(es), err)
+		}
+	}
+}
+
+func BenchmarkLastPosition(b *testing.B) {
+	o := benchLog(b, 11_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := LastPosition(o.Dir, o); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
