@@ -100,6 +100,10 @@ func (s *Store) applyGuarded(e entry.Entry, r *pb.InternalRaftRequest) (res *app
 		res = s.applyEntries(r)
 	}
 	s.countIdle(e)
+	if s.uncommittedBytes += len(e.Data); s.uncommittedBytes >= commitBytes {
+		s.be.ForceCommit()
+		s.uncommittedBytes = 0
+	}
 	return res, nil
 }
 

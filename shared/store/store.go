@@ -33,6 +33,9 @@ const (
 	// commitEntries is the number of changes after which a commit does not wait
 	// for the interval.
 	commitEntries = 10000
+	// commitBytes is the size of entries after which neither does: they are in
+	// memory until then, some of it twice, and unknown to the quota.
+	commitBytes = 16 << 20
 	// minLeaseTTLSeconds is the floor of a lease's time to live, as etcd's with
 	// its default settings.
 	minLeaseTTLSeconds = 2
@@ -83,6 +86,9 @@ type Store struct {
 
 	// leading is set between Promote and Demote: somebody waits for results.
 	leading atomic.Bool
+
+	// uncommittedBytes is an upper bound, used by Apply only.
+	uncommittedBytes int
 
 	mu      sync.Mutex
 	applied entry.Position

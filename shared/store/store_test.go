@@ -218,6 +218,20 @@ func TestIdleWritesNothing(t *testing.T) {
 	}
 }
 
+func TestCommitsBySize(t *testing.T) {
+	s, err := Open(Config{Dir: t.TempDir(), CommitInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range commitBytes>>20 + 1 {
+		feed(t, s, 1, put(t, "a", strings.Repeat("x", 1<<20)))
+	}
+	if s.Durable().IsZero() || s.Size() < commitBytes {
+		t.Fatalf("durable %s, %d bytes", s.Durable(), s.Size())
+	}
+}
+
 func fileContent(t *testing.T, dir string) []byte {
 	b, err := os.ReadFile(Path(dir))
 	if err != nil {
@@ -333,21 +347,31 @@ func TestLocked(t *testing.T) {
 	}
 }
 
-// TestDiskFull runs a store in a child process that may write small files
-// only, which fails a commit as a full disk does.
+// child runs the calling test again in a process of its own, which gets the
+// directory, and wants it to end with code. Some ends of a store leave
+// goroutines behind that only the end of the process stops.
+func child(t *testing.T, dir string, code int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "STORE_TEST_CHILD="+dir, "ETCD_VERIFY=none")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != code {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+const wantedExit = 42
+
+// TestDiskFull: a process that may write small files only fails a commit as
+// a full disk does.
 func TestDiskFull(t *testing.T) {
-	if dir := os.Getenv("STORE_TEST_FULL"); dir != "" {
+	if dir := os.Getenv("STORE_TEST_CHILD"); dir != "" {
 		fillDisk(t, dir)
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestDiskFull$")
 	dir := t.TempDir()
-	cmd.Env = append(os.Environ(), "STORE_TEST_FULL="+dir, "ETCD_VERIFY=none")
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 42 {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	child(t, dir, wantedExit)
 	s := open(t, dir) // what was committed is whole
 	if s.Applied() != s.Durable() || s.Applied().Index == 0 {
 		t.Fatalf("applied %s, durable %s", s.Applied(), s.Durable())
@@ -357,7 +381,7 @@ func TestDiskFull(t *testing.T) {
 func fillDisk(t *testing.T, dir string) {
 	s, err := Open(Config{Dir: dir, OnFatal: func(err error) {
 		if errors.Is(err, syscall.EFBIG) {
-			os.Exit(42)
+			os.Exit(wantedExit)
 		}
 		fmt.Println("not told why:", err)
 		os.Exit(1)
@@ -375,4 +399,45 @@ func fillDisk(t *testing.T, dir string) {
 			s.Commit()
 		}
 	}
+}
+
+// TestBroken: a request that makes etcd's code panic (it cannot come from a
+// client, see package clientapi) ends the store, with a reason.
+func TestBroken(t *testing.T) {
+	if dir := os.Getenv("STORE_TEST_CHILD"); dir != "" {
+		breakStore(t, dir)
+		return
+	}
+	dir := t.TempDir()
+	child(t, dir, wantedExit)
+	s := open(t, dir)
+	if s.Applied().Index != 1 || get(t, s, "a") != "1" {
+		t.Fatal(s.Applied(), get(t, s, "a"))
+	}
+}
+
+func breakStore(t *testing.T, dir string) {
+	s, err := Open(Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Promote(0)
+	feed(t, s, 1, put(t, "a", "1"))
+	s.Commit()
+	deadly := data(t, &pb.InternalRaftRequest{Txn: &pb.TxnRequest{Success: []*pb.RequestOp{
+		{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte{0}}}},
+		{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("a"), IgnoreValue: true}}},
+	}}})
+	for range 2 {
+		if _, err := s.Apply(entry.Entry{Index: 2, Epoch: 1, Data: deadly}); !errors.Is(err, ErrBroken) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Snapshot(); !errors.Is(err, ErrBroken) {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	os.Exit(wantedExit)
 }
