@@ -19,6 +19,8 @@ import (
 )
 
 const (
+	// courtship is how long a stream may wait for this member to lead.
+	courtship     = time.Second
 	sendBytes     = 1 << 20   // of entries in one message
 	snapshotChunk = 512 << 10 // bytes
 	// caughtUpWithin is the number of entries behind at which a follower that
@@ -151,7 +153,13 @@ func (d *downstream) dismiss(id roster.ID, reason string) bool {
 // events, and sends what the loop says.
 func (d *downstream) Follow(stream wire.Member_FollowServer) error {
 	m := d.m
-	if !m.leading.Load() {
+	// A survivor comes as soon as the old leader is dead, to whom is next in
+	// line; that may be before this member leads.
+	select {
+	case <-m.leads:
+	case <-stream.Context().Done():
+		return stream.Context().Err()
+	case <-time.After(courtship):
 		return status.Error(codes.Unavailable, "this member does not lead")
 	}
 	first, err := stream.Recv()

@@ -47,6 +47,9 @@ func (m *Member) step(ev core.Event) {
 	effects := m.core.Step(m.now(), ev)
 	if r := m.core.Roster(); r != m.roster() {
 		m.publish(r)
+		if !m.leading.Load() {
+			m.upstream.keepWarm(r)
+		}
 	}
 	for _, e := range effects {
 		m.do(e)
@@ -86,7 +89,7 @@ func (m *Member) do(e core.Effect) {
 		m.reported(e)
 	case core.Exit:
 		m.end(e.Code, e.Reason)
-	case core.Follow, core.Unfollow, core.Append, core.Ack, core.Resync:
+	case core.Follow, core.Expect, core.Unfollow, core.Append, core.Ack, core.Resync:
 		m.doFollower(e)
 	case core.TryLock, core.Adopt, core.AdoptBest, core.TakeSlot, core.BeginEpoch, core.WriteSuccession, core.Lead:
 		m.doTakeover(e)
@@ -106,6 +109,8 @@ func (m *Member) beat() {
 func (m *Member) doFollower(e core.Effect) {
 	switch e := e.(type) {
 	case core.Follow:
+		m.upstream.follow(e.Leader)
+	case core.Expect:
 		m.upstream.follow(e.Leader)
 	case core.Unfollow:
 		m.upstream.stop()
@@ -182,6 +187,7 @@ func (m *Member) lead(epoch uint64) {
 	self.Role, self.State = roster.Leader, roster.Serving
 	m.me.Store(&self)
 	m.leading.Store(true)
+	close(m.leads)
 	proc.SetTitle(titleLeader)
 	m.writer.lead(epoch)
 	m.applier.do(m.beginServing)

@@ -81,6 +81,7 @@ type Member struct {
 	deaths    atomic.Pointer[wire.Deaths]
 	me        atomic.Pointer[roster.Member]
 
+	leads    chan struct{} // closed when this process becomes leader
 	ended    chan struct{} // closed when the process is to end
 	endOnce  sync.Once
 	exitCode core.ExitCode
@@ -116,7 +117,7 @@ func newMember(p parts) (*Member, error) {
 		logs: p.opts.Logs, logger: p.opts.Logs.Logger("worker"),
 		self: proc.Self(), address: address, bootID: boot, clusterID: p.clusterID,
 		clientSocket: p.clientSocket, listener: p.listener, lock: p.lock,
-		mail: newMailbox(), started: time.Now(), ended: make(chan struct{}),
+		mail: newMailbox(), started: time.Now(), ended: make(chan struct{}), leads: make(chan struct{}),
 	}
 	if err := m.logs.SetAddress(address.String()); err != nil {
 		return nil, err

@@ -11,10 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
-
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/entry"
 	"github.com/dynast-io/dynast/shared/roster"
@@ -39,7 +35,9 @@ type upstream struct {
 	m *Member
 
 	mu     sync.Mutex
-	cancel context.CancelFunc // of the current leader's stream; nil: none
+	target roster.ID          // whom the stream goes to
+	cancel context.CancelFunc // of the stream; nil: there is none
+	warm   *warmConn
 	redo   context.CancelFunc // of the current attempt
 	acked  uint64
 	beat   bool
@@ -50,12 +48,19 @@ func newUpstream(m *Member) *upstream {
 	return &upstream{m: m, notify: make(chan struct{}, 1)}
 }
 
-// follow opens the stream to a leader, in place of the one before.
+// follow opens the stream to a leader, in place of the one before. One that
+// goes to the same process already stays.
 func (u *upstream) follow(leader roster.Member) {
+	u.mu.Lock()
+	same := u.cancel != nil && u.target == leader.ID
+	u.mu.Unlock()
+	if same {
+		return
+	}
 	u.stop()
 	ctx, cancel := context.WithCancel(context.Background())
 	u.mu.Lock()
-	u.cancel = cancel
+	u.cancel, u.target = cancel, leader.ID
 	u.mu.Unlock()
 	go u.run(ctx, leader)
 }
@@ -104,15 +109,7 @@ func (u *upstream) heartbeat() {
 // run keeps the stream open until ctx ends. Failures are no events: the
 // leader's silence, or its death, is what counts.
 func (u *upstream) run(ctx context.Context, leader roster.Member) {
-	conn, err := grpc.NewClient("passthrough:///"+leader.Address.String(),
-		grpc.WithTransportCredentials(credentials.NewTLS(u.m.authority.ClientTLS())),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: retryMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMax},
-			MinConnectTimeout: time.Second,
-		}),
-		grpc.WithInitialWindowSize(8<<20), grpc.WithInitialConnWindowSize(8<<20),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMemberMessage)),
-	)
+	conn, err := u.connection(leader.ID)
 	if err != nil {
 		u.m.fatal(core.ExitError, fmt.Errorf("dial leader %s: %w", leader.Address, err))
 		return
@@ -183,6 +180,7 @@ func (u *upstream) hello() *wire.FollowerMessage {
 // send writes acknowledgements and heartbeats; several that wait become one.
 func (u *upstream) send(ctx context.Context, cancel context.CancelFunc, stream wire.Member_FollowClient) {
 	defer cancel()
+	u.wake() // tell at once how far the log reaches; hello may be older
 	var told uint64
 	address := u.m.address.String()
 	for {
@@ -239,6 +237,7 @@ func (in *inbound) take(msg *wire.LeaderMessage) error {
 		in.raw, in.roster = msg.Roster, r
 	}
 	heard := core.Heard{Roster: in.roster, Commit: msg.Commit}
+	var entries *core.Received // told after the roster that it belongs to
 	switch body := msg.Body.(type) {
 	case *wire.LeaderMessage_Deaths:
 		deaths, err := wire.ToDeaths(body.Deaths)
@@ -258,13 +257,16 @@ func (in *inbound) take(msg *wire.LeaderMessage) error {
 			return err
 		}
 		if len(es) > 0 {
-			m.post(core.Received{
+			entries = &core.Received{
 				Epoch: msg.Epoch, Prev: wire.ToPosition(body.Entries.Prev), Last: es[len(es)-1].Position(),
 				Commit: msg.Commit, Ref: &received{entries: es},
-			})
+			}
 		}
 	}
 	m.post(heard)
+	if entries != nil {
+		m.post(*entries)
+	}
 	return nil
 }
 

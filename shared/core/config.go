@@ -22,9 +22,12 @@ type Config struct {
 
 	HeartbeatInterval time.Duration
 	HeartbeatTimeout  time.Duration
-	// TurnDelay is how much later each next follower in line tries to inherit,
-	// and how often one that found the lock taken looks again.
+	// TurnDelay is how much later each next follower in line tries to inherit.
 	TurnDelay time.Duration
+	// LockRetry is how often one that found the lock taken, and nobody named who
+	// took it, looks again: the lock outlives its owner for as long as a child of the
+	// owner is between fork and exec.
+	LockRetry time.Duration
 	// StopTimeout is how long a stop waits for followers before it kills them.
 	StopTimeout time.Duration
 
@@ -42,6 +45,9 @@ type Config struct {
 func (c Config) Defaults() Config {
 	if c.TurnDelay == 0 {
 		c.TurnDelay = 15 * time.Millisecond
+	}
+	if c.LockRetry == 0 {
+		c.LockRetry = 3 * time.Millisecond
 	}
 	if c.StopTimeout == 0 {
 		c.StopTimeout = 10 * time.Second

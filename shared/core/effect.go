@@ -55,6 +55,10 @@ type (
 	// Follow opens the stream to the leader, again and again until another Follow
 	// or a takeover ends it.
 	Follow struct{ Leader roster.Member }
+	// Expect opens the stream to the member that is likely to lead next, so that
+	// it is there when that member leads. It is a hint: the stream may stay
+	// silent, and a Follow decides.
+	Expect struct{ Leader roster.Member }
 	// Unfollow ends the stream and drops what is still to come from it.
 	Unfollow struct{}
 	// Append appends the entries of a Received and reports Appended.
@@ -170,6 +174,7 @@ func (Sync) effect()            {}
 func (Exit) effect()            {}
 func (Report) effect()          {}
 func (Follow) effect()          {}
+func (Expect) effect()          {}
 func (Unfollow) effect()        {}
 func (Append) effect()          {}
 func (Ack) effect()             {}

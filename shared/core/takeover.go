@@ -40,6 +40,11 @@ func (c *Core) standInLine() {
 	c.become(Contending)
 	rank := c.roster.Rank(c.self.Address)
 	c.takeover.tryAt = c.now + time.Duration(rank)*c.cfg.TurnDelay
+	if line := c.roster.Line(); rank > 0 && len(line) > 0 {
+		if first, ok := c.roster.Find(line[0]); ok {
+			c.emit(Expect{Leader: first})
+		}
+	}
 	c.contend()
 }
 
@@ -51,7 +56,7 @@ func (c *Core) contend() {
 
 func (c *Core) tryLock() {
 	c.takeover.trying = true
-	c.takeover.tryAt = c.now + c.cfg.TurnDelay
+	c.takeover.tryAt = c.now + c.cfg.LockRetry
 	c.emit(TryLock{})
 }
 

@@ -34,6 +34,7 @@ type process struct {
 	again   bool // a Sync came while one was out
 
 	up       *stream   // of a follower
+	met      *process  // the leader that it heard last
 	acked    uint64    // as the follower tells it
 	sessions []*stream // of a leader, one for each follower
 	pumping  bool
@@ -193,7 +194,7 @@ func (p *process) do(e core.Effect) {
 		if e.Kind == core.LossPossible {
 			p.losses++
 		}
-	case core.Follow, core.Unfollow, core.Append, core.Ack, core.Resync:
+	case core.Follow, core.Expect, core.Unfollow, core.Append, core.Ack, core.Resync:
 		p.doFollower(e)
 	case core.TryLock, core.Adopt, core.AdoptBest, core.TakeSlot, core.BeginEpoch, core.WriteSuccession, core.Lead:
 		p.doTakeover(e)

@@ -45,9 +45,9 @@ const (
 func (p *process) doFollower(e core.Effect) {
 	switch e := e.(type) {
 	case core.Follow:
-		p.unfollow()
-		p.up = &stream{follower: p, leaderID: e.Leader, pause: 2 * time.Millisecond}
-		p.dial(p.up)
+		p.follow(e.Leader)
+	case core.Expect:
+		p.follow(e.Leader)
 	case core.Unfollow:
 		p.unfollow()
 	case core.Append:
@@ -58,6 +58,16 @@ func (p *process) doFollower(e core.Effect) {
 	case core.Resync:
 		p.resync(e.Reason)
 	}
+}
+
+// follow opens a stream, unless there is one to the same process.
+func (p *process) follow(leader roster.Member) {
+	if p.up != nil && p.up.leaderID.ID == leader.ID {
+		return
+	}
+	p.unfollow()
+	p.up = &stream{follower: p, leaderID: leader, pause: 2 * time.Millisecond}
+	p.dial(p.up)
 }
 
 func (p *process) unfollow() {
