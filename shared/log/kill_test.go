@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-const childSegmentBytes = 16 << 10
+const childSegmentBytes = 64 << 10
 
 // appendUntilKilled is the child: it appends batches and reports the last index
 // of each once Append has returned. It syncs and compacts beside that.
@@ -59,7 +59,7 @@ func TestKilledWriterLosesNothing(t *testing.T) {
 	}
 	total := uint64(0)
 	for round := range rounds {
-		total += killRound(t, round, time.Duration(rng.IntN(40_000))*time.Microsecond)
+		total += killRound(t, round, time.Duration(rng.IntN(150_000))*time.Microsecond)
 	}
 	t.Logf("%d reported entries, all found", total)
 }

@@ -334,3 +334,52 @@ func TestEntriesAndBound(t *testing.T) {
 		t.Fatal(l.First())
 	}
 }
+
+// After a failed write nothing is promised until the log is opened again.
+func TestFailureSticks(t *testing.T) {
+	o := testOptions(t)
+	l, err := Create(o, Position{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, testEntries(1, 1, 20))
+	if err := l.wal.Close(); err != nil { // every further write fails
+		t.Fatal(err)
+	}
+	if err := l.Append(testEntries(1, 21, 21)); err == nil {
+		t.Fatal("appended to a closed file")
+	}
+	if err := l.Append(testEntries(1, 21, 21)); !errors.Is(err, ErrFailed) {
+		t.Fatal(err)
+	}
+	if _, err := l.Sync(); !errors.Is(err, ErrFailed) {
+		t.Fatal(err)
+	}
+	if err := l.Compact(1, Position{Epoch: 1, Index: 2}); !errors.Is(err, ErrFailed) {
+		t.Fatal(err)
+	}
+	if l.Last().Index != 20 {
+		t.Fatal("the failed entry counts")
+	}
+	_ = l.Close() // complains of the second close
+	if l, err = Open(o, 0); err != nil {
+		t.Fatal(err)
+	}
+	sameEntries(t, all(t, l), testEntries(1, 1, 20))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSegmentSizeIsOnePerProcess(t *testing.T) {
+	o := testOptions(t)
+	mustCreate(t, o, Position{})
+	other := Options{Dir: filepath.Join(t.TempDir(), "log"), SegmentBytes: 2 * o.SegmentBytes}
+	if l, err := Create(other, Position{}); err == nil {
+		_ = l.Close()
+		t.Fatal("two sizes at once")
+	}
+	if _, err := os.Stat(other.Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal("something was left behind", err)
+	}
+}

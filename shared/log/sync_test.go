@@ -4,8 +4,10 @@ import (
 	"errors"
 	"math"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // One appends, one syncs, one compacts, the others read: the result is the log
@@ -46,7 +48,11 @@ func TestConcurrentUse(t *testing.T) {
 	})
 	work(func() error {
 		after := l.Synced() // at least so far, and not compacted by more than 300
+		appended := l.Last()
 		es, last, err := Read(l.o.Dir, after, l.o)
+		if err == nil && last.Less(appended) {
+			t.Errorf("read to %s, %s was appended before", last, appended)
+		}
 		if err != nil {
 			if errors.Is(err, ErrCompacted) {
 				return nil // the others were faster
@@ -127,6 +133,45 @@ func BenchmarkAppend64x300(b *testing.B) {
 			}
 		}
 	}
+}
+
+// Small appends beside a syncer that never rests: what a writer waits for at
+// most, which is the directory's fsync when a segment ends.
+func BenchmarkAppendBesideSync(b *testing.B) {
+	l := mustCreate(b, Options{Dir: filepath.Join(b.TempDir(), "log")}, Position{})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	syncs := 0
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := l.Sync(); err != nil {
+					b.Error(err)
+					return
+				}
+				syncs++
+			}
+		}
+	}()
+	var took []time.Duration
+	next, data := uint64(1), make([]byte, 300)
+	for b.Loop() {
+		began := time.Now()
+		if err := l.Append([]Entry{{Index: next, Epoch: 1, Data: data}}); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(began))
+		next++
+	}
+	close(stop)
+	<-stopped
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-us")
+	b.ReportMetric(float64(syncs), "syncs")
 }
 
 func benchLog(b *testing.B, entries int) Options {
