@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -240,12 +241,35 @@ func ctlAlias(name string) *cobra.Command {
 	}
 }
 
+// ctl runs one of etcdctl's commands. Of this program's own flags it knows
+// --data-dir and --config, by which it finds the cluster; all others are etcdctl's.
 func ctl(args []string) error {
-	cfg, err := config.Load("", defaults)
+	args, dataDir := takeFlag(args, "--data-dir")
+	args, file := takeFlag(args, "--config")
+	cfg, err := config.Load(file, defaults)
 	if err != nil {
-		return err
+		return &cli.Error{Code: exitUsage, Err: err}
+	}
+	if dataDir != "" {
+		cfg.DataDir = dataDir
 	}
 	return asError(cli.Ctl(args, cfg.DataDir, cfg.Client.Listen))
+}
+
+// takeFlag takes "NAME VALUE" or "NAME=VALUE" out of arguments.
+func takeFlag(args []string, name string) (rest []string, value string) {
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == name && i+1 < len(args):
+			value = args[i+1]
+			i++
+		case strings.HasPrefix(args[i], name+"="):
+			value = args[i][len(name)+1:]
+		default:
+			rest = append(rest, args[i])
+		}
+	}
+	return rest, value
 }
 
 func benchCommand() *cobra.Command {

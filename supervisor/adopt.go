@@ -41,6 +41,7 @@ func (s *Supervisor) attach(m roster.Member) (*child, error) {
 		HandshakeConfig:  member.Handshake,
 		Plugins:          plugin.PluginSet{member.ControlPlugin: wire.ControlPlugin{}},
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		GRPCDialOptions:  wire.GuardClient(),
 		Logger:           s.log.ResetNamed("go-plugin"),
 		Reattach: &plugin.ReattachConfig{
 			Protocol:        plugin.ProtocolGRPC,

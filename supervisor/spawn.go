@@ -136,6 +136,7 @@ func (s *Supervisor) clientConfig(c *child) *plugin.ClientConfig {
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		StartTimeout:     s.host.Config.Spawn.Timeout,
 		SkipHostEnv:      true, // command has built it
+		GRPCDialOptions:  wire.GuardClient(),
 		// The worker's socket lies in a 0700 directory: that is its protection.
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: s.socketDir},
 		Logger:           s.log.ResetNamed("go-plugin").With(), // at this logger's level, not at Trace

@@ -31,7 +31,7 @@ func (m *Member) serveAdmin() error {
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(grpc.Creds(peerCredentials{}))
+	s := grpc.NewServer(append(wire.GuardServer(), grpc.Creds(peerCredentials{}))...)
 	wire.RegisterAdminServer(s, &admin{m: m})
 	go func() { _ = s.Serve(l) }()
 	return nil

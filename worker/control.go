@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	plugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
 
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/member"
@@ -56,7 +57,9 @@ func (c *control) config() *plugin.ServeConfig {
 	return &plugin.ServeConfig{
 		HandshakeConfig: member.Handshake,
 		Plugins:         plugin.PluginSet{member.ControlPlugin: wire.ControlPlugin{Service: c}},
-		GRPCServer:      plugin.DefaultGRPCServer,
+		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
+			return grpc.NewServer(append(o, wire.GuardServer()...)...)
+		},
 		Logger:          c.m.logs.Logger("go-plugin"),
 	}
 }

@@ -25,12 +25,12 @@ const drainTimeout = 3 * time.Second
 // their streams; accepting early means that a survivor's attempt is answered,
 // not refused by a closed port.
 func (m *Member) serveMembers() {
-	s := grpc.NewServer(
+	s := grpc.NewServer(append(wire.GuardServer(),
 		grpc.Creds(credentials.NewTLS(m.authority.ServerTLS())),
 		grpc.MaxRecvMsgSize(maxMemberMessage),
 		grpc.InitialWindowSize(8<<20), grpc.InitialConnWindowSize(8<<20),
 		grpc.ConnectionTimeout(5*time.Second),
-	)
+	)...)
 	wire.RegisterMemberServer(s, m.downstream)
 	go func() {
 		if err := s.Serve(m.listener); err != nil {
@@ -60,7 +60,7 @@ func (m *Member) beginServing() {
 		Cluster:  &clusterView{m: m},
 		Logger:   m.logs.Logger("client"),
 	})
-	server := grpc.NewServer(api.ServerOptions()...)
+	server := grpc.NewServer(append(wire.GuardServer(), api.ServerOptions()...)...)
 	api.Register(server)
 	m.clients = &clientServer{grpc: server}
 	go m.guarded(func() { api.Run(m.lifetime()) })

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/wire"
 )
 
 // warmConn is a connection to the heir, made while all is well: at a takeover
@@ -21,7 +22,7 @@ type warmConn struct {
 
 // dialMember makes a connection to another member. It connects when it is used.
 func (m *Member) dialMember(a roster.Address) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+a.String(),
+	conn, err := grpc.NewClient("passthrough:///"+a.String(), append(wire.GuardClient(),
 		grpc.WithTransportCredentials(credentials.NewTLS(m.authority.ClientTLS())),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: retryMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMax},
@@ -30,7 +31,7 @@ func (m *Member) dialMember(a roster.Address) (*grpc.ClientConn, error) {
 		grpc.WithIdleTimeout(0),
 		grpc.WithInitialWindowSize(8<<20), grpc.WithInitialConnWindowSize(8<<20),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMemberMessage)),
-	)
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to member %s: %w", a, err)
 	}
