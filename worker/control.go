@@ -60,7 +60,7 @@ func (c *control) config() *plugin.ServeConfig {
 		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(o, wire.GuardServer()...)...)
 		},
-		Logger:          c.m.logs.Logger("go-plugin"),
+		Logger: c.m.logs.Logger("go-plugin"),
 	}
 }
 
