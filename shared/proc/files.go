@@ -34,6 +34,11 @@ func SendFiles(conn *net.UnixConn, payload []byte, files ...*os.File) error {
 		if err != nil {
 			return fmt.Errorf("send files: %w", err)
 		}
+		if n == len(frame) {
+			// Not even an empty write: the other end may have read all, answered
+			// and closed, and a write of nothing would be a broken pipe.
+			return nil
+		}
 		if _, err := conn.Write(frame[n:]); err != nil {
 			return fmt.Errorf("send files: %w", err)
 		}

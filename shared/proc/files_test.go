@@ -170,3 +170,24 @@ func TestPeerUID(t *testing.T) {
 		t.Errorf("PeerUID = %d, %d, %v", pid, uid, err)
 	}
 }
+
+// The receiver has all it wants with the last byte, and may close at once:
+// that is no failure of the sender.
+func TestSendToOneThatClosesAfterTheLastByte(t *testing.T) {
+	for range 500 {
+		a, b := unixPair(t)
+		got := make(chan error, 1)
+		go func() {
+			_, _, err := ReceiveFiles(b, 100)
+			b.Close()
+			got <- err
+		}()
+		if err := SendFiles(a, []byte("request")); err != nil {
+			t.Fatalf("send: %v", err)
+		}
+		if err := <-got; err != nil {
+			t.Fatalf("receive: %v", err)
+		}
+		a.Close()
+	}
+}
