@@ -22,8 +22,9 @@ type leadState struct {
 
 // peer is a follower as its leader sees it.
 //
-// match never passes the leader's own last index, and counts for the commit rule
-// only while the state is InSync. killed is set once and ends in Died.
+// match can be ahead of what the leader knows of its own log, when the answer of a
+// follower overtakes the leader's own Appended; it counts for the commit rule only
+// while the state is InSync. killed is set once and ends in Died.
 type peer struct {
 	member roster.Member
 	match  uint64
@@ -156,7 +157,7 @@ func (c *Core) progress(ev Progress) {
 		return
 	}
 	p.heard = c.now
-	p.match = max(p.match, min(ev.Index, c.appended.Index))
+	p.match = max(p.match, ev.Index)
 	c.judgeSync(p)
 	c.commit()
 }
@@ -164,7 +165,7 @@ func (c *Core) progress(ev Progress) {
 // judgeSync moves a follower between InSync and Lagging. The two bounds
 // differ so that one at the edge does not change with every message.
 func (c *Core) judgeSync(p *peer) {
-	behind := c.appended.Index - p.match
+	behind := c.behind(p)
 	switch p.member.State {
 	case roster.Starting, roster.Lagging:
 		if !p.joined || p.match == 0 || behind > c.cfg.InSyncWindow {
@@ -183,6 +184,9 @@ func (c *Core) judgeSync(p *peer) {
 	c.publish()
 }
 
+// behind is how many entries a follower lacks.
+func (c *Core) behind(p *peer) uint64 { return c.appended.Index - min(p.match, c.appended.Index) }
+
 func (c *Core) setLagging(p *peer, behind uint64) {
 	p.member.State = roster.Lagging
 	c.report(MemberLagging, p.member.ID, "%d entries behind", behind)
@@ -194,9 +198,9 @@ func (c *Core) overtaken(ev Overtaken) {
 	if p == nil || !p.joined {
 		return
 	}
-	c.emit(SendSnapshot{ID: ev.ID})
+	c.emit(SendSnapshot(ev))
 	if p.member.State == roster.InSync {
-		c.setLagging(p, c.appended.Index-p.match)
+		c.setLagging(p, c.behind(p))
 		c.publish()
 		c.commit()
 	}

@@ -10,9 +10,14 @@ import (
 // slotBar is for how long a slot that a stranger owns is not tried again.
 const slotBar = 5 * time.Second
 
-// adoptSibling takes over a follower of the leader before.
+// adoptSibling takes over a follower of the leader before. One that was told
+// to leave and has not gone by the time that leader died stays: the stop that it
+// was a part of has ended with that leader.
 func (c *Core) adoptSibling(m roster.Member) {
 	m.Role = roster.Follower
+	if m.State == roster.Leaving {
+		m.State = roster.Starting
+	}
 	c.lead.peers[m.Address] = &peer{member: m, heard: c.now}
 	c.lead.keeper.Up(m.Slot)
 	c.emit(Watch{ID: m.ID}, Reattach{Member: m})
@@ -94,9 +99,13 @@ func (c *Core) kill(p *peer, reason string) {
 	c.emit(Kill{ID: p.member.ID, Reason: reason})
 }
 
-// spawned: the process exists. It may have joined before this was told.
+// spawned: the process exists. It may have joined before this was told, and
+// even have died: then it is counted already, and its slot may have the next one.
 func (c *Core) spawned(m roster.Member) {
 	if p := c.lead.peer(m.ID); p == nil {
+		if slices.ContainsFunc(c.deaths, func(d Death) bool { return d.ID == m.ID }) {
+			return
+		}
 		m.Role, m.State = roster.Follower, roster.Starting
 		c.addPeer(m)
 	} else if p.member.Plugin == "" {
@@ -158,7 +167,7 @@ func (c *Core) joined(ev Joined) {
 	c.lead.keeper.Up(m.Slot)
 	c.report(MemberJoined, m.ID, "slot %d, log at %s", m.Slot, ev.Last)
 	if ev.CanResume {
-		p.match = min(ev.Last.Index, c.appended.Index)
+		p.match = ev.Last.Index
 		c.emit(SendFrom{ID: m.ID, After: p.match})
 		c.judgeSync(p)
 	} else {

@@ -101,6 +101,7 @@ func (p *process) hear(st *stream, c *connection, takes time.Duration, also func
 		if also != nil {
 			also(q)
 		}
+		q.met = p
 		q.post(heard)
 	})
 }

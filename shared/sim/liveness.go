@@ -38,7 +38,9 @@ func (w *world) expectWhole() {
 		return
 	}
 	leader, killed := w.leader(), w.oracle.killedByCore
+	w.operator.quiet = true // heartbeats alone have to do
 	w.runUntil(w.now+4*heartbeatTimeout, nil)
+	w.operator.quiet = false
 	if w.violation != nil {
 		return
 	}
@@ -167,6 +169,16 @@ func naiveHeir(r *roster.Roster) string {
 		}
 	}
 	return best
+}
+
+// expectBrokenEnd: a leader that dies while it stops the cluster leaves nobody
+// behind that is half in and half out.
+func (w *world) expectBrokenEnd() {
+	leader := w.leader()
+	leader.post(core.StopRequested{Reason: "asked to"})
+	w.runUntil(w.now+w.between(0, 15*time.Millisecond), nil)
+	w.kill(leader, "SIGKILL in the middle of a stop")
+	w.expectWhole()
 }
 
 // expectOrderlyEnd: a stop ends every process, and nothing is lost by it.

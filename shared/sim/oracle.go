@@ -210,9 +210,38 @@ func (o *oracle) names(p *process, s core.Succession) {
 
 // exited: a member ends itself only for the reasons that are known.
 func (o *oracle) exited(p *process, e core.Exit) {
+	w := o.w
 	switch e.Code {
 	case core.ExitDone, core.ExitLocked, core.ExitUnreachable:
-	default:
-		o.w.fail("%s exits with %d: %s", p, e.Code, e.Reason)
+		return
+	case core.ExitCorrupt:
+		usable, free := 0, 0
+		for _, d := range w.disks {
+			if !d.broken && len(d.log) > 0 {
+				usable++
+				if d.owner == nil || d.owner == p {
+					free++
+				}
+			}
+		}
+		if usable == 0 {
+			w.after(0, w.startEmpty) // nothing can be read: the operator's decision
+			return
+		}
+		if free == 0 {
+			return // another member owns the best copy: it is to inherit
+		}
 	}
+	w.fail("%s exits with %d: %s", p, e.Code, e.Reason)
+}
+
+// startEmpty is what an operator does when all data is gone.
+func (w *world) startEmpty() {
+	w.tell("the data directory is moved away")
+	for _, p := range w.alive() {
+		w.kill(p, "killed by the operator")
+	}
+	w.disks, w.succession = nil, nil
+	w.oracle.lose(0)
+	w.oracle.epoch = 0
 }

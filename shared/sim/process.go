@@ -37,6 +37,7 @@ type process struct {
 	met      *process  // the leader that it heard last
 	acked    uint64    // as the follower tells it
 	sessions []*stream // of a leader, one for each follower
+	suitors  []*suitor // streams that wait for this process to lead
 	pumping  bool
 
 	// Of a leader:
@@ -75,7 +76,7 @@ func (p *process) boot(self roster.Member, ev core.Boot) {
 	p.core = core.New(core.Config{
 		Self: self, Client: "client", Followers: w.operator.followers, MinSync: w.operator.minSync,
 		HeartbeatInterval: heartbeatInterval, HeartbeatTimeout: heartbeatTimeout,
-		TurnDelay: 5 * time.Millisecond, StopTimeout: stopTimeout,
+		TurnDelay: 5 * time.Millisecond, LockRetry: 2 * time.Millisecond, StopTimeout: stopTimeout,
 		InSyncWindow: 16, LagLimit: 64,
 		Keeper: w.keeperConfig(), Rand: rand.New(rand.NewPCG(w.cfg.Seed, uint64(p.id.PID))),
 	})

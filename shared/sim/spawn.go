@@ -56,18 +56,28 @@ func (p *process) spawn(slot int) {
 	})
 }
 
+// hangs is how long a start hangs at most.
+const hangs = 8 * startTimeout
+
 // bringUp is the start of a follower in its own process: it takes its slot and boots.
 func (p *process) bringUp(r *roster.Roster, slot int, byHand bool) {
 	w := p.w
 	p.byHand = byHand
 	d := w.between(2*time.Millisecond, 20*time.Millisecond)
 	if w.chance(w.faults.spawnHangs) {
-		d = w.between(startTimeout/2, 3*startTimeout)
+		d = w.between(startTimeout/2, hangs)
 	}
 	p.after(d, func() {
 		disk := w.disk(slot)
 		if disk.owner != nil {
 			w.kill(p, "its slot is owned by another process")
+			return
+		}
+		// A start that hung for long can find that its slot has become the named one,
+		// and free, for a moment: what every write rests on is no follower's to open.
+		// (Asked with the slot's lock held: a slot is named by its owner only.)
+		if w.succession != nil && w.succession.Slot == slot {
+			w.kill(p, "its slot is the named one")
 			return
 		}
 		disk.own(p, false)

@@ -138,17 +138,44 @@ func (p *process) dial(st *stream) {
 	})
 }
 
+// courtship is how long a stream may wait for a process to lead.
+const courtship = 5 * heartbeatTimeout
+
+// suitor is a stream that waits for a process to lead.
+type suitor struct {
+	st   *stream
+	conn *connection
+	come func()
+}
+
 // hello is what the leader's handler does with the first message.
 func (p *process) hello(st *stream, c *connection, m roster.Member, last entry.Position) {
-	if p.epoch == 0 {
-		c.cut, c.cutAt = true, p.w.now
-		p.w.after(p.w.faults.delay(p.w), func() { st.follower.lost(st, c) })
+	if p.epoch != 0 {
+		p.welcome(st, c, m, last)
+		return
+	}
+	s := &suitor{st: st, conn: c, come: func() { p.welcome(st, c, m, last) }}
+	p.suitors = append(p.suitors, s)
+	p.after(courtship, func() {
+		if i := slices.Index(p.suitors, s); i >= 0 {
+			p.suitors = slices.Delete(p.suitors, i, i+1)
+			c.cut, c.cutAt = true, p.w.now
+			p.w.after(p.w.faults.delay(p.w), func() { st.follower.lost(st, c) })
+		}
+	})
+}
+
+// welcome makes a session. Something is sent on it before any entry, so that
+// the follower learns the roster first.
+func (p *process) welcome(st *stream, c *connection, m roster.Member, last entry.Position) {
+	if c.cut || st.conn != c {
 		return
 	}
 	p.sessions = slices.DeleteFunc(p.sessions, func(s *stream) bool { return s.follower == st.follower })
 	p.sessions = append(p.sessions, st)
 	c.opened = true
 	p.post(core.Joined{Member: m, Last: last, CanResume: p.canResume(last)})
+	p.hear(st, c, 0, nil)
 }
 
 func (p *process) canResume(last entry.Position) bool {

@@ -60,6 +60,10 @@ func (p *process) lead(epoch uint64) {
 	p.epoch, p.serving = epoch, true
 	p.up = nil
 	p.w.oracle.leads(p)
+	for _, s := range p.suitors {
+		s.come()
+	}
+	p.suitors = nil
 }
 
 // commit applies and, on a leader, answers.

@@ -160,6 +160,9 @@ func (w *world) play() {
 		return
 	}
 	w.expectWhole()
+	if w.violation == nil && w.chance(0.2) {
+		w.expectBrokenEnd()
+	}
 	if w.violation == nil && w.chance(0.3) {
 		w.expectOrderlyEnd()
 	}
