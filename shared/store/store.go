@@ -106,6 +106,9 @@ func Open(cfg Config) (s *Store, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	if err := verify(path, cfg.OpenTimeout); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
 	s = &Store{cfg: cfg, hook: &failureHook{onFatal: cfg.OnFatal}}
 	s.lg = s.hook.logger(cfg.Logger)
 	defer func() {
