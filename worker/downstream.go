@@ -374,6 +374,7 @@ func (s *session) sendSnapshot() error {
 	}
 	defer snap.Close()
 	release := m.replica.current().log.Hold(snap.Position.Index)
+	s.letGo() // of what an earlier snapshot on this stream needed
 	s.mu.Lock()
 	s.release = release
 	s.mu.Unlock()

@@ -16,7 +16,7 @@ const (
 	// background, so that a takeover has little left to sync.
 	syncInterval = time.Second
 	// compactInterval is how often old log segments are let go.
-	compactInterval = 5 * time.Second
+	compactInterval = time.Second
 )
 
 // housekeeping is what is done now and then and is not urgent. An idle member

@@ -87,8 +87,12 @@ func (r *replica) compact() error {
 }
 
 func (r *replica) logOptions(s datadir.Slot) replog.Options {
-	return replog.Options{Dir: s.LogDir(), Logger: r.zap.Named("log")}
+	return replog.Options{Dir: s.LogDir(), TailBytes: tailBytes, Logger: r.zap.Named("log")}
 }
+
+// tailBytes bounds the entries that each member keeps in memory, and so how
+// far a follower may be behind before it needs a snapshot: some seconds of load.
+const tailBytes = 16 << 20
 
 // lockWait is how long an exchange waits for a slot whose owner just died: its
 // last child may hold the descriptor until it has called exec.
@@ -184,7 +188,7 @@ func (r *replica) openData(c *copyOf, named bool) error {
 }
 
 func wipe(slot datadir.Slot) error {
-	return errors.Join(os.RemoveAll(slot.LogDir()), os.RemoveAll(filepath.Join(slot.DBDir(), "db")))
+	return errors.Join(os.RemoveAll(slot.LogDir()), os.RemoveAll(store.Path(slot.DBDir())))
 }
 
 // openBoth opens the store, then the log that must go on where the store is.
@@ -241,6 +245,14 @@ func (r *replica) leave() {
 	r.cur.close()
 }
 
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 func incoming(slot datadir.Slot) string { return filepath.Join(slot.Path(), "incoming.db") }
 
 // install replaces the copy by a database received whole, which is at
@@ -254,7 +266,10 @@ func (r *replica) install(at entry.Position) error {
 	if err := c.closeData(); err != nil {
 		return fmt.Errorf("install snapshot: %w", err)
 	}
-	if err := os.Rename(incoming(slot), filepath.Join(slot.DBDir(), "db")); err != nil {
+	if err := syncFile(incoming(slot)); err != nil {
+		return fmt.Errorf("install snapshot: %w", err)
+	}
+	if err := os.Rename(incoming(slot), store.Path(slot.DBDir())); err != nil {
 		return fmt.Errorf("install snapshot: %w", err)
 	}
 	if err := os.RemoveAll(slot.LogDir()); err != nil {

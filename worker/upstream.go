@@ -287,7 +287,8 @@ func (in *inbound) chunk(c *wire.SnapshotChunk) error {
 	if in.file == nil || c.Offset != in.size {
 		return fmt.Errorf("%w: offset %d after %d bytes", errSnapshot, c.Offset, in.size)
 	}
-	if _, err := in.file.Write(c.Data); err != nil {
+	err := in.u.m.deafly(func() error { _, err := in.file.Write(c.Data); return err })
+	if err != nil {
 		return err
 	}
 	in.sum.Write(c.Data)
@@ -298,13 +299,29 @@ func (in *inbound) chunk(c *wire.SnapshotChunk) error {
 	if in.size != c.Size || !bytes.Equal(in.sum.Sum(nil), c.Sha256) {
 		return fmt.Errorf("%w: %d of %d bytes, or another checksum", errSnapshot, in.size, c.Size)
 	}
-	if err := in.file.Sync(); err != nil {
-		return err
-	}
 	in.close()
 	in.file = nil
 	in.u.m.install(wire.ToPosition(c.Position))
 	return nil
+}
+
+// deafly does something during which the leader is not listened to.
+func (m *Member) deafly(f func() error) error {
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		tick := time.NewTicker(m.cfg.Heartbeat.Interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				m.post(core.Deaf{})
+			case <-done:
+				return
+			}
+		}
+	}()
+	return f()
 }
 
 // install replaces the replica, on the writer's goroutine: this one goes on

@@ -105,7 +105,7 @@ func (c *Core) dispatch(ev Event) {
 		c.onSynced(ev)
 	case StopRequested:
 		c.stopRequested(ev)
-	case Heard, Received, Installed, Dismissed, Introduced:
+	case Heard, Deaf, Received, Installed, Dismissed, Introduced:
 		c.stepFollower(ev)
 	case LockTaken, LockHeld, Adopted, AdoptFailed, SuccessionWritten, SuccessionFailed:
 		c.stepTakeover(ev)

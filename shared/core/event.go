@@ -65,6 +65,9 @@ type (
 		Commit uint64
 		Deaths []Death // nil: as before
 	}
+	// Deaf says that this member could not listen to its leader, busy with its
+	// own disk: that time says nothing about the leader.
+	Deaf struct{}
 	// Received is a run of entries from the leader of Epoch, to follow Prev. Ref
 	// is the caller's handle on them.
 	Received struct {
@@ -164,6 +167,7 @@ func (Appended) event()          {}
 func (Synced) event()            {}
 func (StopRequested) event()     {}
 func (Heard) event()             {}
+func (Deaf) event()              {}
 func (Received) event()          {}
 func (Installed) event()         {}
 func (Dismissed) event()         {}

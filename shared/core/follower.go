@@ -64,6 +64,8 @@ func (c *Core) stepFollower(ev Event) {
 	switch ev := ev.(type) {
 	case Heard:
 		c.heard(ev)
+	case Deaf:
+		c.follow.heard = c.now
 	case Received:
 		c.received(ev)
 	case Installed:
