@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/dynast-io/dynast/shared/bench"
 	"github.com/dynast-io/dynast/shared/cli"
@@ -280,7 +281,7 @@ func benchCommand() *cobra.Command {
 
 func benchFailoverCommand() *cobra.Command {
 	var kills int
-	var asJSON bool
+	var asJSON, stop bool
 	cmd := &cobra.Command{
 		Use:   "failover",
 		Short: "Kill the leader again and again under one writing client, and measure the gaps",
@@ -288,15 +289,20 @@ func benchFailoverCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&kills, "kills", 100, "how often the leader is killed")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	cmd.Flags().BoolVar(&stop, "stop", false, "send SIGSTOP instead of SIGKILL: the leader hangs, and has to be found out")
 	c := withConfig(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := c.load()
 		if err != nil {
 			return err
 		}
+		signal := unix.SIGKILL
+		if stop {
+			signal = unix.SIGSTOP
+		}
 		res, err := bench.Failover(cmd.Context(), bench.FailoverConfig{
 			Endpoint: cli.Endpoint(cfg.DataDir, cfg.Client.Listen), Kills: kills,
-			Find: cli.FindLeader(cfg.DataDir, cfg.Followers), Settle: 30 * time.Second, Progress: os.Stderr,
+			Find: cli.FindLeader(cfg.DataDir, cfg.Followers, signal), Settle: 30 * time.Second, Progress: os.Stderr,
 		})
 		if err != nil {
 			return asError(err)

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Leader is the process to be killed.
+// Leader is the process to be ended. Kill may also stop it, so that it hangs.
 type Leader struct {
 	PID  int
 	Kill func() error

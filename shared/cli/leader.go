@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dynast-io/dynast/shared/bench"
 	"github.com/dynast-io/dynast/shared/datadir"
 	"github.com/dynast-io/dynast/shared/proc"
@@ -12,8 +14,8 @@ import (
 )
 
 // FindLeader returns a function that names the leader of a data directory, as
-// the one to be killed, and whether enough followers are in sync.
-func FindLeader(dataDir string, followers int) func(context.Context) (bench.Leader, error) {
+// the one to be sent a signal, and whether enough followers are in sync.
+func FindLeader(dataDir string, followers int, sig unix.Signal) func(context.Context) (bench.Leader, error) {
 	return func(ctx context.Context) (bench.Leader, error) {
 		dir, err := datadir.OpenForReading(dataDir)
 		if err != nil {
@@ -30,11 +32,11 @@ func FindLeader(dataDir string, followers int) func(context.Context) (bench.Lead
 		if err != nil {
 			return bench.Leader{}, err
 		}
-		return leaderOf(t, followers)
+		return leaderOf(t, followers, sig)
 	}
 }
 
-func leaderOf(t *tree.Tree, followers int) (bench.Leader, error) {
+func leaderOf(t *tree.Tree, followers int, sig unix.Signal) (bench.Leader, error) {
 	var l bench.Leader
 	inSync := 0
 	for _, m := range t.Members {
@@ -53,6 +55,6 @@ func leaderOf(t *tree.Tree, followers int) (bench.Leader, error) {
 		return l, err
 	}
 	l.Full = inSync >= followers
-	l.Kill = func() error { return kill(id) }
+	l.Kill = func() error { return signal(id, sig) }
 	return l, nil
 }

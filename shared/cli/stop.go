@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -111,7 +112,7 @@ func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool,
 		}
 		for _, id := range alive {
 			seen[id] = true
-			if err := kill(id); err != nil {
+			if err := signal(id, unix.SIGKILL); err != nil {
 				return err
 			}
 		}
@@ -130,7 +131,9 @@ func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool,
 	}
 }
 
-func kill(id proc.Identity) error {
+// signal sends a signal to exactly the process that was named; one that is
+// gone needs none.
+func signal(id proc.Identity, sig unix.Signal) error {
 	p, err := proc.Open(id)
 	if errors.Is(err, proc.ErrGone) {
 		return nil
@@ -139,8 +142,8 @@ func kill(id proc.Identity) error {
 		return err
 	}
 	defer p.Close()
-	if err := p.Kill(); err != nil && !errors.Is(err, proc.ErrGone) {
-		return fmt.Errorf("kill %s: %w", id, err)
+	if err := p.Signal(sig); err != nil && !errors.Is(err, proc.ErrGone) {
+		return fmt.Errorf("%s to %s: %w", unix.SignalName(sig), id, err)
 	}
 	return nil
 }

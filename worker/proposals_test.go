@@ -1,0 +1,152 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/server/v3/etcdserver/apply"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func free(*pb.InternalRaftRequest) error { return nil }
+
+func put(key string) *pb.InternalRaftRequest {
+	return &pb.InternalRaftRequest{Put: &pb.PutRequest{Key: []byte(key), Value: make([]byte, 100)}}
+}
+
+// queued waits until n proposals are in the queue or waiting.
+func (p *proposals) queued(t *testing.T, n int) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for {
+		p.mu.Lock()
+		have := len(p.queue) + len(p.waiting)
+		p.mu.Unlock()
+		if have == n {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("%d proposals, want %d", have, n)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func TestProposalsAreAnsweredInOrder(t *testing.T) {
+	p := newProposals(100, 1<<20, free)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			res, err := p.Propose(context.Background(), put(fmt.Sprint(i)))
+			if err != nil || res.Err != nil {
+				t.Errorf("propose: %v, %v", res, err)
+			}
+		})
+	}
+	p.queued(t, 20)
+	first := p.take(8, 3, 15)
+	second := p.take(23, 3, 15)
+	if len(first) != 15 || len(second) != 5 || first[0].Index != 8 || second[4].Index != 27 || second[0].Epoch != 3 {
+		t.Fatalf("taken: %d from %d, %d", len(first), first[0].Index, len(second))
+	}
+	p.applied(7, &apply.Result{Err: errors.New("nobody waits for this one")})
+	for i := uint64(8); i <= 27; i++ {
+		p.applied(i, &apply.Result{})
+	}
+	wg.Wait()
+	if p.bytes != 0 {
+		t.Errorf("%d bytes are still counted", p.bytes)
+	}
+}
+
+func TestProposalsPastTheBoundAreRefused(t *testing.T) {
+	for name, p := range map[string]*proposals{
+		"requests": newProposals(2, 1<<20, free),
+		"bytes":    newProposals(100, 250, free),
+	} {
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() { _, _ = p.Propose(context.Background(), put("k")) })
+		}
+		p.queued(t, 2)
+		_, err := p.Propose(context.Background(), put("one too many"))
+		if !errors.Is(err, rpctypes.ErrGRPCRequestTooManyRequests) || status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("%s: %v", name, err)
+		}
+		// What waits to be applied counts too.
+		for i := range p.take(1, 1, 10) {
+			p.applied(uint64(i+1), &apply.Result{})
+		}
+		wg.Wait()
+		if _, err := p.Propose(canceled(), put("room again")); status.Code(err) != codes.Canceled {
+			t.Errorf("%s: after there was room: %v", name, err)
+		}
+	}
+}
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func TestDrainAnswersWhatWasTakenAndRefusesTheRest(t *testing.T) {
+	p := newProposals(10, 1<<20, free)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := p.Propose(context.Background(), put("k"))
+		answered <- err
+	}()
+	p.queued(t, 1)
+	idle := p.drain()
+	if _, err := p.Propose(context.Background(), put("late")); status.Code(err) != codes.Unavailable {
+		t.Errorf("a late proposal: %v", err)
+	}
+	select {
+	case <-idle:
+		t.Error("idle with a proposal that is not answered")
+	default:
+	}
+	p.take(1, 1, 10)
+	p.applied(1, &apply.Result{})
+	<-idle
+	if err := <-answered; err != nil {
+		t.Errorf("the one that was taken: %v", err)
+	}
+}
+
+func TestTheGuardRefusesBeforeAnythingIsQueued(t *testing.T) {
+	p := newProposals(10, 1<<20, func(*pb.InternalRaftRequest) error { return rpctypes.ErrGRPCNoSpace })
+	if _, err := p.Propose(context.Background(), put("k")); !errors.Is(err, rpctypes.ErrGRPCNoSpace) {
+		t.Errorf("propose: %v", err)
+	}
+	p.queued(t, 0)
+}
+
+func TestMailboxKeepsTheOrderAndWakesOnTheTimer(t *testing.T) {
+	b := newMailbox()
+	var got []int
+	for i := range 5 {
+		b.post(mail{ask: func() { got = append(got, i) }})
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for _, m := range b.take(nil, timer) {
+		m.ask()
+	}
+	if fmt.Sprint(got) != "[0 1 2 3 4]" {
+		t.Errorf("order: %v", got)
+	}
+	timer.Reset(time.Millisecond)
+	if q := b.take(nil, timer); q != nil {
+		t.Errorf("nothing was posted: %v", q)
+	}
+}
