@@ -27,7 +27,7 @@ func (s *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResp
 	}
 	var resp *pb.RangeResponse
 	err := s.read(ctx, s.mayRange(r), func() (err error) {
-		resp, _, err = txn.Range(ctx, s.store.Logger(), s.store.KV(), r, true)
+		resp, err = s.rangeOf(ctx, r)
 		return err
 	})
 	if err != nil {

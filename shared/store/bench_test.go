@@ -1,0 +1,86 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/entry"
+)
+
+func benchStore(b *testing.B) *Store {
+	b.Helper()
+	b.Setenv("ETCD_VERIFY", "none")
+	s := open(b, b.TempDir())
+	s.Promote(0)
+	return s
+}
+
+// benchData is puts of 256-byte values to many keys.
+func benchData(b *testing.B) [][]byte {
+	b.Helper()
+	out := make([][]byte, 1000)
+	for i := range out {
+		out[i] = put(b, fmt.Sprintf("key%06d", rand.IntN(100_000)), strings.Repeat("v", 256))
+	}
+	return out
+}
+
+// BenchmarkApplyPut is what one entry costs, commits included.
+func BenchmarkApplyPut(b *testing.B) {
+	s, entries := benchStore(b), benchData(b)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		res, err := s.Apply(entry.Entry{Index: uint64(i + 1), Epoch: 1, Data: entries[i%len(entries)]})
+		if err != nil || res.Err != nil {
+			b.Fatal(err, res)
+		}
+	}
+}
+
+// BenchmarkOpen opens a database of STORE_BENCH_KEYS keys (100,000) of 256
+// bytes, and tells how much of it is the look through the file.
+func BenchmarkOpen(b *testing.B) {
+	keys := 100_000
+	if k := os.Getenv("STORE_BENCH_KEYS"); k != "" {
+		fmt.Sscan(k, &keys)
+	}
+	dir := b.TempDir()
+	s, err := Open(Config{Dir: dir})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range keys {
+		if _, err := s.Apply(entry.Entry{Index: uint64(i + 1), Epoch: 1, Data: put(b, fmt.Sprint("key", i), strings.Repeat("v", 256))}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	size := s.Size()
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	var looking time.Duration
+	for range b.N {
+		began := time.Now()
+		if err := verify(Path(dir), 0); err != nil {
+			b.Fatal(err)
+		}
+		looking += time.Since(began)
+		s, err := Open(Config{Dir: dir})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(looking.Milliseconds())/float64(b.N), "verify-ms/op")
+	b.ReportMetric(float64(size)/(1<<20), "MiB")
+}
