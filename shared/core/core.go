@@ -202,7 +202,7 @@ func (c *Core) Wake() time.Duration {
 
 // onAppended: the own log grew.
 func (c *Core) onAppended(ev Appended) {
-	if ev.Last.Index <= c.appended.Index && c.role != Inheriting {
+	if !c.appended.Less(ev.Last) && c.role != Inheriting {
 		return
 	}
 	c.appended = ev.Last

@@ -85,6 +85,8 @@ func memberDetails(v any) []string {
 		return []string{fmt.Sprintf("%s slot %d at %s resume=%t", v.Member.ID, v.Member.Slot, v.Last, v.CanResume)}
 	case Follow:
 		return []string{v.Leader.ID.String()}
+	case Expect:
+		return []string{v.Leader.ID.String()}
 	case Reattach:
 		return []string{v.Member.ID.String()}
 	case Admit:

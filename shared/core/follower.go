@@ -119,7 +119,7 @@ func (c *Core) received(ev Received) {
 	if ev.Epoch != c.roster.Epoch {
 		return
 	}
-	if ev.Last.Index <= c.appended.Index {
+	if !c.appended.Less(ev.Last) {
 		return // seen before
 	}
 	c.follow.commit = max(c.follow.commit, ev.Commit)
@@ -133,7 +133,13 @@ func (c *Core) installed(ev Installed) {
 }
 
 // advanceCommit applies what the leader has acknowledged as far as it is here.
+// A log is known to be the beginning of the leader's once it ends with an entry of
+// the leader's epoch: before that, after a loss, it may hold entries in the place
+// of others.
 func (c *Core) advanceCommit() {
+	if c.appended.Epoch != c.roster.Epoch {
+		return
+	}
 	if to := min(c.follow.commit, c.appended.Index); to > c.committed && c.hasCopy {
 		c.committed = to
 		c.emit(Commit{Index: to})

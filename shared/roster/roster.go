@@ -144,13 +144,14 @@ func (r *Roster) LeaderMember() (Member, bool) { return r.Find(r.Leader) }
 // Heir returns the follower that succeeds next: the lowest address among
 // those in sync.
 func (r *Roster) Heir() (Address, bool) {
-	for _, a := range r.Line() {
-		if m, _ := r.Find(a); m.State == InSync {
-			return a, true
-		}
-		break
+	line := r.Line()
+	if len(line) == 0 {
+		return Address{}, false
 	}
-	return Address{}, false
+	if m, _ := r.Find(line[0]); m.State != InSync {
+		return Address{}, false
+	}
+	return line[0], true
 }
 
 // Line returns the order of succession: the followers in sync by address,

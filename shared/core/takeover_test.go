@@ -1,0 +1,208 @@
+package core
+
+import (
+	"testing"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/roster"
+)
+
+func dead() Died { return Died{ID: id(7000), Reason: "killed"} }
+
+func named(epoch uint64, slot int, port uint16) *Succession {
+	return &Succession{Epoch: epoch, Slot: slot, Leader: id(port)}
+}
+
+func TestHeirInheritsAtOnce(t *testing.T) {
+	b := follower(t, 7001, ros(3, 1, 7001, 7002))
+	b.expect(b.do(dead()), "TryLock")
+	b.expect(b.do(LockTaken{Succession: named(3, 1, 7000), AnyData: true}), "Unfollow", "Adopt 1")
+	b.expect(b.do(Adopted{Last: pos(3, 12), Slot: 2}), "BeginEpoch 4")
+	b.expect(b.do(Appended{Last: pos(3, 12)})) // late news of an append from before
+	b.expect(b.do(Appended{Last: pos(4, 13)}), "Sync")
+	b.expect(b.do(Synced{Last: pos(3, 12)}), "Sync") // not all of it
+	b.expect(b.do(Synced{Last: pos(4, 13)}), "WriteSuccession 4")
+	es := b.do(SuccessionWritten{})
+	b.expect(es, "Commit 13", "Lead 4", "Watch 127.0.0.1:7002", "Reattach 127.0.0.1:7002", "Publish", "PublishDeaths 1", "Spawn 1")
+	if r := b.c.Roster(); r.Leader != id(7001).Address || b.state(7002) != "in_sync" || b.state(7000) != "unknown" {
+		t.Fatalf("roster %s", r)
+	}
+	if d := b.c.Deaths()[0]; d.ID != id(7000) || d.ReplacedBy != id(7001).Address {
+		t.Fatalf("death %+v", d)
+	}
+}
+
+func TestTheNextInLineWaitsItsTurn(t *testing.T) {
+	b := follower(t, 7002, ros(3, 1, 7001, 7002))
+	b.expect(b.do(dead()), "Expect 127.0.0.1:7001")
+	if want := b.now + b.c.cfg.TurnDelay; b.c.Wake() != want {
+		t.Fatalf("wakes at %s, want %s", b.c.Wake(), want)
+	}
+	b.now = b.c.Wake()
+	b.expect(b.do(Tick{}), "TryLock")
+	b.notBusy() // the answer is what it waits for
+}
+
+func TestLockHeldIsTriedAgainUntilSomebodyIsNamed(t *testing.T) {
+	b := follower(t, 7001, ros(3, 1, 7001, 7002))
+	b.do(dead())
+	b.expect(b.do(LockHeld{Succession: named(3, 1, 7000)})) // still the dead one
+	b.now = b.c.Wake()
+	b.expect(b.do(Tick{}), "TryLock")
+	b.expect(b.do(LockHeld{Succession: named(4, 3, 7002)}),
+		"Unwatch 127.0.0.1:7000", "Watch 127.0.0.1:7002", "Follow 127.0.0.1:7002")
+	if b.c.Role() != Following || b.c.Roster().Epoch != 4 || b.state(7000) != "unknown" {
+		t.Fatalf("%s, %s", b.c.Role(), b.c.Roster())
+	}
+	b.expect(b.do(dead())) // old news
+}
+
+func TestUpRefusesASecondLeader(t *testing.T) {
+	for _, s := range []*Succession{nil, named(3, 1, 7005)} {
+		b := newBench(t, 7000, 0)
+		b.do(Boot{Lead: true})
+		if e := find[Exit](t, b.do(LockHeld{Succession: s})); e.Code != ExitLocked {
+			t.Fatalf("exit %+v", e)
+		}
+	}
+}
+
+func TestSilentLeaderIsEndedFirst(t *testing.T) {
+	b := follower(t, 7001, ros(3, 1, 7001))
+	b.expect(b.pass(timeout - 50*time.Millisecond))
+	es := b.pass(60 * time.Millisecond)
+	b.expect(es, "Kill 127.0.0.1:7000")
+	b.expect(b.pass(3 * timeout)) // once, and no lock before it is gone
+	b.notBusy()
+	b.expect(b.do(dead()), "TryLock")
+}
+
+func TestOwnLatenessIsNoSilence(t *testing.T) {
+	b := follower(t, 7001, ros(3, 1, 7001))
+	b.pass(timeout / 2)
+	b.now += 10 * timeout // this member was stopped
+	b.expect(b.do(Tick{}))
+	b.expect(b.pass(timeout/2 - 2*interval))
+	b.expect(b.pass(2*interval), "Kill 127.0.0.1:7000")
+}
+
+func TestLeaderNeverMetIsNotKilled(t *testing.T) {
+	b := newBench(t, 7001, 2)
+	b.do(Boot{Roster: ros(3, 1, 7001)})
+	b.expect(b.pass(5 * timeout))
+	if e := find[Exit](t, b.pass(6*timeout)); e.Code != ExitUnreachable {
+		t.Fatalf("exit %+v", e)
+	}
+}
+
+func TestLeaderNamedByTheLockIsJudged(t *testing.T) {
+	b := follower(t, 7001, ros(3, 1, 7001, 7002))
+	b.do(dead())
+	b.do(LockHeld{Succession: named(4, 3, 7002)})
+	b.expect(b.pass(timeout+interval), "Kill 127.0.0.1:7002")
+}
+
+func TestFollowerWithoutCopyTakesTheNamedSlot(t *testing.T) {
+	b := newBench(t, 7001, 2)
+	b.do(Boot{Roster: ros(3, 1, 7001)})
+	b.do(dead())
+	b.expect(b.do(LockTaken{Succession: named(3, 1, 7000), AnyData: true}), "Unfollow", "TakeSlot 1")
+	b.expect(b.do(Adopted{Last: pos(3, 12), Slot: 1}), "BeginEpoch 4")
+}
+
+func TestAdoptFallsBack(t *testing.T) {
+	b := follower(t, 7001, ros(3, 1, 7001))
+	b.do(dead())
+	b.do(LockTaken{Succession: named(3, 1, 7000), AnyData: true})
+	b.expect(b.do(AdoptFailed{Diverged: true}), "TakeSlot 1")
+	b.expect(b.do(AdoptFailed{Reason: "cannot be read"}), "AdoptBest cannot be read")
+	es := b.all(Adopted{Last: pos(3, 9), Slot: 2, Lost: "10 to ?"})
+	if ks := kinds(es); len(ks) != 1 || ks[0] != LossPossible {
+		t.Fatalf("reports %v", ks)
+	}
+	b = follower(t, 7001, ros(3, 1, 7001))
+	b.do(dead())
+	b.expect(b.do(LockTaken{Unreadable: true}), "Unfollow", "AdoptBest")
+	if e := find[Exit](t, b.do(AdoptFailed{Fatal: true})); e.Code != ExitCorrupt {
+		t.Fatalf("exit %+v", e)
+	}
+}
+
+func TestEpochIsGreaterThanAnyKnown(t *testing.T) {
+	for _, c := range []struct{ roster, log, named, want uint64 }{{3, 3, 3, 4}, {5, 3, 3, 6}, {3, 7, 3, 8}, {3, 3, 8, 9}} {
+		b := follower(t, 7001, ros(c.roster, 1, 7001))
+		b.do(dead())
+		b.do(LockTaken{Succession: named(c.named, 1, 7000)})
+		if e := find[BeginEpoch](t, b.do(Adopted{Last: pos(c.log, 12), Slot: 2})); e.Epoch != c.want {
+			t.Errorf("%+v: epoch %d", c, e.Epoch)
+		}
+	}
+}
+
+func TestFullDiskIsTriedAgain(t *testing.T) {
+	b := newBench(t, 7000, 0)
+	b.do(Boot{Lead: true})
+	b.do(LockTaken{})
+	b.do(Adopted{Slot: 1})
+	b.do(Appended{Last: pos(1, 1)})
+	b.do(Synced{Last: pos(1, 1)})
+	if ks := kinds(b.all(SuccessionFailed{Reason: "no space"})); ks[0] != SuccessionBlocked {
+		t.Fatalf("reports %v", ks)
+	}
+	b.expect(b.do(Tick{}))
+	b.notBusy()
+	b.now = b.c.Wake()
+	b.expect(b.do(Tick{}), "WriteSuccession 1")
+	find[Lead](t, b.do(SuccessionWritten{}))
+}
+
+// The address of a dead leader can be the next leader's.
+func TestNewLeaderOnTheOldAddress(t *testing.T) {
+	b := follower(t, 7001, ros(3, 1, 7001))
+	r := ros(4, 1, 7001)
+	r.Members[0].PID = 1234
+	b.expect(b.do(Heard{Roster: r}), "Unwatch 127.0.0.1:7000 (pid 7000)", "Watch 127.0.0.1:7000 (pid 1234)", "Follow 127.0.0.1:7000 (pid 1234)")
+}
+
+func TestOldRosterIsIgnored(t *testing.T) {
+	b := follower(t, 7001, ros(3, 5, 7001, 7002))
+	b.do(Heard{Roster: ros(3, 4, 7001), Commit: 6})
+	if b.state(7002) == "unknown" {
+		t.Error("an older version replaced the roster")
+	}
+	b.expect(b.do(Heard{Roster: ros(2, 9, 7001), Commit: 99}))
+	b.expect(b.do(Introduced{Roster: ros(3, 9, 7001)}))
+}
+
+func TestDismissedAndStopped(t *testing.T) {
+	for _, ev := range []Event{Dismissed{Reason: "not needed"}, StopRequested{Reason: "SIGTERM"}} {
+		b := follower(t, 7001, ros(3, 1, 7001))
+		if e := find[Exit](t, b.do(ev)); e.Code != ExitDone {
+			t.Errorf("exit %+v", e)
+		}
+		if es := b.do(dead()); es != nil {
+			t.Errorf("after its end: %v", es)
+		}
+	}
+}
+
+func TestInheritorIsNotDistracted(t *testing.T) {
+	b := follower(t, 7001, ros(3, 1, 7001))
+	b.do(dead())
+	b.do(LockTaken{Succession: named(3, 1, 7000)})
+	for _, ev := range []Event{
+		Heard{Roster: ros(9, 1)}, Introduced{Roster: ros(9, 1)}, Dismissed{}, Installed{Last: pos(3, 2)},
+		Received{Epoch: 3, Last: pos(3, 20)}, LockHeld{}, LockTaken{}, Joined{Member: member(7009, 9, roster.Starting)},
+	} {
+		b.expect(b.do(ev))
+	}
+}
+
+func TestRolesChangeOnlyAsAllowed(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("a follower became a leader without inheriting")
+		}
+	}()
+	New(Config{}).become(Leading)
+}
