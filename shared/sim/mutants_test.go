@@ -134,6 +134,9 @@ func also[E core.Effect](do func(*process, E)) func(*process, core.Effect) bool 
 // to find what is there.
 func TestMutants(t *testing.T) {
 	const within = 400
+	if testing.Short() {
+		t.Skip("takes ten seconds")
+	}
 	for i := range mutants {
 		m := &mutants[i]
 		t.Run(m.name, func(t *testing.T) {

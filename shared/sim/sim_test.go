@@ -53,3 +53,13 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("%d seeds in %s: %s", n, time.Since(began).Round(time.Second), total)
 }
+
+// TestSameSeedSameRun: a seed is worth something only if it can be replayed.
+func TestSameSeedSameRun(t *testing.T) {
+	for s := uint64(1); s <= 5; s++ {
+		a, b := transcript(Config{Seed: s}, 1<<30), transcript(Config{Seed: s}, 1<<30)
+		if a != b {
+			t.Fatalf("two runs of seed %d differ", s)
+		}
+	}
+}

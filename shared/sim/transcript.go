@@ -11,14 +11,23 @@ func (p *process) describe(ev core.Event, effects []core.Effect) {
 	if p.w.cfg.Trace == nil {
 		return
 	}
-	if quiet(ev) && len(effects) == 0 {
+	var parts []string
+	for _, e := range effects {
+		if _, beat := e.(core.Beat); !beat {
+			parts = append(parts, core.Describe(e))
+		}
+	}
+	if len(parts) == 0 && quiet(ev) {
 		return
 	}
-	parts := make([]string, len(effects))
-	for i, e := range effects {
-		parts[i] = core.Describe(e)
+	if !p.w.terse {
+		p.w.tell("%-11s %-10s %s => %s", p, p.core.Role(), core.Describe(ev), strings.Join(parts, "; "))
+		return
 	}
-	p.w.tell("%-11s %-10s %s => %s", p, p.core.Role(), core.Describe(ev), strings.Join(parts, "; "))
+	p.w.tell("%-11s %-10s %s", p, p.core.Role(), core.Describe(ev))
+	for _, part := range parts {
+		p.w.cfg.Trace(strings.Repeat(" ", 38) + part)
+	}
 }
 
 // quiet events happen all the time; alone they are not worth a line.

@@ -20,6 +20,9 @@ type world struct {
 	stats     Stats
 	violation *Violation
 
+	calm  bool // no chance: every delay is the shortest
+	terse bool // the transcript leaves out what is the same all the time
+
 	processes []*process // all that ever were
 	nextPID   int
 	boot      int // of the host; grows with each loss of power
@@ -93,13 +96,13 @@ func (w *world) after(d time.Duration, do func()) {
 
 // between returns a duration in [lo, hi).
 func (w *world) between(lo, hi time.Duration) time.Duration {
-	if hi <= lo {
+	if hi <= lo || w.calm {
 		return lo
 	}
 	return lo + time.Duration(w.rng.Int64N(int64(hi-lo)))
 }
 
-func (w *world) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
+func (w *world) chance(p float64) bool { return p > 0 && !w.calm && w.rng.Float64() < p }
 
 // runUntil lets time pass until the condition holds, looked at after every
 // step; false when the time is over, or a rule was violated.
