@@ -215,21 +215,18 @@ func (o *oracle) exited(p *process, e core.Exit) {
 	case core.ExitDone, core.ExitLocked, core.ExitUnreachable:
 		return
 	case core.ExitCorrupt:
-		usable, free := 0, 0
+		var best *disk
 		for _, d := range w.disks {
-			if !d.broken && len(d.log) > 0 {
-				usable++
-				if d.owner == nil || d.owner == p {
-					free++
-				}
+			if !d.broken && len(d.log) > 0 && (best == nil || best.last().Less(d.last())) {
+				best = d
 			}
 		}
-		if usable == 0 {
+		if best == nil {
 			w.after(0, w.startEmpty) // nothing can be read: the operator's decision
 			return
 		}
-		if free == 0 {
-			return // another member owns the best copy: it is to inherit
+		if best.owner != nil && best.owner != p {
+			return // a living member owns the most complete copy: it is to inherit
 		}
 	}
 	w.fail("%s exits with %d: %s", p, e.Code, e.Reason)
