@@ -18,6 +18,11 @@
 //     so), once per Watch.
 //   - LockTaken is given only while the process holds cluster.lock, and the
 //     lock is never released before the process ends.
+//   - A follower opens no slot that succession.json names, asked while it holds the
+//     slot's lock: a start that hung for long can find that its slot has become the
+//     one that every write rests on, and free, for a moment.
+//   - The first message of a leader's stream that a follower is told of is a Heard,
+//     before any Received, so that the epoch of what comes is known.
 //   - An entry is reported by Appended when a crash of the process can't lose it, and
 //     by Synced when a crash of the host can't.
 //
