@@ -35,7 +35,7 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
-	lock, err := proc.TryLock(dir.ClusterLock())
+	lock, err := lockWithin(dir.ClusterLock(), lockWait)
 	if errors.Is(err, proc.ErrLocked) {
 		return core.ExitLocked, lockedError(dir)
 	}

@@ -49,12 +49,12 @@ func (m *Member) housekeeping() {
 	}
 }
 
-// alarm keeps etcd's NOSPACE alarm equal to the state of the disk. Only the
-// alarm that it raised itself is disarmed.
+// alarm keeps etcd's NOSPACE alarm equal to the state of the disk, whoever
+// raised it: the leader that did may be dead when there is room again. Only the
+// alarm for the disk is touched, not the one for the quota.
 func (m *Member) alarm() {
-	s := m.space
-	full := s.full.Load()
-	if full == s.raised {
+	full := m.space.full.Load()
+	if full == m.diskAlarm() {
 		return
 	}
 	action := pb.AlarmRequest_DEACTIVATE
@@ -69,9 +69,17 @@ func (m *Member) alarm() {
 	})
 	if err != nil {
 		m.logger.Warn("the NOSPACE alarm cannot be set", "active", full, "error", err)
-		return
 	}
-	s.raised = full
+}
+
+// diskAlarm reports whether the alarm for the disk is active.
+func (m *Member) diskAlarm() bool {
+	for _, a := range m.replica.current().store.Alarms().Get(pb.AlarmType_NOSPACE) {
+		if a.MemberID == diskAlarmMember {
+			return true
+		}
+	}
+	return false
 }
 
 // diskAlarmMember marks the NOSPACE alarm as one for the disk, which belongs

@@ -94,9 +94,8 @@ func (r *replica) logOptions(s datadir.Slot) replog.Options {
 // far a follower may be behind before it needs a snapshot: some seconds of load.
 const tailBytes = 16 << 20
 
-// lockWait is how long an exchange waits for a slot whose owner just died: its
-// last child may hold the descriptor until it has called exec.
-const lockWait = 200 * time.Millisecond
+// lockWait is how long a lock of a process that just died is waited for.
+const lockWait = 300 * time.Millisecond
 
 // open makes a slot the open copy. named: it is the slot of succession.json,
 // whose log is the truth; nothing of it is thrown away. Any other slot is a
@@ -107,9 +106,9 @@ func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, na
 	if err := slot.Make(); err != nil {
 		return err
 	}
-	lock, err := lockSlot(slot)
+	lock, err := lockWithin(slot.Lock(), lockWait)
 	if err != nil {
-		return err
+		return fmt.Errorf("slot %d: %w", slot.Number, err)
 	}
 	c := copyOf{slot: slot, lock: lock}
 	if err := r.openData(&c, named); err != nil {
@@ -124,15 +123,15 @@ func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, na
 	return nil
 }
 
-func lockSlot(slot datadir.Slot) (*proc.Lock, error) {
-	deadline := time.Now().Add(lockWait)
+// lockWithin takes a lock whose owner may be on its way out: a killed process
+// lets go of it at the end of its end, and one of its children between fork and
+// exec a moment later.
+func lockWithin(path string, patience time.Duration) (*proc.Lock, error) {
+	deadline := time.Now().Add(patience)
 	for {
-		lock, err := proc.TryLock(slot.Lock())
-		if err == nil || !errors.Is(err, proc.ErrLocked) || time.Now().After(deadline) {
-			if err != nil {
-				return nil, fmt.Errorf("slot %d: %w", slot.Number, err)
-			}
-			return lock, nil
+		lock, err := proc.TryLock(path)
+		if !errors.Is(err, proc.ErrLocked) || time.Now().After(deadline) {
+			return lock, err
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

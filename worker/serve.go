@@ -48,6 +48,7 @@ type clientServer struct{ grpc *grpc.Server }
 // leader died, is accepted from.
 func (m *Member) beginServing() {
 	m.applier.settle()
+	m.space.look() // before the first write is taken
 	m.replica.current().store.Promote(m.cfg.Heartbeat.Timeout)
 	l, err := net.FileListener(m.clientSocket)
 	if err != nil {

@@ -16,8 +16,6 @@ type space struct {
 	m *Member
 	// full: less than the reserve is free.
 	full atomic.Bool
-	// raised: the NOSPACE alarm of this cause is in the log. Owned by housekeeping.
-	raised bool
 }
 
 func newSpace(m *Member) *space { return &space{m: m} }

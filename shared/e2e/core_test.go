@@ -204,7 +204,7 @@ func (c *cluster) awaitGone(tr *tree.Tree) {
 	c.t.Helper()
 	eventually(c.t, "all processes gone", func() bool {
 		for _, m := range tr.Members {
-			if err := syscall.Kill(m.PID, 0); err == nil && !zombie(m.PID) {
+			if !c.gone(m) {
 				return false
 			}
 		}
@@ -238,7 +238,7 @@ func TestStoppedLeaderIsFenced(t *testing.T) {
 	old := leaderOf(before)
 	c.signal(old, syscall.SIGSTOP)
 	after := c.wait("the heir leads", func(t *tree.Tree) bool { return t.Leader == before.Heir })
-	if err := syscall.Kill(old.PID, 0); err == nil && !zombie(old.PID) {
+	if !c.gone(old) {
 		t.Errorf("the stopped leader, pid %d, still lives beside leader %s", old.PID, after.Leader)
 	}
 	rec.more(t, 20)
@@ -375,7 +375,7 @@ func TestStopEndsAll(t *testing.T) {
 		t.Fatalf("stop: %v\n%s", err, out)
 	}
 	for _, m := range tr.Members {
-		if err := syscall.Kill(m.PID, 0); err == nil && !zombie(m.PID) {
+		if !c.gone(m) {
 			t.Errorf("%s, pid %d, is still there after: %s", m.Address, m.PID, out)
 		}
 	}

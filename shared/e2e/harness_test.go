@@ -65,9 +65,13 @@ type cluster struct {
 	host   string
 	first  int // of the member ports
 
+	// logs is the standard error of everything that runs here: a file, so that
+	// it is there for those who outlive the process that was started with it.
+	logs *os.File
+
 	mu   sync.Mutex
-	logs bytes.Buffer
 	seen map[proc.Identity]bool
+	last proc.Identity // the process that was started last with "up"
 }
 
 type option func(*settings)
@@ -112,6 +116,10 @@ log { level = "debug" }
 	if err := os.WriteFile(c.config, []byte(hcl), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	var err error
+	if c.logs, err = os.Create(filepath.Join(t.TempDir(), "stderr")); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(c.end)
 	return c
 }
@@ -132,6 +140,7 @@ func (c *cluster) end() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.logs.Close()
 	for id := range c.seen {
 		if p, err := proc.Open(id); err == nil {
 			_ = p.Kill()
@@ -140,30 +149,24 @@ func (c *cluster) end() {
 		}
 	}
 	if c.t.Failed() {
-		c.t.Logf("logs of the cluster:\n%s", tail(c.logs.String(), 40000))
+		c.t.Logf("logs of the cluster:\n%s", tail(c.logText(), 40000))
 	}
 }
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
-// Write collects the standard error of the cluster.
-func (c *cluster) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.logs.Write(p)
-}
-
 func (c *cluster) logText() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.logs.String()
+	raw, err := os.ReadFile(c.logs.Name())
+	if err != nil {
+		c.t.Error(err)
+	}
+	return string(raw)
 }
 
 // command prepares the program with its standard error in the cluster's log.
 func (c *cluster) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, args...)
-	cmd.Stderr = c
-	cmd.WaitDelay = time.Second // followers keep the pipe of standard error
+	cmd.Stderr = c.logs
 	return cmd
 }
 
@@ -176,6 +179,7 @@ func (c *cluster) up() *exec.Cmd {
 	}
 	if id, err := proc.Identify(cmd.Process.Pid); err == nil {
 		c.note(id)
+		c.last = id
 	}
 	go func() { _ = cmd.Wait() }()
 	return cmd
@@ -214,6 +218,23 @@ func (c *cluster) tree() *tree.Tree {
 		}
 	}
 	return t
+}
+
+// gone reports whether a process that a tree named is gone with all its
+// threads. A process whose first thread is a zombie may still hold its locks.
+func (c *cluster) gone(m tree.Member) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.seen {
+		if id.PID == m.PID {
+			p, err := proc.Open(id)
+			if err == nil {
+				_ = p.Close()
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // wait polls a condition on the tree.
