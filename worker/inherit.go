@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
@@ -40,16 +41,22 @@ func (m *Member) tryLock() {
 	m.post(ev)
 }
 
-// anyData reports whether some slot holds a log, or something that may be
-// one: then this is no new cluster.
+// anyData reports whether some slot holds a write, or a log that cannot be
+// read whole: then this is no new cluster. First entries of epochs are no writes: a
+// first start that was killed leaves them.
 func (m *Member) anyData() (bool, error) {
 	slots, err := m.dir.Slots()
 	if err != nil {
 		return false, err
 	}
 	for _, n := range slots {
-		last, err := m.lastOf(n)
-		if !errors.Is(err, os.ErrNotExist) && (err != nil || !last.IsZero()) {
+		s := m.dir.Slot(n)
+		entries, _, err := replog.Read(s.LogDir(), entry.Position{}, m.replica.logOptions(s))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		written := func(e entry.Entry) bool { return len(e.Data) > 0 }
+		if err != nil || slices.ContainsFunc(entries, written) {
 			return true, nil
 		}
 	}

@@ -111,6 +111,10 @@ func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, na
 		return fmt.Errorf("slot %d: %w", slot.Number, err)
 	}
 	c := copyOf{slot: slot, lock: lock}
+	if err := r.mayOpen(slot, named); err != nil {
+		c.close()
+		return err
+	}
 	if err := r.openData(&c, named); err != nil {
 		c.close()
 		return fmt.Errorf("slot %d: %w", slot.Number, err)
@@ -120,6 +124,20 @@ func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, na
 		return fmt.Errorf("slot %d: %w", slot.Number, err)
 	}
 	r.cur = c
+	return nil
+}
+
+// mayOpen refuses a follower the slot that succession.json names, asked while
+// the slot is locked. A start that hung for long can find that its slot has become the
+// one that every write rests on, and that its owner has just died.
+func (r *replica) mayOpen(slot datadir.Slot, named bool) error {
+	if named {
+		return nil
+	}
+	s, err := r.dir.ReadSuccession()
+	if err == nil && s.Slot == slot.Number {
+		return fmt.Errorf("slot %d: %w: succession.json names it as the leader's", slot.Number, proc.ErrLocked)
+	}
 	return nil
 }
 
