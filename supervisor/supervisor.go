@@ -64,7 +64,9 @@ func (s *Supervisor) Abort(slot int, reason string) {
 		s.host.Post(core.SpawnFailed{Slot: slot, Reason: reason, At: time.Now()})
 		return
 	}
-	_ = c.runner.Kill(context.Background())
+	if c.runner != nil {
+		_ = c.runner.Kill(context.Background())
+	}
 }
 
 // Retire asks a follower to end. One that does not answer is killed by the core in the end.

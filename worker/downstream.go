@@ -249,8 +249,8 @@ func (s *session) receive() {
 			s.mode, s.cursor, s.awaiting = modeEntries, s.awaiting, 0
 			s.notify()
 		}
-		if s.mode == modeSnapshot {
-			index = 0 // of the copy that is being replaced
+		if s.mode != modeEntries {
+			index = 0 // of a copy that is being replaced, or that nobody has judged yet
 		}
 		caughtUp := s.release != nil && s.mode == modeEntries && index+caughtUpWithin >= s.d.m.replica.current().log.Last().Index
 		s.mu.Unlock()

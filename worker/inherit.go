@@ -12,6 +12,7 @@ import (
 	"github.com/dynast-io/dynast/shared/entry"
 	replog "github.com/dynast-io/dynast/shared/log"
 	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/roster"
 )
 
 // tryLock tries cluster.lock and reads succession.json. A process that holds
@@ -21,7 +22,7 @@ func (m *Member) tryLock() {
 		lock, err := proc.TryLock(m.dir.ClusterLock())
 		switch {
 		case errors.Is(err, proc.ErrLocked):
-			m.post(core.LockHeld{Succession: toCore(m.readSuccession())})
+			m.post(m.lockHeld())
 			return
 		case err != nil:
 			m.fatal(core.ExitError, err)
@@ -61,6 +62,19 @@ func (m *Member) anyData() (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// lockHeld tells who holds the lock: whom succession.json names, or a process
+// that is on its way there.
+func (m *Member) lockHeld() core.LockHeld {
+	ev := core.LockHeld{Succession: toCore(m.readSuccession())}
+	if owner, err := proc.ReadOwner(m.dir.ClusterLock()); err == nil {
+		ev.Holder = roster.ID{PID: owner.Identity.PID, StartTime: owner.Identity.StartTime}
+		if u, err := proc.ReadUsage(owner.Identity.PID); err == nil {
+			ev.HolderStopped = u.State == 'T'
+		}
+	}
+	return ev
 }
 
 func (m *Member) readSuccession() (*datadir.Succession, error) {

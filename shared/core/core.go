@@ -149,6 +149,7 @@ func (c *Core) discountLateness(now time.Duration) {
 	late := gap - c.cfg.HeartbeatInterval
 	c.follow.heard += late
 	c.follow.booted += late
+	c.takeover.stoppedSince += late
 	if c.lead != nil {
 		c.lead.discount(late)
 	}

@@ -97,8 +97,14 @@ type (
 		// a first start that was killed, does not count: nobody was ever answered.
 		AnyData bool
 	}
-	// LockHeld says that another process holds it.
-	LockHeld struct{ Succession *Succession }
+	// LockHeld says that another process holds it. Holder is the process that
+	// took it, as far as that is known (its address is not), and HolderStopped
+	// says that it is stopped by a signal.
+	LockHeld struct {
+		Succession    *Succession
+		Holder        roster.ID
+		HolderStopped bool
+	}
 	// Adopted says that the own log now begins with everything that the named
 	// log (Adopt), the most complete one (AdoptBest) or the taken slot (TakeSlot) holds.
 	Adopted struct {

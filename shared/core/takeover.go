@@ -14,6 +14,9 @@ type takeoverState struct {
 	death    Death // of the leader; zero ID when there was none
 	tryAt    time.Duration
 	trying   bool // TryLock is out
+	// holder is who holds the lock and was first seen stopped at stoppedSince.
+	holder       roster.ID
+	stoppedSince time.Duration
 
 	step    takeoverStep
 	began   time.Duration
@@ -95,6 +98,7 @@ func (c *Core) lockHeld(ev LockHeld) {
 		return
 	}
 	if s == nil || s.Epoch <= c.roster.Epoch {
+		c.judgeHolder(ev)
 		return
 	}
 	leader := roster.Member{ID: s.Leader, Role: roster.Leader, State: roster.Serving, Slot: s.Slot}
@@ -103,6 +107,24 @@ func (c *Core) lockHeld(ev LockHeld) {
 	r.Members = append(removeMembers(r.Members, s.Leader.Address, c.takeover.death.ID.Address), leader)
 	r.Sort()
 	c.introduced(r)
+}
+
+// judgeHolder ends a process that took the lock and was stopped before it was
+// named: nobody else could ever lead. One that runs is left to itself, however
+// long it takes: on a full disk it waits for room, as any other would.
+func (c *Core) judgeHolder(ev LockHeld) {
+	t := &c.takeover
+	switch {
+	case !ev.HolderStopped:
+		t.holder = roster.ID{}
+	case t.holder != ev.Holder:
+		t.holder, t.stoppedSince = ev.Holder, c.now
+	case c.now-t.stoppedSince >= c.cfg.HeartbeatTimeout:
+		reason := "stopped in the middle of a takeover"
+		c.report(LeaderSilent, ev.Holder, "%s", reason)
+		c.emit(Watch{ID: ev.Holder}, Kill{ID: ev.Holder, Reason: reason}, Unwatch{ID: ev.Holder})
+		t.holder = roster.ID{}
+	}
 }
 
 func removeMembers(ms []roster.Member, gone ...roster.Address) []roster.Member {

@@ -206,3 +206,42 @@ func TestRolesChangeOnlyAsAllowed(t *testing.T) {
 	}()
 	New(Config{}).become(Leading)
 }
+
+func TestAHolderStoppedInATakeoverIsEnded(t *testing.T) {
+	b := follower(t, 7002, ros(3, 1, 7001, 7002))
+	b.do(dead())
+	holder := roster.ID{PID: 4711, StartTime: 9}
+	ask := func(ev LockHeld) (killed bool) {
+		b.now = b.c.Wake()
+		b.do(Tick{})
+		for _, e := range b.do(ev) {
+			if k, ok := e.(Kill); ok {
+				killed = true
+				if k.ID != holder {
+					t.Fatalf("kills %s", k.ID)
+				}
+			}
+		}
+		return killed
+	}
+	stopped := LockHeld{Succession: named(3, 1, 7000), Holder: holder, HolderStopped: true}
+	running := LockHeld{Succession: named(3, 1, 7000), Holder: holder}
+	since := b.now
+	for range 3 {
+		for b.now < since+b.c.cfg.HeartbeatTimeout/2 {
+			if ask(stopped) {
+				t.Fatalf("killed after %s", b.now-since)
+			}
+		}
+		ask(running) // it goes on: the clock starts anew
+		since = b.now
+	}
+	for !ask(stopped) {
+		if b.now > since+2*b.c.cfg.HeartbeatTimeout {
+			t.Fatal("never ended")
+		}
+	}
+	if took := b.now - since; took < b.c.cfg.HeartbeatTimeout {
+		t.Fatalf("ended after %s", took)
+	}
+}

@@ -104,7 +104,7 @@ func (f *faults) begin(w *world) {
 	f.repeat(w, f.stopEvery, func() {
 		if p := f.victim(w); p != nil {
 			d := w.between(time.Millisecond, 3*heartbeatTimeout)
-			if f.stoppedForGood && w.chance(0.3) && p.core != nil && p.core.Role() != core.Inheriting {
+			if f.stoppedForGood && w.chance(0.3) {
 				d = 0
 			}
 			w.stop(p, d)

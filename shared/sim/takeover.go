@@ -28,7 +28,11 @@ func (p *process) doTakeover(e core.Effect) {
 func (p *process) tryLock() {
 	w := p.w
 	if !w.tryLock(p) {
-		p.post(core.LockHeld{Succession: w.succession})
+		held := core.LockHeld{Succession: w.succession}
+		if h := w.lock.holder; !h.dead {
+			held.Holder, held.HolderStopped = h.id, h.stopped
+		}
+		p.post(held)
 		return
 	}
 	ev := core.LockTaken{Succession: w.succession}
