@@ -35,7 +35,7 @@ func (a *API) propose(ctx context.Context, r *pb.InternalRaftRequest) (*apply.Re
 	if err != nil {
 		return nil, err
 	}
-	if errors.Is(res.Err, etcderrors.ErrNoSpace) {
+	if errors.Is(res.Err, etcderrors.ErrNoSpace) && !a.fits(r) {
 		a.raiseQuotaAlarm(ctx)
 	}
 	return res, res.Err
@@ -44,6 +44,21 @@ func (a *API) propose(ctx context.Context, r *pb.InternalRaftRequest) (*apply.Re
 // caller says who asks. nil: nobody in particular.
 func (a *API) caller(ctx context.Context) (*auth.AuthInfo, error) {
 	return a.store.Auth().AuthInfoFromCtx(ctx)
+}
+
+// fits reports whether the store has room for a request. One that was refused
+// all the same met an alarm with another cause: for a disk that was full, the
+// alarm for the quota must not take over when there is room again.
+func (a *API) fits(r *pb.InternalRaftRequest) bool {
+	switch {
+	case r.Put != nil:
+		return a.store.Quota().Available(r.Put)
+	case r.Txn != nil:
+		return a.store.Quota().Available(r.Txn)
+	case r.LeaseGrant != nil:
+		return a.store.Quota().Available(r.LeaseGrant)
+	}
+	return true
 }
 
 // checkQuota refuses a request that the store has no room for, before it is

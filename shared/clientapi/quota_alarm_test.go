@@ -1,0 +1,53 @@
+package clientapi
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/server/v3/etcdserver/apply"
+
+	"github.com/dynast-io/dynast/shared/store"
+)
+
+// disarming disarms the alarm of a full disk right after a put was applied.
+type disarming struct {
+	inner *direct
+	armed bool
+}
+
+const diskAlarmMember = 1
+
+func diskAlarm(action pb.AlarmRequest_AlarmAction) *pb.InternalRaftRequest {
+	return &pb.InternalRaftRequest{Alarm: &pb.AlarmRequest{MemberID: diskAlarmMember, Action: action, Alarm: pb.AlarmType_NOSPACE}}
+}
+
+func (d *disarming) Propose(ctx context.Context, r *pb.InternalRaftRequest) (*apply.Result, error) {
+	res, err := d.inner.Propose(ctx, r)
+	if err == nil && d.armed && r.Put != nil {
+		d.armed = false
+		_, err = d.inner.Propose(ctx, diskAlarm(pb.AlarmRequest_DEACTIVATE))
+	}
+	return res, err
+}
+
+// A write can be applied under the alarm of a full disk that is disarmed by the
+// time its answer is looked at. That says nothing of the quota.
+func TestAnAlarmOfTheDiskRaisesNoneOfTheQuota(t *testing.T) {
+	d := &disarming{armed: true}
+	s := serve(t, func(_ *store.Config, c *Config) { c.Proposer = d })
+	d.inner = s.proposer
+	s.must(t, diskAlarm(pb.AlarmRequest_ACTIVATE))
+	cl := s.stock(t)
+	if _, err := cl.Put(context.Background(), "k", "v"); !errors.Is(err, rpctypes.ErrNoSpace) {
+		t.Fatalf("put under the alarm: %v", err)
+	}
+	if alarms := s.store.Alarms().Get(pb.AlarmType_NOSPACE); len(alarms) != 0 {
+		t.Errorf("alarms: %v", alarms)
+	}
+	if _, err := cl.Put(context.Background(), "k", "v"); err != nil {
+		t.Errorf("put after the alarm: %v", err)
+	}
+}
