@@ -16,6 +16,7 @@ for dir in /proc/[0-9]*; do
   pid=${dir#/proc/}
   comm=$(cat "$dir/comm" 2>/dev/null) || continue
   case $comm in dynast:*) ;; *) continue ;; esac
+  case $(field "$pid" State) in Z*) continue ;; esac # dead, and not waited for
   # Every member keeps its slot's lock file open for life: that tells whose it is.
   if [ -n "$want" ] && ! ls -l "$dir/fd" 2>/dev/null | grep -qF -- "-> $want/"; then continue; fi
   started=$(sed 's/^.*) //' "$dir/stat" 2>/dev/null | cut -d' ' -f20) || continue

@@ -39,6 +39,7 @@ func (s *Supervisor) Spawn(slot int) {
 		m, err := s.spawn(slot, c, listener)
 		s.mu.Lock()
 		delete(s.spawning, slot)
+		aborted := c.aborted
 		if err == nil {
 			s.children[m.ID] = c
 		}
@@ -52,7 +53,7 @@ func (s *Supervisor) Spawn(slot int) {
 			// Confirmed dead before it is told: the slot is free for the next.
 			code := c.runner.end()
 			failed.SlotBusy = code == member.ExitSlotBusy
-			failed.Reason = startError(err, c, code)
+			failed.Reason = startError(err, aborted, code)
 		}
 		s.host.Post(failed)
 	}()
@@ -60,10 +61,10 @@ func (s *Supervisor) Spawn(slot int) {
 
 // startError says why a start failed in one line; go-plugin's own text is a
 // page about wrong architectures.
-func startError(err error, c *child, code int) string {
+func startError(err error, aborted string, code int) string {
 	switch {
-	case c.aborted != "":
-		return c.aborted
+	case aborted != "":
+		return aborted
 	case code == member.ExitSlotBusy:
 		return "the slot is owned by another process"
 	case code >= 0:
@@ -83,17 +84,26 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 		listener.Close()
 		return roster.Member{}, fmt.Errorf("pass on the listener of %s: %w", address, err)
 	}
-	cmd := s.command(address, slot, inherited)
-	c.runner = newRunner(cmd)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		listener.Close()
+		inherited.Close()
+		return roster.Member{}, err
+	}
+	s.mu.Lock()
+	c.runner = newRunner(s.command(address, slot, null, inherited))
+	c.runner.killed = c.aborted != ""
+	s.mu.Unlock()
 	c.client = plugin.NewClient(s.clientConfig(c))
 	_, err = c.client.Start()
 	// The worker has its own copies now, or will never need them.
+	null.Close()
 	inherited.Close()
 	listener.Close()
 	if err != nil {
 		return roster.Member{}, err
 	}
-	id, err := proc.Identify(cmd.Process.Pid)
+	id, err := proc.Identify(c.runner.running().Pid)
 	if err != nil {
 		return roster.Member{}, fmt.Errorf("worker %s ended right after its handshake: %w", address, err)
 	}
@@ -111,22 +121,24 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 
 // command is the worker's command line. Its arguments show the operator who
 // it is; what is too long for them travels in the environment.
-func (s *Supervisor) command(a roster.Address, slot int, listener *os.File) *exec.Cmd {
-	cmd := exec.Command(proc.Executable(), "worker",
-		"--address", a.String(),
-		"--slot", strconv.Itoa(slot),
-		"--data-dir", s.host.Config.DataDir)
-	cmd.Args[0] = "dynast"
-	cmd.Env = append(s.environment(member.ConfigEnv, member.RosterEnv, plugin.EnvUnixSocketDir),
-		member.ConfigEnv+"="+string(s.host.Config.Encode()),
-		member.RosterEnv+"="+base64.StdEncoding.EncodeToString(wire.EncodeRoster(s.host.Roster())))
-	cmd.ExtraFiles = []*os.File{s.host.ClientListener, listener}
-	// Standard error is the first leader's, handed from leader to leader.
-	cmd.Stderr = member.Stderr
-	// A group of its own: a Ctrl-C in the terminal reaches the leader only. No
-	// parent-death signal: the worker is to survive its leader.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return cmd
+func (s *Supervisor) command(a roster.Address, slot int, null, listener *os.File) command {
+	return command{
+		path: proc.Executable(),
+		argv: []string{"dynast", "worker",
+			"--address", a.String(),
+			"--slot", strconv.Itoa(slot),
+			"--data-dir", s.host.Config.DataDir},
+		env: append(s.environment(member.ConfigEnv, member.RosterEnv, plugin.EnvUnixSocketDir),
+			member.ConfigEnv+"="+string(s.host.Config.Encode()),
+			member.RosterEnv+"="+base64.StdEncoding.EncodeToString(wire.EncodeRoster(s.host.Roster()))),
+		stdin: null,
+		// Standard error is the first leader's, handed from leader to leader.
+		stderr: member.Stderr,
+		extra:  []*os.File{s.host.ClientListener, listener},
+		// A group of its own: a Ctrl-C in the terminal reaches the leader only. No
+		// parent-death signal: the worker is to survive its leader.
+		attr: &syscall.SysProcAttr{Setpgid: true},
+	}
 }
 
 func (s *Supervisor) clientConfig(c *child) *plugin.ClientConfig {
@@ -141,7 +153,7 @@ func (s *Supervisor) clientConfig(c *child) *plugin.ClientConfig {
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: s.socketDir},
 		Logger:           s.log.ResetNamed("go-plugin").With(), // at this logger's level, not at Trace
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (prunner.Runner, error) {
-			c.runner.cmd.Env = append(c.runner.cmd.Env, cmd.Env...)
+			c.runner.cmd.env = append(c.runner.cmd.env, cmd.Env...)
 			return c.runner, nil
 		},
 	}

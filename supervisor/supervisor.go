@@ -56,16 +56,16 @@ func New(h member.Host) (member.Supervisor, error) {
 func (s *Supervisor) Abort(slot int, reason string) {
 	s.mu.Lock()
 	c := s.spawning[slot]
+	var r *runner
 	if c != nil {
-		c.aborted = reason
+		c.aborted, r = reason, c.runner
 	}
 	s.mu.Unlock()
-	if c == nil {
+	switch {
+	case c == nil:
 		s.host.Post(core.SpawnFailed{Slot: slot, Reason: reason, At: time.Now()})
-		return
-	}
-	if c.runner != nil {
-		_ = c.runner.Kill(context.Background())
+	case r != nil:
+		_ = r.Kill(context.Background())
 	}
 }
 

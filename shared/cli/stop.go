@@ -14,6 +14,7 @@ import (
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/datadir"
 	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/wire"
 )
 
@@ -50,16 +51,16 @@ func Stop(ctx context.Context, dataDir string, timeout time.Duration, out io.Wri
 // nobody is left or the time is up.
 func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, seen map[proc.Identity]bool) (int, error) {
 	deadline := time.Now().Add(timeout)
-	var lastAsk time.Time
+	var asked proc.Identity // a leader that has agreed to stop
 	for {
 		left, err := remaining(dir, seen)
 		if err != nil || left == 0 || time.Now().After(deadline) {
 			return left, err
 		}
-		if time.Since(lastAsk) > time.Second {
-			lastAsk = time.Now()
+		if !alive(asked) {
 			err := once(ctx, dir, func(ctx context.Context, a *admin) error {
-				_, err := a.Stop(ctx, &wire.StopRequest{})
+				resp, err := a.Stop(ctx, &wire.StopRequest{})
+				asked = leaderIn(resp)
 				return err
 			})
 			if status.Code(err) == codes.PermissionDenied {
@@ -74,14 +75,30 @@ func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, s
 	}
 }
 
+// leaderIn is the leader among those who have to go. One that has agreed is
+// not asked again: a second request means not to wait any longer.
+func leaderIn(resp *wire.StopResponse) proc.Identity {
+	for _, m := range resp.GetMembers() {
+		if m.Role == uint32(roster.Leader) {
+			return proc.Identity{PID: int(m.Pid), StartTime: m.StartTime}
+		}
+	}
+	return proc.Identity{}
+}
+
+func alive(id proc.Identity) bool {
+	now, err := proc.Identify(id.PID)
+	return id.PID != 0 && err == nil && now == id
+}
+
 // remaining counts the processes that own a slot of the data directory. Each
 // member names itself there, so they are found without a leader too.
 func remaining(dir *datadir.Dir, seen map[proc.Identity]bool) (int, error) {
-	alive, err := owners(dir)
-	for _, id := range alive {
+	left, err := owners(dir)
+	for _, id := range left {
 		seen[id] = true
 	}
-	return len(alive), err
+	return len(left), err
 }
 
 func owners(dir *datadir.Dir) ([]proc.Identity, error) {
@@ -89,39 +106,38 @@ func owners(dir *datadir.Dir) ([]proc.Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	var alive []proc.Identity
+	var found []proc.Identity
 	for _, n := range slots {
 		meta, err := dir.Slot(n).ReadMeta()
 		if err != nil {
 			continue // never opened, or damaged: nobody has it
 		}
-		id := proc.Identity{PID: meta.PID, StartTime: meta.StartTime}
-		if now, err := proc.Identify(id.PID); err == nil && now == id {
-			alive = append(alive, id)
+		if id := (proc.Identity{PID: meta.PID, StartTime: meta.StartTime}); alive(id) {
+			found = append(found, id)
 		}
 	}
-	return alive, nil
+	return found, nil
 }
 
 func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool, out io.Writer) error {
 	deadline := time.Now().Add(killPatience)
 	for {
-		alive, err := owners(dir)
+		left, err := owners(dir)
 		if err != nil {
 			return err
 		}
-		for _, id := range alive {
+		for _, id := range left {
 			seen[id] = true
 			if err := signal(id, unix.SIGKILL); err != nil {
 				return err
 			}
 		}
 		switch {
-		case len(alive) == 0:
+		case len(left) == 0:
 			fmt.Fprintf(out, "killed, %d processes are gone\n", len(seen))
 			return nil
 		case time.Now().After(deadline):
-			return &Error{Code: core.ExitError, Err: fmt.Errorf("%d processes are still there after SIGKILL: %v", len(alive), alive)}
+			return &Error{Code: core.ExitError, Err: fmt.Errorf("%d processes are still there after SIGKILL: %v", len(left), left)}
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):

@@ -379,6 +379,9 @@ func TestStopEndsAll(t *testing.T) {
 			t.Errorf("%s, pid %d, is still there after: %s", m.Address, m.PID, out)
 		}
 	}
+	if strings.Contains(c.logText(), "did not leave in time") || !strings.Contains(c.logText(), "dismissed by the leader") {
+		t.Error("the followers did not leave by themselves")
+	}
 	// It starts again with the data, and a stop of nothing is fine.
 	if out, err := exec.Command(binary, "stop", "--config", c.config).CombinedOutput(); err != nil {
 		t.Errorf("second stop: %v\n%s", err, out)
