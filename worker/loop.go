@@ -103,6 +103,21 @@ func (m *Member) beat() {
 		m.downstream.beat()
 	} else {
 		m.upstream.heartbeat()
+		m.lookAtLeader()
+	}
+}
+
+// lookAtLeader asks the kernel whether the leader is stopped by a signal. What
+// is told late of a process that is gone is corrected by its pidfd.
+func (m *Member) lookAtLeader() {
+	leader, ok := m.roster().LeaderMember()
+	if !ok {
+		return
+	}
+	u, err := proc.ReadUsage(leader.PID)
+	if stopped := err == nil && u.State == 'T'; stopped || m.sawStopped {
+		m.sawStopped = stopped
+		m.post(core.LeaderStopped{ID: leader.ID, Stopped: stopped})
 	}
 }
 

@@ -57,7 +57,9 @@ type Member struct {
 	mail    *mailbox
 	core    *core.Core // owned by the loop
 	started time.Time
-	lock    *proc.Lock // cluster.lock; nil until this process leads
+	// sawStopped: the leader was stopped when the loop looked last.
+	sawStopped bool
+	lock       *proc.Lock // cluster.lock; nil until this process leads
 
 	replica    *replica
 	writer     *writer

@@ -105,7 +105,7 @@ func (c *Core) dispatch(ev Event) {
 		c.onSynced(ev)
 	case StopRequested:
 		c.stopRequested(ev)
-	case Heard, Deaf, Received, Installed, Dismissed, Introduced:
+	case Heard, Deaf, LeaderStopped, Received, Installed, Dismissed, Introduced:
 		c.stepFollower(ev)
 	case LockTaken, LockHeld, Adopted, AdoptFailed, SuccessionWritten, SuccessionFailed:
 		c.stepTakeover(ev)
@@ -148,6 +148,7 @@ func (c *Core) discountLateness(now time.Duration) {
 	}
 	late := gap - c.cfg.HeartbeatInterval
 	c.follow.heard += late
+	c.follow.stoppedSince += late
 	c.follow.booted += late
 	c.takeover.stoppedSince += late
 	if c.lead != nil {

@@ -20,6 +20,8 @@ func Describe(v any) string {
 // details leaves out what only the driver needs.
 func details(v any) string {
 	switch v := v.(type) {
+	case LeaderStopped:
+		return fmt.Sprintf("%s %t", v.ID, v.Stopped)
 	case Boot:
 		if v.Lead {
 			return "to lead"

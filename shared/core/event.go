@@ -68,6 +68,12 @@ type (
 	// Deaf says that this member could not listen to its leader, busy with its
 	// own disk: that time says nothing about the leader.
 	Deaf struct{}
+	// LeaderStopped says that the kernel shows the leader's process as stopped
+	// by a signal or, after that, as running again.
+	LeaderStopped struct {
+		ID      roster.ID
+		Stopped bool
+	}
 	// Received is a run of entries from the leader of Epoch, to follow Prev. Ref
 	// is the caller's handle on them.
 	Received struct {
@@ -174,6 +180,7 @@ func (Synced) event()            {}
 func (StopRequested) event()     {}
 func (Heard) event()             {}
 func (Deaf) event()              {}
+func (LeaderStopped) event()     {}
 func (Received) event()          {}
 func (Installed) event()         {}
 func (Dismissed) event()         {}

@@ -16,8 +16,11 @@ type followState struct {
 	// anybody has no right to kill.
 	met    bool
 	booted time.Duration
-	fenced bool // SIGKILL is sent, its effect not yet seen
-	dead   bool // its pidfd said so
+	// stopped: the kernel shows the leader as stopped, since stoppedSince.
+	stopped      bool
+	stoppedSince time.Duration
+	fenced       bool // SIGKILL is sent, its effect not yet seen
+	dead         bool // its pidfd said so
 	// commit is the leader's commit index; it may be ahead of the own log.
 	commit uint64
 }
@@ -66,6 +69,8 @@ func (c *Core) stepFollower(ev Event) {
 		c.heard(ev)
 	case Deaf:
 		c.follow.heard = c.now
+	case LeaderStopped:
+		c.leaderStopped(ev)
 	case Received:
 		c.received(ev)
 	case Installed:
@@ -150,6 +155,9 @@ func (c *Core) silenceDeadline() time.Duration {
 	if c.follow.dead || c.follow.fenced {
 		return c.now + c.cfg.HeartbeatInterval
 	}
+	if !c.follow.met && c.follow.stopped {
+		return c.follow.stoppedSince + c.cfg.HeartbeatTimeout
+	}
 	if !c.follow.met {
 		return c.follow.booted + c.cfg.Keeper.StartTimeout
 	}
@@ -162,14 +170,28 @@ func (c *Core) judgeLeader() {
 	if c.follow.dead || c.follow.fenced || c.now < c.silenceDeadline() {
 		return
 	}
-	if !c.follow.met {
+	if !c.follow.met && !c.follow.stopped {
 		c.exit(ExitUnreachable, "leader %s was not reached within %s", c.follow.leader.ID, c.cfg.Keeper.StartTimeout)
 		return
 	}
 	c.follow.fenced = true
 	silent := c.now - c.follow.heard
+	if !c.follow.met {
+		silent = c.now - c.follow.stoppedSince
+	}
 	c.report(LeaderSilent, c.follow.leader.ID, "silent for %s", silent.Round(time.Millisecond))
 	c.emit(Kill{ID: c.follow.leader.ID, Reason: "silent for " + silent.Round(time.Millisecond).String()})
+}
+
+// leaderStopped: a leader that was stopped before this follower reached it
+// cannot be told from one that refuses it by its silence, but by the kernel's word.
+// Without it nobody would be left to end it: all who had met it may be dead.
+func (c *Core) leaderStopped(ev LeaderStopped) {
+	f := &c.follow
+	if ev.ID != f.leader.ID || ev.Stopped == f.stopped {
+		return
+	}
+	f.stopped, f.stoppedSince = ev.Stopped, c.now
 }
 
 // died is told of a process that is gone for certain.

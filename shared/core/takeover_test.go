@@ -95,6 +95,24 @@ func TestLeaderNeverMetIsNotKilled(t *testing.T) {
 	}
 }
 
+func TestLeaderStoppedBeforeItWasMetIsEnded(t *testing.T) {
+	b := newBench(t, 7001, 2)
+	b.do(Boot{Roster: ros(3, 1, 7001)})
+	b.do(LeaderStopped{ID: id(7000), Stopped: true})
+	b.pass(timeout / 2)
+	b.do(LeaderStopped{ID: id(7000)}) // it goes on
+	b.expect(b.pass(timeout))
+	b.do(LeaderStopped{ID: id(7009), Stopped: true}) // another process
+	b.expect(b.pass(2 * timeout))
+	b.do(LeaderStopped{ID: id(7000), Stopped: true})
+	b.do(LeaderStopped{ID: id(7000), Stopped: true}) // told again
+	b.expect(b.pass(timeout - 2*interval))
+	b.notBusy()
+	b.expect(b.pass(3*interval), "Kill 127.0.0.1:7000")
+	b.expect(b.pass(20 * timeout))
+	b.expect(b.do(dead()), "TryLock")
+}
+
 func TestLeaderNamedByTheLockIsJudged(t *testing.T) {
 	b := follower(t, 7001, ros(3, 1, 7001, 7002))
 	b.do(dead())

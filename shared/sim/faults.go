@@ -174,7 +174,7 @@ func (f *faults) end(w *world) {
 }
 
 // owned reports whether it is somebody's duty to end a process that hangs: the
-// leader by a follower that has heard it, a follower by its leader.
+// leader by a follower, a follower by its leader.
 func (w *world) owned(p *process) bool {
 	leader := w.leader()
 	if leader == nil {
@@ -182,7 +182,7 @@ func (w *world) owned(p *process) bool {
 	}
 	if leader == p {
 		for _, q := range w.alive() {
-			if q != p && !q.stopped && q.core != nil && q.core.Role() == core.Following && q.met == p {
+			if q != p && !q.stopped && q.core != nil && q.core.Role() == core.Following && q.core.Roster().Leader == p.id.Address {
 				return true
 			}
 		}

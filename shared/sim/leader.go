@@ -101,7 +101,6 @@ func (p *process) hear(st *stream, c *connection, takes time.Duration, also func
 		if also != nil {
 			also(q)
 		}
-		q.met = p
 		q.post(heard)
 	})
 }
@@ -109,6 +108,7 @@ func (p *process) hear(st *stream, c *connection, takes time.Duration, also func
 // beat is a heartbeat: the leader's to all, a follower's to its leader.
 func (p *process) beat() {
 	if p.epoch == 0 {
+		p.lookAtLeader()
 		p.tellLeader()
 		return
 	}
@@ -116,6 +116,19 @@ func (p *process) beat() {
 		if p.serves(st) {
 			p.hear(st, st.conn, 0, nil)
 		}
+	}
+}
+
+// lookAtLeader asks the kernel whether the leader is stopped.
+func (p *process) lookAtLeader() {
+	m, ok := p.core.Roster().LeaderMember()
+	if !ok {
+		return
+	}
+	q := p.w.find(m.ID)
+	if stopped := q != nil && q.stopped; stopped || p.sawStopped {
+		p.sawStopped = stopped
+		p.post(core.LeaderStopped{ID: m.ID, Stopped: stopped})
 	}
 }
 

@@ -33,12 +33,12 @@ type process struct {
 	syncing bool
 	again   bool // a Sync came while one was out
 
-	up       *stream   // of a follower
-	met      *process  // the leader that it heard last
-	acked    uint64    // as the follower tells it
-	sessions []*stream // of a leader, one for each follower
-	suitors  []*suitor // streams that wait for this process to lead
-	pumping  bool
+	up         *stream   // of a follower
+	sawStopped bool      // its leader, when it looked last
+	acked      uint64    // as the follower tells it
+	sessions   []*stream // of a leader, one for each follower
+	suitors    []*suitor // streams that wait for this process to lead
+	pumping    bool
 
 	// Of a leader:
 	epoch     uint64 // 0 until it leads
