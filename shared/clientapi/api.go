@@ -3,6 +3,7 @@ package clientapi
 import (
 	"context"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -81,6 +82,9 @@ type Config struct {
 	Cluster  Cluster
 	Limits   Limits
 	Logger   hclog.Logger
+	// WatchProgressInterval is how often watchers that want it are told their
+	// progress; 0 is DefaultWatchProgressInterval.
+	WatchProgressInterval time.Duration
 }
 
 // API serves clients.
@@ -95,6 +99,10 @@ type API struct {
 	ids      *idutil.Generator
 	health   *health.Server
 	services []service
+
+	watchProgress time.Duration
+	stopping      chan struct{} // closed by Shutdown
+	stop          func()
 }
 
 // New returns an API that serves once it is registered.
@@ -108,13 +116,18 @@ func New(c Config) *API {
 	if c.Limits.MaxStreams == 0 {
 		c.Limits.MaxStreams = math.MaxUint32
 	}
+	if c.WatchProgressInterval <= 0 {
+		c.WatchProgressInterval = DefaultWatchProgressInterval
+	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
 	a := &API{
 		store: c.Store, proposer: c.Proposer, cluster: c.Cluster, limits: c.Limits, logger: c.Logger,
 		memberID: c.Store.MemberID(), health: health.NewServer(),
+		watchProgress: max(c.WatchProgressInterval, minWatchProgressInterval), stopping: make(chan struct{}),
 	}
+	a.stop = sync.OnceFunc(func() { close(a.stopping) })
 	for _, m := range c.Cluster.Members() {
 		if m.IsLeader {
 			a.memberID = m.ID
@@ -134,8 +147,14 @@ func (a *API) Register(s *grpc.Server) {
 	}
 }
 
-// Shutdown tells those who watch the health that this process stops serving.
-func (a *API) Shutdown() { a.health.Shutdown() }
+// Shutdown tells those who watch the health that this process stops serving,
+// and ends streams that would never end by themselves, in a way that sends
+// their clients to the next leader. To be called before a graceful stop, which
+// waits for all streams.
+func (a *API) Shutdown() {
+	a.health.Shutdown()
+	a.stop()
+}
 
 // ServerOptions are the options of the gRPC server that the API is registered
 // with; without them it lacks its metadata and limits.

@@ -25,6 +25,7 @@ func (foreground) run(context.Context) {}
 func newServices(a *API) []service {
 	return []service{
 		&kvServer{API: a},
+		newWatchServer(a),
 		&clusterServer{API: a},
 		&healthService{API: a},
 	}
