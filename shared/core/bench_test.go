@@ -39,6 +39,7 @@ func newBench(t *testing.T, port uint16, slot int) *bench {
 	return &bench{t: t, now: time.Hour, c: New(Config{
 		Self: member(port, slot, roster.Starting), Client: "127.0.0.1:2379",
 		Followers: 2, MinSync: 1, HeartbeatInterval: interval, HeartbeatTimeout: timeout,
+		Settle: time.Nanosecond, // over with the next event
 		Rand: rand.New(rand.NewPCG(1, 1)),
 	})}
 }

@@ -28,6 +28,10 @@ type Config struct {
 	// took it, looks again: the lock outlives its owner for as long as a child of the
 	// owner is between fork and exec.
 	LockRetry time.Duration
+	// Settle is how long a new leader with a living follower waits before it
+	// starts the missing ones: a start costs tens of milliseconds of processor time, at the
+	// moment in which clients and followers come back.
+	Settle time.Duration
 	// StopTimeout is how long a stop waits for followers before it kills them.
 	StopTimeout time.Duration
 
@@ -48,6 +52,9 @@ func (c Config) Defaults() Config {
 	}
 	if c.LockRetry == 0 {
 		c.LockRetry = 3 * time.Millisecond
+	}
+	if c.Settle == 0 {
+		c.Settle = 20 * time.Millisecond
 	}
 	if c.StopTimeout == 0 {
 		c.StopTimeout = 10 * time.Second

@@ -17,6 +17,7 @@ type leadState struct {
 	// barred holds slots that turned out to be owned by a stranger, until when.
 	barred   map[int]time.Duration
 	degraded bool
+	settled  time.Duration // starts wait until then, see Config.Settle
 	stop     stopState
 }
 
@@ -39,6 +40,8 @@ func newLeadState(c *Core) *leadState {
 		peers:  map[roster.Address]*peer{},
 		keeper: keeper.New(c.cfg.Keeper, c.cfg.Rand),
 		barred: map[int]time.Duration{},
+
+		settled: c.now + c.cfg.Settle,
 	}
 }
 
@@ -73,6 +76,9 @@ func (l *leadState) wake(c *Core) time.Duration {
 	wake := time.Duration(math.MaxInt64)
 	if at, ok := l.keeper.Wake(); ok {
 		wake = at
+	}
+	if c.now < l.settled {
+		wake = min(wake, l.settled)
 	}
 	for _, p := range l.peers {
 		if !p.killed && c.isUp(p) {

@@ -38,7 +38,7 @@ func (c *Core) active() int {
 // ensureFollowers asks for as many starts as followers are missing.
 func (c *Core) ensureFollowers() {
 	l := c.lead
-	if l.stop.phase != stopNot {
+	if l.stop.phase != stopNot || (c.now < l.settled && c.active() > 0) {
 		return
 	}
 	missing := c.cfg.Followers - c.active() - len(c.pendingSpawns())

@@ -23,7 +23,8 @@ func TestHeirInheritsAtOnce(t *testing.T) {
 	b.expect(b.do(Synced{Last: pos(3, 12)}), "Sync") // not all of it
 	b.expect(b.do(Synced{Last: pos(4, 13)}), "WriteSuccession 4")
 	es := b.do(SuccessionWritten{})
-	b.expect(es, "Commit 13", "Lead 4", "Watch 127.0.0.1:7002", "Reattach 127.0.0.1:7002", "Publish", "PublishDeaths 1", "Spawn 1")
+	b.expect(es, "Commit 13", "Lead 4", "Watch 127.0.0.1:7002", "Reattach 127.0.0.1:7002", "Publish", "PublishDeaths 1")
+	b.expect(b.do(Tick{}), "Spawn 1")
 	if r := b.c.Roster(); r.Leader != id(7001).Address || b.state(7002) != "in_sync" || b.state(7000) != "unknown" {
 		t.Fatalf("roster %s", r)
 	}
@@ -261,5 +262,41 @@ func TestAHolderStoppedInATakeoverIsEnded(t *testing.T) {
 	}
 	if took := b.now - since; took < b.c.cfg.HeartbeatTimeout {
 		t.Fatalf("ended after %s", took)
+	}
+}
+
+func TestANewLeaderStartsTheMissingOnceItHasSettled(t *testing.T) {
+	takeOver := func(r *roster.Roster) (*bench, []Effect) {
+		b := follower(t, 7001, r)
+		b.c.cfg.Settle = 20 * time.Millisecond
+		b.do(dead())
+		b.do(LockTaken{Succession: named(3, 1, 7000), AnyData: true})
+		b.do(Adopted{Last: pos(3, 12), Slot: 2})
+		b.do(Appended{Last: pos(4, 13)})
+		b.do(Synced{Last: pos(4, 13)})
+		return b, b.do(SuccessionWritten{})
+	}
+	spawns := func(es []Effect) (n int) {
+		for _, e := range es {
+			if _, ok := e.(Spawn); ok {
+				n++
+			}
+		}
+		return n
+	}
+	b, es := takeOver(ros(3, 1, 7001, 7002))
+	if n := spawns(es); n != 0 {
+		t.Fatalf("%d starts beside a living follower", n)
+	}
+	if wake := b.c.Wake(); wake > b.now+b.c.cfg.Settle {
+		t.Fatalf("wakes at %s, it is %s", wake, b.now)
+	}
+	b.now = b.c.Wake()
+	if n := spawns(b.do(Tick{})); n != 1 {
+		t.Fatalf("%d starts after it settled", n)
+	}
+	// With nobody left there is nothing to wait for.
+	if _, es := takeOver(ros(3, 1, 7001)); spawns(es) != 2 {
+		t.Fatalf("%d starts of a leader that is alone", spawns(es))
 	}
 }
