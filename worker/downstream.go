@@ -294,8 +294,13 @@ func (s *session) sendNext(late bool, delay *time.Timer) (bool, error) {
 	s.mu.Lock()
 	cursor, md := s.cursor, s.mode
 	snapshot, deaths, beat, leave := s.snapshot, s.deaths, s.beat, s.leave
-	s.deaths, s.beat, s.leave = false, false, nil
-	if snapshot {
+	s.beat = false // whatever is sent is a sign of life
+	switch {       // one thing at a time: the rest stays asked for
+	case leave != nil:
+		s.leave = nil
+	case deaths:
+		s.deaths = false
+	default:
 		s.snapshot = false
 	}
 	s.mu.Unlock()
