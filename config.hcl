@@ -42,8 +42,8 @@ member {
 
 heartbeat {
   # How often a follower and the leader tell each other that they are alive.
-  # Unit: duration, 10ms to 1m. Default: 100ms.
-  interval = "100ms"
+  # Unit: duration, 10ms to 1m. Default: 250ms.
+  interval = "250ms"
 
   # A member silent for longer is killed and replaced. Death itself is noticed
   # at once; this is for processes that hang or are stopped. At least 3

@@ -11,7 +11,7 @@ import (
 
 const (
 	// spaceInterval is how often the leader looks at the free disk space.
-	spaceInterval = 100 * time.Millisecond
+	spaceInterval = 250 * time.Millisecond
 	// syncInterval is how often a follower makes its log durable in the
 	// background, so that a takeover has little left to sync.
 	syncInterval = time.Second

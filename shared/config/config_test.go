@@ -51,7 +51,7 @@ func TestDefaults(t *testing.T) {
 		Followers:   2,
 		Client:      Client{Listen: "127.0.0.1:2379"},
 		Member:      Member{Host: "127.0.0.1", Ports: PortRange{7400, 7499}},
-		Heartbeat:   Heartbeat{Interval: 100 * time.Millisecond, Timeout: time.Second},
+		Heartbeat:   Heartbeat{Interval: 250 * time.Millisecond, Timeout: time.Second},
 		Replication: Replication{MinSync: 1, QueueRequests: 10000, QueueBytes: 64 * MiB},
 		Store:       Store{Quota: 2 * GiB, DiskReserve: 64 * MiB, CommitInterval: time.Second},
 		Spawn:       Spawn{Timeout: 10 * time.Second},

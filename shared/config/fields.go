@@ -47,7 +47,7 @@ var fields = []*field{
 	portsField("member.ports", "ports that members are given",
 		func(c *Config) *PortRange { return &c.Member.Ports }),
 	durationField("heartbeat.interval", "how often members tell each other that they are alive",
-		"100ms", 10*time.Millisecond, time.Minute, func(c *Config) *time.Duration { return &c.Heartbeat.Interval }),
+		"250ms", 10*time.Millisecond, time.Minute, func(c *Config) *time.Duration { return &c.Heartbeat.Interval }),
 	durationField("heartbeat.timeout", "silence after which a member is killed and replaced",
 		"1s", 50*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Heartbeat.Timeout }),
 	countField("replication.min_sync", "followers that must have a write before it is acknowledged",
