@@ -13,6 +13,8 @@
 //   - A store to which nothing is applied writes nothing to the disk.
 //   - Open never destroys anything, and tells a damaged file (ErrCorrupt) from
 //     a locked one (ErrLocked).
+//   - A simple token that a user got is good in every member, also in one that
+//     was started later, until it was not used for Config.TokenTTL: see Touch.
 //
 // Needs
 //

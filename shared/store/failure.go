@@ -22,6 +22,8 @@ var (
 	// ErrBadEntry: an entry that no version of this program could have
 	// written, or not at this place of the log.
 	ErrBadEntry = errors.New("entry cannot be applied")
+	// ErrNoRoom: the disk has not enough room for what was asked.
+	ErrNoRoom = errors.New("not enough disk space")
 	// ErrBroken: applying an entry panicked inside etcd's code. The store
 	// cannot be used any more; what is on disk is consistent.
 	ErrBroken = errors.New("state machine is broken")

@@ -22,7 +22,8 @@ type Snapshot struct {
 }
 
 // Snapshot takes a snapshot at Applied. It is called by the goroutine that
-// applies, between two entries.
+// applies, between two entries. A backup, to which Position is nothing, can be
+// taken on any goroutine.
 func (s *Store) Snapshot() (Snapshot, error) {
 	s.mu.Lock()
 	applied, broken := s.applied, s.broken

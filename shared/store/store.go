@@ -24,6 +24,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dynast-io/dynast/shared/entry"
+	"github.com/dynast-io/dynast/shared/proc"
 )
 
 const (
@@ -42,8 +43,10 @@ const (
 	// leaseRetryInterval is when an expired lease that is still there is
 	// reported again.
 	leaseRetryInterval = 3 * time.Second
-	simpleTokenTTL     = 5 * time.Minute
-	bcryptCost         = 10
+	// DefaultTokenTTL is how long a simple token lives after its last use.
+	DefaultTokenTTL = 5 * time.Minute
+	simpleTokens    = "simple"
+	bcryptCost      = 10
 )
 
 // Config says where a store is and how it behaves. Only Dir is needed.
@@ -61,6 +64,12 @@ type Config struct {
 	OpenTimeout time.Duration
 	// ClusterID and MemberID are what response headers show.
 	ClusterID, MemberID uint64
+	// AuthToken is the kind of tokens that users get, in the form of etcd's flag
+	// --auth-token: "simple", or "jwt,sign-method=...,priv-key=FILE,...". Empty
+	// is simple.
+	AuthToken string
+	// TokenTTL is DefaultTokenTTL if 0. JWTs have their own (option ttl).
+	TokenTTL time.Duration
 	// OnFatal is called when the database can't be written any more, on any
 	// goroutine. It should end the process; if it returns, the exit code is 1.
 	OnFatal func(error)
@@ -101,6 +110,12 @@ type Store struct {
 func Open(cfg Config) (s *Store, err error) {
 	if cfg.CommitInterval <= 0 {
 		cfg.CommitInterval = DefaultCommitInterval
+	}
+	if cfg.AuthToken == "" {
+		cfg.AuthToken = simpleTokens
+	}
+	if cfg.TokenTTL <= 0 {
+		cfg.TokenTTL = DefaultTokenTTL
 	}
 	path := Path(cfg.Dir)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
@@ -173,11 +188,14 @@ func (s *Store) assemble() error {
 		ExpiredLeasesRetryInterval: leaseRetryInterval,
 	})
 	s.kv = mvcc.New(s.lg, s.be, s.lessor, mvcc.StoreConfig{})
-	tokens, err := auth.NewTokenProvider(nil, "simple", entryIsApplied, simpleTokenTTL)
+	tokens, err := auth.NewTokenProvider(nil, s.cfg.AuthToken, entryIsApplied, s.cfg.TokenTTL)
 	if err != nil {
 		return fmt.Errorf("token provider: %w", err)
 	}
 	s.auth = auth.NewAuthStore(s.lg, schema.NewAuthBackend(s.lg, s.be), tokens, bcryptCost)
+	if s.cfg.AuthToken == simpleTokens {
+		s.auth = newTokenStore(s.auth, s.lg, s.be, s.cfg.TokenTTL)
+	}
 	s.alarms, err = v3alarm.NewAlarmStore(s.lg, schema.NewAlarmBackend(s.lg, s.be))
 	if err != nil {
 		return fmt.Errorf("alarms: %w", err)
@@ -286,8 +304,29 @@ func (s *Store) Size() int64 { return s.be.Size() }
 // SizeInUse is the part of Size, in bytes, that is not free pages.
 func (s *Store) SizeInUse() int64 { return s.be.SizeInUse() }
 
+// QuotaBytes is the size of the file from which on writes are refused; less
+// than 0 is no limit.
+func (s *Store) QuotaBytes() int64 {
+	if s.cfg.QuotaBytes == 0 {
+		return storage.DefaultQuotaBytes
+	}
+	return s.cfg.QuotaBytes
+}
+
+// Version is the version of the database's format.
+func (s *Store) Version() string { return formatVersion{}.Version().String() }
+
 // Defrag rewrites the database file without its free pages. Everything waits.
+// It needs room for the copy: a disk that it filled would be full for every
+// member, so it fails with ErrNoRoom before it begins.
 func (s *Store) Defrag() error {
+	free, err := proc.FreeBytes(s.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("defragment: %w", err)
+	}
+	if need := s.be.SizeInUse(); uint64(need)+uint64(need)/8 > free {
+		return fmt.Errorf("defragment: %w: the copy needs about %d bytes, %d are free", ErrNoRoom, need, free)
+	}
 	if err := s.be.Defrag(); err != nil {
 		return fmt.Errorf("defragment: %w", err)
 	}
