@@ -9,10 +9,10 @@ import (
 )
 
 // clusterServer is the service Cluster. Members come and go by themselves
-// here, so there is nothing to add or remove: those methods are unimplemented.
+// here, so there is nothing to add or remove: those methods say what to do instead.
 type clusterServer struct {
 	*API
-	pb.UnimplementedClusterServer
+	pb.UnsafeClusterServer
 	foreground
 }
 
@@ -30,6 +30,22 @@ func (s *clusterServer) MemberList(ctx context.Context, _ *pb.MemberListRequest)
 		})
 	}
 	return resp, nil
+}
+
+func (s *clusterServer) MemberAdd(ctx context.Context, _ *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
+	return nil, s.refuse(ctx, "members are not added by hand; set \"followers\" in the configuration to how many the leader is to keep, or start one more with \"dynast join\"")
+}
+
+func (s *clusterServer) MemberRemove(ctx context.Context, _ *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	return nil, s.refuse(ctx, "members are not removed by hand; end a follower's process with SIGTERM, and the leader replaces it if \"followers\" in the configuration wants it")
+}
+
+func (s *clusterServer) MemberUpdate(ctx context.Context, _ *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
+	return nil, s.refuse(ctx, "members have no URLs to update; the leader gives them their addresses from \"member.host\" and \"member.ports\" of the configuration")
+}
+
+func (s *clusterServer) MemberPromote(ctx context.Context, _ *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
+	return nil, s.refuse(ctx, "there are no learners to promote; a follower counts by itself as soon as it is in sync")
 }
 
 // requireCaller refuses a nobody while there are users.

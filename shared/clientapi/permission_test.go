@@ -34,7 +34,11 @@ func (s *server) login(t *testing.T, user string) context.Context {
 	if err != nil || res.Err != nil {
 		t.Fatal(err, res)
 	}
-	return metadata.AppendToOutgoingContext(t.Context(), rpctypes.TokenFieldNameGRPC, res.Resp.(*pb.AuthenticateResponse).Token)
+	return withToken(t, res.Resp.(*pb.AuthenticateResponse).Token)
+}
+
+func withToken(t *testing.T, token string) context.Context {
+	return metadata.AppendToOutgoingContext(t.Context(), rpctypes.TokenFieldNameGRPC, token)
 }
 
 // withUsers enables users: root, and reader, who may read and write keys

@@ -9,6 +9,8 @@ import (
 	"go.etcd.io/etcd/server/v3/auth"
 	"go.etcd.io/etcd/server/v3/etcdserver/apply"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -41,9 +43,21 @@ func (a *API) propose(ctx context.Context, r *pb.InternalRaftRequest) (*apply.Re
 	return res, res.Err
 }
 
-// caller says who asks. nil: nobody in particular.
+// caller says who asks, by the token or else by the client's certificate. nil:
+// nobody in particular.
 func (a *API) caller(ctx context.Context) (*auth.AuthInfo, error) {
-	return a.store.Auth().AuthInfoFromCtx(ctx)
+	who, err := a.store.Auth().AuthInfoFromCtx(ctx)
+	if who != nil || err != nil || !a.store.Auth().IsAuthEnabled() {
+		return who, err
+	}
+	// A chain is there only if the client's certificate was verified. (etcd's
+	// function knows no connections but TLS's.)
+	if p, ok := peer.FromContext(ctx); ok {
+		if _, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			return a.store.Auth().AuthInfoFromTLS(ctx), nil
+		}
+	}
+	return nil, nil
 }
 
 // fits reports whether the store has room for a request. One that was refused

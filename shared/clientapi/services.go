@@ -27,6 +27,8 @@ func newServices(a *API) []service {
 		&kvServer{API: a},
 		newWatchServer(a),
 		&clusterServer{API: a},
+		newAuthServer(a),
+		&maintenanceServer{API: a},
 		&healthService{API: a},
 	}
 }
