@@ -70,9 +70,7 @@ func (m *Member) lockHeld() core.LockHeld {
 	ev := core.LockHeld{Succession: toCore(m.readSuccession())}
 	if owner, err := proc.ReadOwner(m.dir.ClusterLock()); err == nil {
 		ev.Holder = roster.ID{PID: owner.Identity.PID, StartTime: owner.Identity.StartTime}
-		if u, err := proc.ReadUsage(owner.Identity.PID); err == nil {
-			ev.HolderStopped = u.State == 'T'
-		}
+		ev.HolderStopped = proc.Stopped(owner.Identity)
 	}
 	return ev
 }

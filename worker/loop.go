@@ -114,8 +114,8 @@ func (m *Member) lookAtLeader() {
 	if !ok {
 		return
 	}
-	u, err := proc.ReadUsage(leader.PID)
-	if stopped := err == nil && u.State == 'T'; stopped || m.sawStopped {
+	stopped := proc.Stopped(proc.Identity{PID: leader.PID, StartTime: leader.StartTime})
+	if stopped || m.sawStopped {
 		m.sawStopped = stopped
 		m.post(core.LeaderStopped{ID: leader.ID, Stopped: stopped})
 	}

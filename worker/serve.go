@@ -40,7 +40,10 @@ func (m *Member) serveMembers() {
 }
 
 // clientServer serves clients; it exists in the leader only.
-type clientServer struct{ grpc *grpc.Server }
+type clientServer struct {
+	api  *clientapi.API
+	grpc *grpc.Server
+}
 
 // beginServing runs on the applying goroutine, right after everything up to
 // the begin of the epoch is applied: leases come to life, and the shared
@@ -63,7 +66,7 @@ func (m *Member) beginServing() {
 	})
 	server := grpc.NewServer(append(wire.GuardServer(), api.ServerOptions()...)...)
 	api.Register(server)
-	m.clients = &clientServer{grpc: server}
+	m.clients = &clientServer{api: api, grpc: server}
 	go m.guarded(func() { api.Run(m.lifetime()) })
 	go func() {
 		if err := server.Serve(l); err != nil {
@@ -92,6 +95,7 @@ func (m *Member) lifetime() context.Context {
 func (m *Member) stopServing() {
 	go func() {
 		if m.clients != nil {
+			m.clients.api.Shutdown() // ends the streams that would never end by themselves
 			done := make(chan struct{})
 			go func() { m.clients.grpc.GracefulStop(); close(done) }()
 			select {

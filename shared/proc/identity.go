@@ -112,3 +112,10 @@ func parseStat(raw []byte) (stat, error) {
 	}
 	return s, err
 }
+
+// Stopped reports whether a process is stopped by a signal. One that is gone,
+// or whose pid belongs to another by now, is not.
+func Stopped(id Identity) bool {
+	st, err := readStat(id.PID)
+	return err == nil && st.startTicks == id.StartTime && st.state == 'T'
+}

@@ -270,3 +270,28 @@ func FuzzParseStat(f *testing.F) {
 		}
 	})
 }
+
+func TestStopped(t *testing.T) {
+	h := ready(t, "wait")
+	id := openPID(t, h.Process.Pid).Identity()
+	if Stopped(id) {
+		t.Error("stopped before it was")
+	}
+	if err := unix.Kill(id.PID, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, id.PID, "T")
+	if !Stopped(id) {
+		t.Error("not stopped")
+	}
+	if Stopped(Identity{PID: id.PID, StartTime: id.StartTime + 1}) {
+		t.Error("another process with the same pid counts as stopped")
+	}
+	if err := unix.Kill(id.PID, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, id.PID, "RS")
+	if Stopped(id) {
+		t.Error("stopped after it went on")
+	}
+}
