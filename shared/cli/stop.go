@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,8 +95,9 @@ func alive(id proc.Identity) bool {
 	return id.PID != 0 && err == nil && now == id
 }
 
-// remaining counts the processes that own a slot of the data directory. Each
-// member names itself there, so they are found without a leader too.
+// remaining counts the processes of the data directory. Each member names
+// itself in its slot, and those that have none yet show whose they are: they are
+// found without a leader too.
 func remaining(dir *datadir.Dir, seen map[proc.Identity]bool) (int, error) {
 	left, err := owners(dir)
 	for _, id := range left {
@@ -103,20 +108,33 @@ func remaining(dir *datadir.Dir, seen map[proc.Identity]bool) (int, error) {
 
 func owners(dir *datadir.Dir) ([]proc.Identity, error) {
 	slots, err := dir.Slots()
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, &Error{Code: core.ExitError, Err: fmt.Errorf("only the user who runs the cluster%s and root may stop it", owner(dir))}
+	}
 	if err != nil {
 		return nil, err
 	}
-	var found []proc.Identity
+	found := starting(dir)
 	for _, n := range slots {
 		meta, err := dir.Slot(n).ReadMeta()
 		if err != nil {
-			continue // never opened, or damaged: nobody has it
+			continue // never opened, or damaged
 		}
-		if id := (proc.Identity{PID: meta.PID, StartTime: meta.StartTime}); alive(id) {
+		id := proc.Identity{PID: meta.PID, StartTime: meta.StartTime}
+		if alive(id) && !slices.Contains(found, id) {
 			found = append(found, id)
 		}
 	}
 	return found, nil
+}
+
+// owner names who runs the cluster, as far as that is to be seen.
+func owner(dir *datadir.Dir) string {
+	info, err := os.Stat(dir.Path())
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (uid %d)", info.Sys().(*syscall.Stat_t).Uid)
 }
 
 func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool, out io.Writer) error {
