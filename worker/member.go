@@ -71,7 +71,7 @@ type Member struct {
 	watches    *watches
 	space      *space
 	supervisor member.Supervisor
-	clients    *clientServer
+	clients    atomic.Pointer[clientServer] // nil until clients are served
 	control    *control
 
 	// What other goroutines read of the loop's state.

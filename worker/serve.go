@@ -66,7 +66,7 @@ func (m *Member) beginServing() {
 	})
 	server := grpc.NewServer(append(wire.GuardServer(), api.ServerOptions()...)...)
 	api.Register(server)
-	m.clients = &clientServer{api: api, grpc: server}
+	m.clients.Store(&clientServer{api: api, grpc: server})
 	go m.guarded(func() { api.Run(m.lifetime()) })
 	go func() {
 		if err := server.Serve(l); err != nil {
@@ -94,14 +94,14 @@ func (m *Member) lifetime() context.Context {
 // listening socket stays open for whoever leads next.
 func (m *Member) stopServing() {
 	go func() {
-		if m.clients != nil {
-			m.clients.api.Shutdown() // ends the streams that would never end by themselves
+		if c := m.clients.Load(); c != nil {
+			c.api.Shutdown() // ends the streams that would never end by themselves
 			done := make(chan struct{})
-			go func() { m.clients.grpc.GracefulStop(); close(done) }()
+			go func() { c.grpc.GracefulStop(); close(done) }()
 			select {
 			case <-done:
 			case <-time.After(drainTimeout):
-				m.clients.grpc.Stop()
+				c.grpc.Stop()
 			}
 		}
 		select {
