@@ -4,8 +4,8 @@
 // anew here over two things: the store, for what is read, and a Proposer, for
 // what is written.
 //
-// There now: KV (with RangeStream), Cluster.MemberList, and gRPC's health
-// service. The other services of etcd's API are not registered yet, so clients
+// There now: KV (with RangeStream), Watch, Lease, Lock, Election, Cluster.MemberList,
+// and gRPC's health service. The other services of etcd's API are not registered yet, so clients
 // are told that they are not implemented. Each belongs into a file of its own, built on
 // the same few pieces: propose (a write), read (a permission check around a
 // read), header, and toStatus (an error as clients expect it).
@@ -17,11 +17,18 @@
 //     leaves open whether the write happens, as with etcd.
 //   - Reads are linearizable without asking anyone; see (*API).read.
 //   - Every response, of success or failure, carries the cluster's metadata.
-//   - A handler makes no call to another process.
+//   - A watch gets each event once and in order, if it was not compacted before
+//     its client read it. No write waits for a watch; see watchServer.
+//   - A handler makes no call to another process. (Lock and Election call the
+//     other services' handlers of this process, as functions.)
+//   - A lease that was granted or renewed lives at least that long, also under
+//     later leaders, and is ended once; see leaseKeeper.
 //
 // Needs
 //
 //   - The store is promoted, has everything applied that any earlier leader
 //     acknowledged, and stays open while requests are served.
 //   - The process holds the cluster's lock for as long as it lives.
+//   - Run runs from when requests are served on: it ends leases.
+//   - Writes proposed one after the other are applied in that order.
 package clientapi

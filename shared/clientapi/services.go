@@ -23,14 +23,18 @@ func (foreground) run(context.Context) {}
 
 // newServices lists what is served, in a file each.
 func newServices(a *API) []service {
-	return []service{
+	services := []service{
 		&kvServer{API: a},
 		newWatchServer(a),
 		&clusterServer{API: a},
 		newAuthServer(a),
 		&maintenanceServer{API: a},
+		newLeaseServer(a),
 		&healthService{API: a},
 	}
+	// These are clients of the others.
+	local := newInProcess(a, services)
+	return append(services, &lockServer{inProcess: local}, &electionServer{inProcess: local})
 }
 
 // healthService is gRPC's own health service.

@@ -1,0 +1,203 @@
+package clientapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"slices"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/server/v3/auth"
+	"go.etcd.io/etcd/server/v3/lease"
+	"google.golang.org/grpc"
+)
+
+// leaseServer is the service Lease. What it promises about time is kept by
+// the leaseKeeper, which runs in the background.
+type leaseServer struct {
+	*API
+	pb.UnsafeLeaseServer
+	keeper *leaseKeeper
+}
+
+func newLeaseServer(a *API) *leaseServer {
+	return &leaseServer{API: a, keeper: newLeaseKeeper(a)}
+}
+
+func (s *leaseServer) register(g *grpc.Server) { pb.RegisterLeaseServer(g, s) }
+
+func (s *leaseServer) run(ctx context.Context) { s.keeper.run(ctx) }
+
+func (s *leaseServer) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	if err := s.checkQuota(ctx, r); err != nil {
+		return nil, err
+	}
+	for r.ID == int64(lease.NoLease) {
+		r.ID = int64(s.ids.Next() & math.MaxInt64)
+	}
+	if err := s.requireCaller(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	res, err := s.propose(ctx, &pb.InternalRaftRequest{LeaseGrant: r})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	resp := res.Resp.(*pb.LeaseGrantResponse)
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s *leaseServer) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	if err := s.requireCaller(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	defer s.keeper.revoking(ctx, lease.LeaseID(r.ID))()
+	res, err := s.propose(ctx, &pb.InternalRaftRequest{LeaseRevoke: r})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	resp := res.Resp.(*pb.LeaseRevokeResponse)
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+// LeaseKeepAlive answers each request of a stream with the time that the lease
+// has from now on; 0 is a lease that does not exist. It ends with an error only
+// when the answer is not known, and then with one that lets clients try again.
+func (s *leaseServer) LeaseKeepAlive(stream grpc.BidiStreamingServer[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.keepAlive(stream) }() // it ends with the stream, if not before
+	select {
+	case err := <-ended:
+		return err
+	case <-s.stopping:
+		return rpctypes.ErrGRPCStopped
+	case <-stream.Context().Done():
+		return stream.Context().Err()
+	}
+}
+
+func (s *leaseServer) keepAlive(stream grpc.BidiStreamingServer[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]) error {
+	ctx := stream.Context()
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// The header is made first: its revision must be one at which the lease
+		// was alive.
+		resp := &pb.LeaseKeepAliveResponse{ID: r.ID, Header: &pb.ResponseHeader{}}
+		s.fill(resp.Header)
+		resp.TTL, err = s.renew(ctx, lease.LeaseID(r.ID))
+		if err != nil {
+			return toStatus(err)
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// renew returns the new time to live in seconds, or 0.
+func (s *leaseServer) renew(ctx context.Context, id lease.LeaseID) (int64, error) {
+	err := s.checkKeys(ctx, s.store.Auth().IsPutPermitted, s.store.Lessor().Lookup(id))
+	if err != nil {
+		return 0, err
+	}
+	ttl, err := s.keeper.renew(ctx, id)
+	switch {
+	case errors.Is(err, lease.ErrLeaseNotFound):
+		return 0, nil
+	case errors.Is(err, lease.ErrNotPrimary):
+		return 0, rpctypes.ErrGRPCStopped // the store was closed: the process ends
+	}
+	return ttl, err
+}
+
+func (s *leaseServer) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	if err := s.requireCaller(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	resp := &pb.LeaseTimeToLiveResponse{Header: &pb.ResponseHeader{}, ID: r.ID, TTL: -1}
+	l := s.store.Lessor().Lookup(lease.LeaseID(r.ID))
+	if r.Keys {
+		if err := s.checkKeys(ctx, s.mayRead, l); err != nil {
+			return nil, toStatus(err)
+		}
+	}
+	if l != nil {
+		resp.TTL, resp.GrantedTTL = int64(l.Remaining().Seconds()), l.TTL()
+		if r.Keys {
+			resp.Keys = sortedKeys(l)
+		}
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+// sortedKeys are the keys of a lease. etcd gives them in no order.
+func sortedKeys(l *lease.Lease) [][]byte {
+	keys := l.Keys()
+	slices.Sort(keys)
+	out := make([][]byte, len(keys))
+	for i, k := range keys {
+		out[i] = []byte(k)
+	}
+	return out
+}
+
+func (s *leaseServer) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	leases := s.store.Lessor().Leases()
+	if err := s.checkKeys(ctx, s.mayRead, leases...); err != nil {
+		return nil, toStatus(err)
+	}
+	resp := &pb.LeaseLeasesResponse{Header: &pb.ResponseHeader{}, Leases: make([]*pb.LeaseStatus, len(leases))}
+	for i, l := range leases {
+		resp.Leases[i] = &pb.LeaseStatus{ID: int64(l.ID)}
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s *leaseServer) mayRead(who *auth.AuthInfo, key []byte) error {
+	return s.store.Auth().IsRangePermitted(who, key, nil)
+}
+
+// checkKeys lets root pass, or anyone while there are no users, or who is
+// permitted all the keys of some leases. A lease that is nil has no keys.
+func (s *leaseServer) checkKeys(ctx context.Context, permitted func(*auth.AuthInfo, []byte) error, leases ...*lease.Lease) error {
+	users := s.store.Auth()
+	revision := users.Revision()
+	if !users.IsAuthEnabled() {
+		return nil
+	}
+	who, err := s.caller(ctx)
+	if err == nil && who == nil {
+		err = auth.ErrUserEmpty
+	}
+	if err != nil {
+		return err
+	}
+	if users.IsAdminPermitted(who) == nil {
+		return nil
+	}
+	for _, l := range leases {
+		if l == nil {
+			continue
+		}
+		for _, key := range l.Keys() {
+			if err := permitted(who, []byte(key)); err != nil {
+				return err
+			}
+		}
+	}
+	if revision != users.Revision() {
+		return auth.ErrAuthOldRevision
+	}
+	return nil
+}
