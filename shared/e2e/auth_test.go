@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/dynast-io/dynast/shared/store"
+	"github.com/dynast-io/dynast/shared/tree"
+)
+
+// replaceFollowers kills all followers and waits for new ones.
+func (c *cluster) replaceFollowers() {
+	c.t.Helper()
+	before := c.full()
+	old := map[int]bool{}
+	for _, f := range followersOf(before) {
+		old[f.PID] = true
+		c.signal(f, syscall.SIGKILL)
+	}
+	c.wait("new followers", func(t *tree.Tree) bool {
+		for _, f := range followersOf(t) {
+			if old[f.PID] {
+				return false
+			}
+		}
+		return count(t, "in_sync") == len(old)
+	})
+}
+
+// nextLeader kills the leader and waits until the heir leads.
+func (c *cluster) nextLeader() {
+	c.t.Helper()
+	before := c.full()
+	c.signal(leaderOf(before), syscall.SIGKILL)
+	c.wait("the next leader", func(t *tree.Tree) bool { return t.Epoch > before.Epoch })
+}
+
+// A token is good with the next leader, also with one that was not there when
+// the user logged in.
+func TestTokenOverTakeovers(t *testing.T) {
+	c := start(t)
+	cl, ctx := c.dial(), testContext(t)
+	do := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(cl.UserAdd(ctx, "root", "secret"))
+	do(cl.UserGrantRole(ctx, "root", "root"))
+	do(cl.AuthEnable(ctx))
+	login, err := cl.Authenticate(ctx, "root", "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Not the stock client: it would log in again by itself.
+	conn, err := grpc.NewClient("passthrough:///"+c.client, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	put := func(token string) error {
+		ctx := metadata.AppendToOutgoingContext(context.WithoutCancel(ctx), rpctypes.TokenFieldNameGRPC, token)
+		_, err := pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte("a")}, grpc.WaitForReady(true))
+		return rpctypes.Error(err)
+	}
+	if err := put(login.Token); err != nil {
+		t.Fatal(err)
+	}
+	c.nextLeader()
+	if err := put(login.Token); err != nil {
+		t.Errorf("with the heir: %v", err)
+	}
+	c.replaceFollowers()
+	c.nextLeader()
+	if err := put(login.Token); err != nil {
+		t.Errorf("with a leader that started after the login: %v", err)
+	}
+	if err := put(login.Token + "0"); !errors.Is(err, rpctypes.ErrInvalidAuthToken) {
+		t.Errorf("a token that is none: %v", err)
+	}
+}
+
+// What "snapshot save" gets of a running cluster is a database, all of it; and
+// the cluster can be defragmented while it runs.
+func TestBackupOfARunningCluster(t *testing.T) {
+	c := start(t)
+	cl, ctx := c.dial(), testContext(t)
+	value := string(bytes.Repeat([]byte("x"), 100<<10))
+	var last *clientv3.PutResponse
+	for range 20 {
+		var err error
+		if last, err = cl.Put(ctx, "key", value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := cl.Compact(ctx, last.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cl.Defragment(ctx, c.client); err != nil {
+		t.Fatal(err)
+	}
+	body, err := cl.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, sum := raw[:len(raw)-sha256.Size], raw[len(raw)-sha256.Size:]
+	if got := sha256.Sum256(db); !bytes.Equal(got[:], sum) || len(db)%512 != 0 {
+		t.Fatalf("%d bytes with the wrong sum", len(db))
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(store.Path(dir), db, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(store.Config{Dir: dir}) // it checks every page
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.Revision() != last.Header.Revision {
+		t.Errorf("revision %d, want %d", s.Revision(), last.Header.Revision)
+	}
+}
