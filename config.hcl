@@ -26,6 +26,22 @@ client {
   # than loopback opens the store to the network.
   # Unit: IP:PORT. Default: 127.0.0.1:2379.
   listen = "127.0.0.1:2379"
+
+  # The certificate that clients are shown, with those between it and its CA; it
+  # turns TLS on, and plain connections are refused then. The files are read again
+  # when they change, a second later at most, without a restart; files that are no
+  # good change nothing and are reported. PEM.
+  # Unit: path. Default: empty, no TLS.
+  cert_file = ""
+
+  # The key of that certificate. PEM.
+  # Unit: path. Default: empty.
+  key_file = ""
+
+  # The CA whose certificates clients need. Their common name is the user name
+  # when there are users. PEM; read again when it changes, too.
+  # Unit: path. Default: empty, clients need no certificate.
+  client_ca_file = ""
 }
 
 member {
@@ -85,6 +101,13 @@ store {
   # under load and makes the next start read more of the log.
   # Unit: duration, 1ms to 1m. Default: 1s.
   commit_interval = "1s"
+
+  # How much history is kept. "1000": the last 1000 revisions, looked at every 5
+  # minutes. "1h": what is younger than an hour, looked at every tenth of it. As
+  # etcd's --auto-compaction-mode and -retention. Old values of keys can't be read
+  # and watches can't begin before that; the newest values always stay.
+  # Unit: off, revisions (1 to 1000000000000, in quotes) or duration (1s to 8760h). Default: off.
+  auto_compaction = "off"
 }
 
 spawn {

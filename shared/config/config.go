@@ -30,7 +30,13 @@ type Config struct {
 type Client struct {
 	// Listen is IP:PORT, in canonical form.
 	Listen string
+	// CertFile and KeyFile turn TLS on; ClientCAFile makes clients need a
+	// certificate. Absolute paths, or empty.
+	CertFile, KeyFile, ClientCAFile string
 }
+
+// TLS reports whether clients are served over TLS.
+func (c Client) TLS() bool { return c.CertFile != "" }
 
 // Member is where members listen for one another.
 type Member struct {
@@ -57,6 +63,14 @@ type Store struct {
 	Quota          Bytes
 	DiskReserve    Bytes
 	CommitInterval time.Duration
+	AutoCompaction AutoCompaction
+}
+
+// AutoCompaction is how much history is kept: this many revisions, or what is
+// younger than this. At most one of them is not 0; both are 0 when it is off.
+type AutoCompaction struct {
+	Revisions int64
+	Period    time.Duration
 }
 
 // Spawn bounds the start of a follower.

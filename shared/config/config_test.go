@@ -66,7 +66,12 @@ func TestDefaults(t *testing.T) {
 const full = `
 data_dir  = "/srv/dynast"
 followers = 4
-client { listen = "[::1]:12379" }
+client {
+  listen         = "[::1]:12379"
+  cert_file      = "/srv/tls/server.crt"
+  key_file       = "/srv/tls/server.key"
+  client_ca_file = "/srv/tls/ca.crt"
+}
 member {
   host  = "127.0.0.2"
   ports = "9990-10009"
@@ -84,6 +89,7 @@ store {
   quota           = "8GiB"
   disk_reserve    = "100MiB"
   commit_interval = "250ms"
+  auto_compaction = "1000"
 }
 spawn { timeout = "3s" }
 log {
@@ -99,7 +105,7 @@ func TestEveryFieldIsRead(t *testing.T) {
 	c, base := mustParse(t, full), mustParse(t, "")
 	var walk func(a, b reflect.Value, path string) int
 	walk = func(a, b reflect.Value, path string) int {
-		if a.Kind() != reflect.Struct || a.Type() == reflect.TypeFor[PortRange]() {
+		if a.Kind() != reflect.Struct || a.Type() == reflect.TypeFor[PortRange]() || a.Type() == reflect.TypeFor[AutoCompaction]() {
 			if a.Interface() == b.Interface() {
 				t.Errorf("%s is not read", path)
 			}
@@ -306,6 +312,20 @@ func TestBytes(t *testing.T) {
 	for _, in := range []string{"", "MiB", "1", "1MB", "1 MiB", "-1MiB", "1.5GiB", "9999999TiB", "99999999999999999999B", "1MiBs"} {
 		if got, err := ParseBytes(in); err == nil {
 			t.Errorf("%q: got %d", in, got)
+		}
+	}
+}
+
+func TestAutoCompaction(t *testing.T) {
+	for in, want := range map[string]AutoCompaction{
+		"off": {}, "1": {Revisions: 1}, "01000": {Revisions: 1000}, "1h": {Period: time.Hour}, "1h30m": {Period: 90 * time.Minute},
+	} {
+		c := mustParse(t, `store { auto_compaction = "`+in+`" }`)
+		if c.Store.AutoCompaction != want {
+			t.Errorf("%s: got %+v", in, c.Store.AutoCompaction)
+		}
+		if again, err := parseRetention(c.Store.AutoCompaction.String()); err != nil || again != want {
+			t.Errorf("%s as %s: got %+v, %v", in, c.Store.AutoCompaction, again, err)
 		}
 	}
 }

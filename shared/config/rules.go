@@ -44,6 +44,24 @@ func (c *Config) conflicts() []conflict {
 			"%s is one of the addresses of %s on %s; want a port outside of that range",
 			c.show("client.listen"), c.show("member.ports"), c.show("member.host"))
 	}
+	return append(out, c.tlsConflicts()...)
+}
+
+// tlsConflicts checks that the files for TLS are all there that belong together.
+func (c *Config) tlsConflicts() []conflict {
+	var out []conflict
+	missing := func(given, lacks string) {
+		out = append(out, conflict{[]string{given, lacks},
+			fmt.Sprintf("%s needs %s; want both, or neither (no TLS)", c.show(given), lacks)})
+	}
+	switch cert, key, ca := c.Client.CertFile != "", c.Client.KeyFile != "", c.Client.ClientCAFile != ""; {
+	case cert && !key:
+		missing("client.cert_file", "client.key_file")
+	case key && !cert:
+		missing("client.key_file", "client.cert_file")
+	case ca && !cert:
+		missing("client.client_ca_file", "client.cert_file")
+	}
 	return out
 }
 
