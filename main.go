@@ -254,7 +254,11 @@ func ctl(args []string) error {
 	if dataDir != "" {
 		cfg.DataDir = dataDir
 	}
-	return asError(cli.Ctl(args, cfg.DataDir, cfg.Client.Listen))
+	endpoint := cli.Endpoint(cfg.DataDir, cfg.Client.Listen)
+	if cfg.Client.TLS() {
+		endpoint = "https://" + endpoint
+	}
+	return asError(cli.Ctl(args, endpoint))
 }
 
 // takeFlag takes "NAME VALUE" or "NAME=VALUE" out of arguments.

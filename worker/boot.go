@@ -50,6 +50,9 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
+	if err := checkClientTLS(cfg); err != nil {
+		return core.ExitError, err
+	}
 	socket, err := listenClients(cfg.Client.Listen)
 	if err != nil {
 		return core.ExitError, err

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/dynast-io/dynast/shared/clienttls"
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/datadir"
@@ -72,6 +73,8 @@ type Member struct {
 	space      *space
 	supervisor member.Supervisor
 	clients    atomic.Pointer[clientServer] // nil until clients are served
+	clientTLS  *clienttls.Reloader          // nil: no TLS
+	compaction *autoCompaction
 	control    *control
 
 	// What other goroutines read of the loop's state.
@@ -131,6 +134,7 @@ func newMember(p parts) (*Member, error) {
 	m.writer, m.syncer, m.applier = newWriter(m), newSyncer(m), newApplier(m)
 	m.upstream, m.downstream, m.watches = newUpstream(m), newDownstream(m), newWatches(m)
 	m.control = &control{m: m}
+	m.clientTLS, m.compaction = newClientTLS(m), newAutoCompaction(m)
 	m.deaths.Store(&wire.Deaths{})
 	m.publish(&roster.Roster{})
 	return m, nil
@@ -164,9 +168,11 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 	for _, f := range []func(){m.writer.run, m.syncer.run, m.applier.run, m.housekeeping} {
 		go m.guarded(f)
 	}
+	m.compaction.start()
 	m.serveMembers()
 	m.post(boot)
 	m.guarded(m.loop)
+	m.compaction.stop()
 	m.logs.Flush(time.Second)
 	return m.exitCode
 }

@@ -7,14 +7,19 @@ import (
 	"strings"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/txn"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/dynast-io/dynast/shared/clientapi"
+	"github.com/dynast-io/dynast/shared/clienthttp"
+	"github.com/dynast-io/dynast/shared/clienttls"
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/store"
 	"github.com/dynast-io/dynast/shared/wire"
 )
 
@@ -43,6 +48,7 @@ func (m *Member) serveMembers() {
 type clientServer struct {
 	api  *clientapi.API
 	grpc *grpc.Server
+	http *clienthttp.Server
 }
 
 // beginServing runs on the applying goroutine, right after everything up to
@@ -64,15 +70,22 @@ func (m *Member) beginServing() {
 		Cluster:  &clusterView{m: m},
 		Logger:   m.logs.Logger("client"),
 	})
-	server := grpc.NewServer(append(wire.GuardServer(), api.ServerOptions()...)...)
+	options, split := append(wire.GuardServer(), api.ServerOptions()...), m.splitClients(l)
+	if m.clientTLS != nil {
+		options = append(options, grpc.Creds(clienttls.Credentials()))
+	}
+	server := grpc.NewServer(options...)
 	api.Register(server)
-	m.clients.Store(&clientServer{api: api, grpc: server})
+	web := clienthttp.New(clienthttp.Config{Node: clientNode{m}, GRPC: server, Logger: m.logs.Logger("http")})
+	m.clients.Store(&clientServer{api: api, grpc: server, http: web})
 	go m.guarded(func() { api.Run(m.lifetime()) })
-	go func() {
-		if err := server.Serve(l); err != nil {
-			m.fatal(core.ExitError, fmt.Errorf("serve clients: %w", err))
-		}
-	}()
+	for _, serve := range []func() error{split.Serve, func() error { return server.Serve(split.GRPC()) }} {
+		go func() {
+			if err := serve(); err != nil {
+				m.fatal(core.ExitError, fmt.Errorf("serve clients: %w", err))
+			}
+		}()
+	}
 	m.logger.Info("serves clients", "listen", m.cfg.Client.Listen)
 	if err := m.serveAdmin(); err != nil {
 		m.fatal(core.ExitError, err)
@@ -80,7 +93,23 @@ func (m *Member) beginServing() {
 	}
 	if err := m.serveHandoff(); err != nil {
 		m.fatal(core.ExitError, err)
+		return
 	}
+	// After all that a takeover is in a hurry for; gRPC clients are served.
+	go m.guarded(func() {
+		if err := web.Serve(split.HTTP()); err != nil {
+			m.fatal(core.ExitError, err)
+		}
+	})
+	m.compaction.lead()
+}
+
+// splitClients has gRPC and HTTP on the one address for clients.
+func (m *Member) splitClients(l net.Listener) *clienthttp.Split {
+	if m.clientTLS == nil {
+		return clienthttp.NewSplit(l, nil)
+	}
+	return clienthttp.NewSplit(l, m.clientTLS.Config())
 }
 
 // lifetime ends with the process.
@@ -95,14 +124,7 @@ func (m *Member) lifetime() context.Context {
 func (m *Member) stopServing() {
 	go func() {
 		if c := m.clients.Load(); c != nil {
-			c.api.Shutdown() // ends the streams that would never end by themselves
-			done := make(chan struct{})
-			go func() { c.grpc.GracefulStop(); close(done) }()
-			select {
-			case <-done:
-			case <-time.After(drainTimeout):
-				c.grpc.Stop()
-			}
+			c.stop()
 		}
 		select {
 		case <-m.proposals.drain():
@@ -111,6 +133,42 @@ func (m *Member) stopServing() {
 		m.post(core.ServingStopped{})
 	}()
 }
+
+// stop answers what was taken, of both protocols, within drainTimeout. Streams
+// that would never end by themselves are told to end, also those that serve the gateway.
+func (c *clientServer) stop() {
+	c.api.Shutdown()
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	done := make(chan struct{})
+	go func() { c.grpc.GracefulStop(); close(done) }()
+	c.http.Shutdown(ctx)
+	select {
+	case <-done:
+	case <-ctx.Done():
+		c.grpc.Stop()
+	}
+}
+
+// clientNode is this process as health checks see it.
+type clientNode struct{ m *Member }
+
+var _ clienthttp.Node = clientNode{}
+
+func (n clientNode) store() *store.Store { return n.m.replica.current().store }
+
+func (n clientNode) Alarms() []*pb.AlarmMember {
+	return n.store().Alarms().Get(pb.AlarmType_NONE)
+}
+
+// Read reads the first key as a request would, past the permissions.
+func (n clientNode) Read(ctx context.Context) error {
+	st := n.store()
+	_, _, err := txn.Range(ctx, st.Logger(), st.KV(), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, KeysOnly: true, Limit: 1}, false)
+	return err
+}
+
+func (n clientNode) AuthEnabled() bool { return n.store().Auth().IsAuthEnabled() }
 
 // startSupervisor makes the supervisor, which a leader must have before the
 // first effect that needs it.
@@ -142,11 +200,18 @@ func (c *clusterView) Members() []clientapi.Member {
 		cm := clientapi.Member{ID: memberID(mem.Address), Name: mem.Address.String(), Address: mem.Address.String()}
 		if mem.Address == r.Leader {
 			cm.IsLeader = true
-			cm.ClientURLs = []string{"http://" + r.Client}
+			cm.ClientURLs = []string{c.scheme() + r.Client}
 		}
 		out = append(out, cm)
 	}
 	return out
+}
+
+func (c *clusterView) scheme() string {
+	if c.m.cfg.Client.TLS() {
+		return "https://"
+	}
+	return "http://"
 }
 
 // memberID makes a number of an address, the same in every process.

@@ -9,13 +9,13 @@ import (
 	"github.com/dynast-io/dynast/shared/datadir"
 )
 
-// Ctl runs one of etcdctl's own commands. Where neither the arguments nor the
-// environment name endpoints, it asks the cluster of the data directory, or else the
-// default address. It ends the process by itself on most errors, as etcdctl does.
-func Ctl(args []string, dataDir, defaultEndpoint string) error {
+// Ctl runs one of etcdctl's own commands, against the default endpoint where
+// neither the arguments nor the environment name one. It ends the process by
+// itself on most errors, as etcdctl does.
+func Ctl(args []string, defaultEndpoint string) error {
 	full := []string{"dynast ctl"}
 	if !namesEndpoints(args) {
-		full = append(full, "--endpoints="+Endpoint(dataDir, defaultEndpoint))
+		full = append(full, "--endpoints="+defaultEndpoint)
 	}
 	// etcdctl reads its arguments from os.Args only.
 	os.Args = append(full, args...)

@@ -1,0 +1,276 @@
+package clienthttp
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gorilla/websocket"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+)
+
+// node is healthy unless told otherwise.
+type node struct {
+	alarm atomic.Int32
+	sick  atomic.Bool
+}
+
+func (n *node) Alarms() []*pb.AlarmMember {
+	if a := n.alarm.Load(); a != 0 {
+		return []*pb.AlarmMember{{Alarm: pb.AlarmType(a)}}
+	}
+	return nil
+}
+
+func (n *node) Read(context.Context) error {
+	if n.sick.Load() {
+		return errors.New("cannot read")
+	}
+	return nil
+}
+
+func (n *node) AuthEnabled() bool { return true }
+
+// services answer like etcd, without a store.
+type services struct {
+	pb.UnimplementedKVServer
+	pb.UnimplementedWatchServer
+}
+
+func (services) Put(_ context.Context, r *pb.PutRequest) (*pb.PutResponse, error) {
+	if len(r.Key) == 0 {
+		return nil, rpctypes.ErrGRPCEmptyKey
+	}
+	return &pb.PutResponse{Header: &pb.ResponseHeader{Revision: 2}}, nil
+}
+
+func (services) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	token := strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ",")
+	return &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{{Key: r.Key, Value: []byte(token)}}}, nil
+}
+
+func (services) Watch(s grpc.BidiStreamingServer[pb.WatchRequest, pb.WatchResponse]) error {
+	r, err := s.Recv()
+	if err != nil {
+		return err
+	}
+	key := r.GetCreateRequest().GetKey()
+	if err := s.Send(&pb.WatchResponse{Created: true}); err != nil {
+		return err
+	}
+	for range 2 {
+		event := &mvccpb.Event{Kv: &mvccpb.KeyValue{Key: key, ModRevision: 3}}
+		if err := s.Send(&pb.WatchResponse{Events: []*mvccpb.Event{event}}); err != nil {
+			return err
+		}
+	}
+	<-s.Context().Done()
+	return rpctypes.ErrGRPCStopped
+}
+
+// serveBoth serves gRPC and HTTP on one address, and returns that.
+func serveBoth(t *testing.T) (*node, string) {
+	t.Helper()
+	s := split(t, nil)
+	g := grpc.NewServer()
+	pb.RegisterKVServer(g, services{})
+	pb.RegisterWatchServer(g, services{})
+	n := &node{}
+	web := New(Config{Node: n, GRPC: g})
+	done := make(chan error, 2)
+	go func() { done <- g.Serve(s.GRPC()) }()
+	go func() { done <- web.Serve(s.HTTP()) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // at once
+		http.DefaultClient.CloseIdleConnections()
+		web.Shutdown(ctx)
+		g.Stop()
+		for range 2 {
+			if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+				t.Error(err)
+			}
+		}
+	})
+	return n, s.HTTP().Addr().String()
+}
+
+func ask(t *testing.T, method, url, body string, header ...string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+func TestBothProtocolsOnOneAddress(t *testing.T) {
+	_, address := serveBoth(t)
+	c, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := pb.NewKVClient(c).Put(context.Background(), &pb.PutRequest{Key: []byte("a")}); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := ask(t, "GET", "http://"+address+"/version", ""); code != 200 || !strings.HasPrefix(text, `{"etcdserver":"3.`) {
+		t.Errorf("got %d %s", code, text)
+	}
+	if code, text := ask(t, "GET", "http://"+address+"/metrics", ""); code != 200 || !strings.Contains(text, "go_goroutines") {
+		t.Errorf("got %d %.200s", code, text)
+	}
+}
+
+func TestGateway(t *testing.T) {
+	_, address := serveBoth(t)
+	for _, tc := range []struct{ path, body, want string }{
+		{"/v3/kv/put", `{"key":"YQ==","value":"MQ==","unknown":1}`, `200 {"header":{"revision":"2"}}`},
+		{"/v3beta/kv/put", `{"key":"YQ=="}`, `200 {"header":{"revision":"2"}}`},
+		{"/v3/kv/put", `{}`, `400 {"code":3,"message":"etcdserver: key is not provided"}`},
+		{"/v3/kv/range", `{"key":"YQ=="}`, `200 {"kvs":[{"key":"YQ==","value":"c2VjcmV0"}]}`}, // "secret"
+		{"/v3/auth/user/list", `{}`, `501 {"code":12,"message":"unknown service etcdserverpb.Auth"}`},
+	} {
+		code, text := ask(t, "POST", "http://"+address+tc.path, tc.body, "Authorization", "secret")
+		if got := fmt.Sprintf("%d %s", code, compact(text)); got != tc.want {
+			t.Errorf("%s %s: got %s, want %s", tc.path, tc.body, got, tc.want)
+		}
+	}
+	huge := `{"key":"` + strings.Repeat("A", maxBodyBytes) + `"}`
+	if code, _ := ask(t, "POST", "http://"+address+"/v3/kv/put", huge); code != http.StatusBadRequest {
+		t.Errorf("a body of %d bytes: %d", len(huge), code)
+	}
+}
+
+// compact takes out the spaces that protojson puts in at random.
+func compact(text string) string {
+	var b bytes.Buffer
+	if json.Compact(&b, []byte(text)) != nil {
+		return text
+	}
+	return b.String()
+}
+
+const watchRequest = `{"create_request":{"key":"YQ=="}}`
+
+// Each event is there when it happens, not when the watch ends.
+func TestGatewayWatch(t *testing.T) {
+	_, address := serveBoth(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://"+address+"/v3/watch", strings.NewReader(watchRequest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	const event = `{"result":{"events":[{"kv":{"key":"YQ==","mod_revision":"3"}}]}}`
+	for _, want := range []string{`{"result":{"created":true}}`, event, event} {
+		if !lines.Scan() || compact(lines.Text()) != want {
+			t.Fatalf("got %s, want %s (%v)", lines.Text(), want, lines.Err())
+		}
+	}
+}
+
+func TestGatewayWatchOverWebSocket(t *testing.T) {
+	_, address := serveBoth(t)
+	c, resp, err := websocket.DefaultDialer.Dial("ws://"+address+"/v3/watch", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	defer resp.Body.Close()
+	if err := c.WriteMessage(websocket.TextMessage, []byte(watchRequest)); err != nil {
+		t.Fatal(err)
+	}
+	_, text, err := c.ReadMessage()
+	if err != nil || compact(string(text)) != `{"result":{"created":true}}` {
+		t.Errorf("got %s, %v", text, err)
+	}
+	if _, resp, err := websocket.DefaultDialer.Dial("ws://"+address+"/v3/watch", http.Header{"Origin": {"http://elsewhere"}}); err == nil {
+		t.Error("another site's page is let in")
+	} else {
+		_ = resp.Body.Close()
+	}
+}
+
+func TestPagesOfOtherSites(t *testing.T) {
+	_, address := serveBoth(t)
+	for origin, want := range map[string]int{"http://" + address: 200, "http://elsewhere": 403, "null": 403} {
+		if code, _ := ask(t, "POST", "http://"+address+"/v3/kv/put", `{"key":"YQ=="}`, "Origin", origin); code != want {
+			t.Errorf("%s: got %d", origin, code)
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	n, address := serveBoth(t)
+	check := func(method, path string, wantCode int, want string) {
+		t.Helper()
+		code, text := ask(t, method, "http://"+address+path, "")
+		if code != wantCode || text != want {
+			t.Errorf("%s %s: got %d %q, want %d %q", method, path, code, text, wantCode, want)
+		}
+	}
+	const well = `{"health":"true","reason":""}`
+	check("GET", "/health", 200, well)
+	check("GET", "/livez", 200, "ok\n")
+	check("GET", "/livez?verbose", 200, "[+]serializable_read ok\nok\n")
+	check("GET", "/readyz/linearizable_read", 200, "ok\n")
+	check("GET", "/readyz?verbose&exclude=data_corruption&exclude=linearizable_read&exclude=unknown", 200,
+		"[+]serializable_read ok\n[+]non_learner ok\nok\n")
+	check("POST", "/health", 405, "Method Not Allowed\n")
+	check("DELETE", "/version", 405, "Method Not Allowed\n")
+	check("GET", "/v2/keys", 404, "404 page not found\n")
+
+	n.alarm.Store(int32(pb.AlarmType_NOSPACE))
+	check("GET", "/health", 503, `{"health":"false","reason":"ALARM NOSPACE"}`+"\n")
+	check("GET", "/health?exclude=NOSPACE", 200, well)
+	check("GET", "/readyz", 200, "ok\n")
+	n.alarm.Store(int32(pb.AlarmType_CORRUPT))
+	check("GET", "/readyz/data_corruption", 503, "[-]data_corruption failed: alarm activated: CORRUPT\n\n")
+	check("GET", "/livez", 200, "ok\n")
+	n.alarm.Store(0)
+	n.sick.Store(true)
+	check("GET", "/health", 503, `{"health":"false","reason":"RANGE ERROR:cannot read"}`+"\n")
+	check("GET", "/livez", 503, "[-]serializable_read failed: cannot read\n\n")
+}
+
+// What was stopped before it began ends at once.
+func TestShutdownBeforeServe(t *testing.T) {
+	s := split(t, nil)
+	web := New(Config{Node: &node{}, GRPC: grpc.NewServer()})
+	web.Shutdown(context.Background())
+	if err := web.Serve(s.HTTP()); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,232 @@
+package clienthttp
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// firstBytesTimeout is how long a connection may say nothing. Clients of
+	// either protocol speak first.
+	firstBytesTimeout = time.Minute
+	handshakeTimeout  = 20 * time.Second
+
+	acceptRetryMin = 5 * time.Millisecond
+	acceptRetryMax = time.Second
+)
+
+// preface is how every HTTP/2 connection begins, and no request of HTTP/1:
+// it has no such method.
+var preface = []byte("PRI")
+
+// Split shares a listener between gRPC and HTTP.
+type Split struct {
+	base net.Listener
+	tls  *tls.Config // nil: no TLS
+	grpc *side
+	http *side
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+}
+
+// NewSplit takes over a listener. Nothing is accepted before Serve. With a TLS
+// configuration only TLS is spoken; it must choose "h2" for gRPC.
+func NewSplit(l net.Listener, t *tls.Config) *Split {
+	s := &Split{base: l, tls: t}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.grpc, s.http = newSide(s), newSide(s)
+	return s
+}
+
+// GRPC is the listener for the gRPC server. Closing it closes the split.
+func (s *Split) GRPC() net.Listener { return s.grpc }
+
+// HTTP is the listener for the HTTP server. Closing it leaves gRPC alone;
+// connections for it are then closed.
+func (s *Split) HTTP() net.Listener { return s.http }
+
+// Close stops accepting. Connections that a server has got stay open.
+func (s *Split) Close() error {
+	if s.ctx.Err() != nil {
+		return nil
+	}
+	s.cancel()
+	return s.base.Close()
+}
+
+// Serve accepts until Close, and then returns nil.
+func (s *Split) Serve() error {
+	var pause time.Duration
+	for {
+		c, err := s.base.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			go s.sort(c)
+			continue
+		case s.ctx.Err() != nil:
+			return nil
+		case !temporary(err):
+			return fmt.Errorf("accept: %w", err)
+		}
+		// Out of descriptors, most likely: connections that end give some back.
+		pause = min(max(2*pause, acceptRetryMin), acceptRetryMax)
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+func temporary(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary()
+}
+
+// sort finds out what a connection speaks, and passes it on.
+func (s *Split) sort(c net.Conn) {
+	stop := context.AfterFunc(s.ctx, func() { _ = c.Close() })
+	to, conn, err := s.classify(c)
+	if !stop() || err != nil {
+		_ = c.Close()
+		return
+	}
+	select {
+	case to.conns <- conn:
+	case <-s.ctx.Done():
+		_ = c.Close()
+	case <-to.done:
+		_ = c.Close()
+	}
+}
+
+func (s *Split) classify(c net.Conn) (*side, net.Conn, error) {
+	if s.tls != nil {
+		return s.handshake(c)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(firstBytesTimeout)); err != nil {
+		return nil, nil, err
+	}
+	is2, err := beginsWith(c, preface)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		return nil, nil, err
+	}
+	if is2 {
+		return s.grpc, c, nil
+	}
+	return s.http, c, nil
+}
+
+func (s *Split) handshake(c net.Conn) (*side, net.Conn, error) {
+	t := tls.Server(c, s.tls)
+	ctx, cancel := context.WithTimeout(s.ctx, handshakeTimeout)
+	defer cancel()
+	if err := t.HandshakeContext(ctx); err != nil {
+		answerPlain(err)
+		return nil, nil, err
+	}
+	if t.ConnectionState().NegotiatedProtocol == "h2" {
+		return s.grpc, t, nil
+	}
+	return s.http, t, nil
+}
+
+// answerPlain tells a client that forgot the "s" of https what is wrong.
+func answerPlain(err error) {
+	var e tls.RecordHeaderError
+	if !errors.As(err, &e) || e.Conn == nil {
+		return
+	}
+	switch string(e.RecordHeader[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO":
+		_ = e.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = io.WriteString(e.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+	}
+}
+
+// beginsWith waits until it is clear whether the first bytes of a connection
+// are these. They are not read: whoever gets the connection finds them there.
+func beginsWith(c net.Conn, want []byte) (bool, error) {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return false, fmt.Errorf("%T has no descriptor", c)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var (
+		is      bool
+		peekErr error
+		buf     = make([]byte, len(want))
+	)
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
+			return false
+		case err != nil:
+			peekErr = fmt.Errorf("look at the first bytes: %w", err)
+		case n == 0:
+			peekErr = io.EOF
+		case !bytes.Equal(buf[:n], want[:n]):
+		case n < len(want):
+			return false // could be either; the kernel wakes us when there is more
+		default:
+			is = true
+		}
+		return true
+	})
+	return is, errors.Join(err, peekErr)
+}
+
+// side is one half of a split, as a listener.
+type side struct {
+	split *Split
+	conns chan net.Conn
+	done  chan struct{}
+	close func()
+}
+
+func newSide(s *Split) *side {
+	l := &side{split: s, conns: make(chan net.Conn), done: make(chan struct{})}
+	l.close = sync.OnceFunc(func() { close(l.done) })
+	return l
+}
+
+// Accept returns the next connection that speaks this side's protocol.
+func (l *side) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.split.ctx.Done():
+	case <-l.done:
+	}
+	return nil, net.ErrClosed
+}
+
+// Addr is the shared address.
+func (l *side) Addr() net.Addr { return l.split.base.Addr() }
+
+// Close ends the side, and with gRPC's the whole split.
+func (l *side) Close() error {
+	l.close()
+	if l == l.split.grpc {
+		return l.split.Close()
+	}
+	return nil
+}
