@@ -136,9 +136,12 @@ func follow(opts Options, ros *roster.Roster, slot int, socket *os.File, listene
 	self := m.coreConfig(slot).Self
 	self.ByHand = byHand
 	m.me.Store(&self)
-	err = m.replica.open(dir.Slot(slot), m.self, m.address.String(), false)
+	err = m.replica.open(dir.Slot(slot), m.self, m.address.String(), asCopy)
 	if errors.Is(err, proc.ErrLocked) {
 		return member.ExitSlotBusy, err
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return member.ExitDisk, err
 	}
 	if err != nil {
 		return core.ExitCorrupt, err

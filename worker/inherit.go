@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/datadir"
 	"github.com/dynast-io/dynast/shared/entry"
 	replog "github.com/dynast-io/dynast/shared/log"
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
 )
@@ -119,21 +121,31 @@ func (m *Member) adopt(slot int) {
 	})
 }
 
+// adoptFrom appends what the log of another slot holds beyond the own last
+// entry. That the own one goes on where the other ends is fine too: entries of
+// the same leader, which nobody was answered for.
 func (m *Member) adoptFrom(slot int) error {
-	own := m.replica.current()
+	log := m.replica.current().log
 	s := m.dir.Slot(slot)
 	began := time.Now()
-	entries, last, err := replog.Read(s.LogDir(), own.log.Last(), m.replica.logOptions(s))
+	own := log.Last()
+	entries, last, err := replog.Read(s.LogDir(), own, m.replica.logOptions(s))
 	if err != nil {
 		return err
 	}
-	if last.Index < own.log.Last().Index {
-		// What is here beyond the end of the named log was never acknowledged:
-		// a crash of the host took it from a leader that had sent it.
-		return fmt.Errorf("%w: it ends at %s, the own log at %s", replog.ErrDiverged, last, own.log.Last())
+	if last.Index < own.Index {
+		epoch, ok := log.EpochAt(last.Index)
+		switch {
+		case !ok:
+			return fmt.Errorf("it ends at %s, long before the own log, at %s", last, own)
+		case epoch != last.Epoch:
+			return fmt.Errorf("%w: it ends at %s, the own log at %s", replog.ErrDiverged, last, own)
+		}
+		m.logger.Warn("a log ends before the own one", "slot", slot, "last", last, "own", own)
+		return nil
 	}
 	if len(entries) > 0 {
-		if err := own.log.Append(entries); err != nil {
+		if err := log.Append(entries); err != nil {
 			return fmt.Errorf("append adopted entries: %w", err)
 		}
 	}
@@ -141,78 +153,49 @@ func (m *Member) adoptFrom(slot int) error {
 	return nil
 }
 
-// takeSlot leaves the own slot and opens another as the own one.
-func (m *Member) takeSlot(slot int, reason string) {
+// takeSlot leaves the own slot and opens another as the own one: the one that
+// is named, or the first of a new cluster.
+func (m *Member) takeSlot(slot int) {
 	m.writer.do(func() {
-		if err := m.exchange(slot); err != nil {
-			m.post(core.AdoptFailed{Reason: err.Error()})
+		why := asTruth
+		if _, err := m.readSuccession(); errors.Is(err, os.ErrNotExist) {
+			why = asFirst
+		}
+		if err := m.exchange(slot, why); err != nil {
+			if !m.diskFull(err) {
+				m.post(core.AdoptFailed{Reason: err.Error()})
+			}
 			return
 		}
-		m.post(core.Adopted{Last: m.replica.last(), Slot: slot, Lost: reason})
+		if finds, err := m.survey(); err == nil {
+			m.extend(finds)
+		}
+		m.post(core.Adopted{Last: m.replica.last(), Slot: slot})
 	})
 }
 
 // exchange opens a slot in place of the open one; on failure the old one is
 // opened again, if there was one.
-func (m *Member) exchange(slot int) error {
+func (m *Member) exchange(slot int, why purpose) error {
 	old := m.replica.current().slot
 	m.replica.leave()
-	err := m.replica.open(m.dir.Slot(slot), m.self, m.address.String(), true)
+	err := m.replica.open(m.dir.Slot(slot), m.self, m.address.String(), why)
 	if err == nil {
 		return nil
 	}
 	if old.Number != 0 {
-		err = errors.Join(err, m.replica.open(old, m.self, m.address.String(), false))
+		err = errors.Join(err, m.replica.open(old, m.self, m.address.String(), asCopy))
 	}
 	return err
 }
 
-// adoptBest falls back to the most complete log among all slots, when the
-// named one cannot be read. What it may lack cannot be known, and is reported.
-func (m *Member) adoptBest(reason string) {
-	m.writer.do(func() {
-		best, at, tried := m.mostComplete()
-		own := m.replica.current().slot.Number
-		lost := fmt.Sprintf("%s; going on with slot %d, whose log ends at %s: writes acknowledged after index %d, if there were any, are lost (%s)",
-			reason, best, at, at.Index, tried)
-		switch {
-		case best == 0:
-			m.post(core.AdoptFailed{Fatal: true, Reason: reason + "; and no slot has a usable log (" + tried + "). Nothing was changed. Restore a backup, or move the data directory away to start empty"})
-		case best == own:
-			m.post(core.Adopted{Last: at, Slot: own, Lost: lost})
-		case own != 0 && m.adoptFrom(best) == nil:
-			m.post(core.Adopted{Last: m.replica.last(), Slot: own, Lost: lost})
-		default:
-			if err := m.exchange(best); err != nil {
-				m.post(core.AdoptFailed{Fatal: true, Reason: fmt.Sprintf("%s; slot %d, the most complete, cannot be opened: %v. Nothing was changed", reason, best, err)})
-				return
-			}
-			m.post(core.Adopted{Last: m.replica.last(), Slot: best, Lost: lost})
-		}
-	})
-}
-
-// mostComplete looks through all slots, and says what it found in each.
-func (m *Member) mostComplete() (best int, at entry.Position, tried string) {
-	slots, err := m.dir.Slots()
-	if err != nil {
-		return 0, at, err.Error()
+// diskFull ends the process when it is room that is missing, and not data.
+func (m *Member) diskFull(err error) bool {
+	if !errors.Is(err, syscall.ENOSPC) {
+		return false
 	}
-	for _, n := range slots {
-		last, err := m.lastOf(n)
-		if tried != "" {
-			tried += ", "
-		}
-		if err != nil {
-			tried += fmt.Sprintf("slot %d: %v", n, err)
-			continue
-		}
-		tried += fmt.Sprintf("slot %d: %s", n, last)
-		if at.Less(last) {
-			best, at = n, last
-		}
-	}
-	return best, at, tried
+	m.fatal(member.ExitDisk, fmt.Errorf("the disk of %s is full, make room and start again: %w", m.dir.Path(), err))
+	return true
 }
 
 // writeSuccession names this member, durably.

@@ -147,7 +147,7 @@ func (m *Member) doTakeover(e core.Effect) {
 	case core.AdoptBest:
 		m.adoptBest(e.Reason)
 	case core.TakeSlot:
-		m.takeSlot(e.Slot, "")
+		m.takeSlot(e.Slot)
 	case core.BeginEpoch:
 		m.writer.beginEpoch(e.Epoch)
 	case core.WriteSuccession:

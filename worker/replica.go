@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/config"
@@ -97,12 +98,28 @@ const tailBytes = 16 << 20
 // lockWait is how long a lock of a process that just died is waited for.
 const lockWait = 300 * time.Millisecond
 
-// open makes a slot the open copy. named: it is the slot of succession.json,
-// whose log is the truth; nothing of it is thrown away. Any other slot is a
-// copy, and what is doubtful in it is dropped and fetched anew.
-func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, named bool) error {
+// purpose is what a slot is opened for.
+type purpose uint8
+
+const (
+	// asCopy is for a follower: what is doubtful is dropped and fetched anew.
+	asCopy purpose = iota
+	// asTruth is for who inherits: nothing is thrown away, and nothing that is
+	// missing is made anew.
+	asTruth
+	// asFirst is for the first leader of a new cluster.
+	asFirst
+)
+
+// open makes a slot the open copy.
+func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, why purpose) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if why == asTruth {
+		if err := r.whole(slot); err != nil {
+			return fmt.Errorf("slot %d: %w", slot.Number, err)
+		}
+	}
 	if err := slot.Make(); err != nil {
 		return err
 	}
@@ -111,11 +128,11 @@ func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, na
 		return fmt.Errorf("slot %d: %w", slot.Number, err)
 	}
 	c := copyOf{slot: slot, lock: lock}
-	if err := r.mayOpen(slot, named); err != nil {
+	if err := r.mayOpen(slot, why); err != nil {
 		c.close()
 		return err
 	}
-	if err := r.openData(&c, named); err != nil {
+	if err := r.openData(&c, why); err != nil {
 		c.close()
 		return fmt.Errorf("slot %d: %w", slot.Number, err)
 	}
@@ -127,11 +144,33 @@ func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, na
 	return nil
 }
 
+// whole refuses a slot of which a part is missing or its log cannot be read,
+// before anything in it is touched: a log or a database that is made anew would pass
+// for one in which nothing was ever written.
+func (r *replica) whole(slot datadir.Slot) error {
+	o := r.logOptions(slot)
+	_, err := replog.LastPosition(o.Dir, o)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("there is no log in %s", o.Dir)
+	}
+	if err != nil {
+		return err
+	}
+	db := store.Path(slot.DBDir())
+	if _, err := os.Stat(db); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if _, _, err := replog.Read(o.Dir, entry.Position{}, o); err != nil {
+		return fmt.Errorf("%s is missing, and the log alone does not tell all: %w", db, err)
+	}
+	return nil
+}
+
 // mayOpen refuses a follower the slot that succession.json names, asked while
 // the slot is locked. A start that hung for long can find that its slot has become the
 // one that every write rests on, and that its owner has just died.
-func (r *replica) mayOpen(slot datadir.Slot, named bool) error {
-	if named {
+func (r *replica) mayOpen(slot datadir.Slot, why purpose) error {
+	if why != asCopy {
 		return nil
 	}
 	s, err := r.dir.ReadSuccession()
@@ -178,7 +217,7 @@ func trusted(slot datadir.Slot) (bool, error) {
 	return meta.BootID == boot, err
 }
 
-func (r *replica) openData(c *copyOf, named bool) error {
+func (r *replica) openData(c *copyOf, why purpose) error {
 	if err := os.RemoveAll(incoming(c.slot)); err != nil {
 		return err
 	}
@@ -186,13 +225,13 @@ func (r *replica) openData(c *copyOf, named bool) error {
 	if err != nil {
 		return err
 	}
-	if !ok && !named {
+	if !ok && why == asCopy {
 		if err := os.RemoveAll(c.slot.LogDir()); err != nil {
 			return err
 		}
 	}
 	err = r.openBoth(c)
-	if err == nil || named {
+	if err == nil || why != asCopy || errors.Is(err, syscall.ENOSPC) {
 		return err
 	}
 	// A follower's copy that cannot be opened is worth nothing: start empty,
@@ -230,10 +269,13 @@ func (r *replica) openBoth(c *copyOf) (err error) {
 		return errors.Join(err, c.closeData())
 	}
 	if epoch, ok := c.log.EpochAt(applied.Index); !ok || epoch != applied.Epoch {
-		return errors.Join(fmt.Errorf("the log does not hold entry %s, up to which the database goes", applied), c.closeData())
+		return errors.Join(fmt.Errorf("%w %s, up to which the database goes", errLogBehind, applied), c.closeData())
 	}
 	return nil
 }
+
+// errLogBehind: the log lost entries that it had.
+var errLogBehind = errors.New("the log does not hold entry")
 
 func (c *copyOf) closeData() error {
 	var errs []error
