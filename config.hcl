@@ -42,6 +42,12 @@ client {
   # when there are users. PEM; read again when it changes, too.
   # Unit: path. Default: empty, clients need no certificate.
   client_ca_file = ""
+
+  # The kind of tokens that users get when they log in, in the form of etcd's
+  # flag --auth-token: "simple", or "jwt,sign-method=RS256,priv-key=/FILE" with
+  # pub-key=/FILE and ttl=10m where wanted. Every member reads the key files.
+  # Unit: simple, or jwt and its options. Default: simple.
+  auth_token = "simple"
 }
 
 member {

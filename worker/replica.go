@@ -115,6 +115,11 @@ const (
 func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, why purpose) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// First: a key that cannot be read says nothing of the copy, which would be
+	// thrown away below.
+	if err := store.CheckAuthToken(r.cfg.Client.AuthToken); err != nil {
+		return err
+	}
 	if why == asTruth {
 		if err := r.whole(slot); err != nil {
 			return fmt.Errorf("slot %d: %w", slot.Number, err)
@@ -253,6 +258,7 @@ func (r *replica) openBoth(c *copyOf) (err error) {
 		Dir: c.slot.DBDir(), QuotaBytes: int64(r.cfg.Store.Quota), CommitInterval: r.cfg.Store.CommitInterval,
 		Logger: r.zap.Named("store"), OpenTimeout: time.Second,
 		ClusterID: r.clusterID, MemberID: uint64(c.slot.Number), OnFatal: r.fatal,
+		AuthToken: r.cfg.Client.AuthToken,
 	})
 	if err != nil {
 		c.store = nil

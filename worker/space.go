@@ -26,7 +26,8 @@ func (s *space) guard(r *pb.InternalRaftRequest) error {
 	if !s.full.Load() || r.Alarm != nil {
 		return nil
 	}
-	if r.DeleteRange != nil || r.Compaction != nil || r.LeaseRevoke != nil {
+	// Who deletes may have to log in for it.
+	if r.DeleteRange != nil || r.Compaction != nil || r.LeaseRevoke != nil || r.Authenticate != nil {
 		if free, err := proc.FreeBytes(s.m.cfg.DataDir); err == nil && free >= uint64(s.m.cfg.Store.DiskReserve)/4 {
 			return nil
 		}

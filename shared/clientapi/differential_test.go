@@ -14,6 +14,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
+	"golang.org/x/crypto/bcrypt"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -66,6 +67,7 @@ func startEtcd(t *testing.T) string {
 	c.LogLevel = "error"
 	c.LogOutputs = []string{"/dev/null"}
 	c.UnsafeNoFsync = true
+	c.BcryptCost = uint(bcrypt.MinCost)
 	local := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
 	c.ListenClientUrls, c.ListenPeerUrls = []url.URL{local}, []url.URL{local}
 	e, err := embed.StartEtcd(c)

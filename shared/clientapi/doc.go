@@ -4,10 +4,9 @@
 // anew here over two things: the store, for what is read, and a Proposer, for
 // what is written.
 //
-// There now: KV (with RangeStream), Watch, Lease, Lock, Election, Cluster.MemberList,
-// and gRPC's health service. The other services of etcd's API are not registered yet, so clients
-// are told that they are not implemented. Each belongs into a file of its own, built on
-// the same few pieces: propose (a write), read (a permission check around a
+// All services of etcd's API are there, and gRPC's health service; methods that
+// cannot mean anything here, or are not there yet, say so. Each service has a file
+// of its own, built on the same few pieces: propose (a write), read (a permission check around a
 // read), header, and toStatus (an error as clients expect it).
 //
 // Guarantees

@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/apply"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"golang.org/x/crypto/bcrypt"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -81,7 +82,7 @@ type server struct {
 
 func serve(t testing.TB, configure func(*store.Config, *Config)) *server {
 	t.Helper()
-	sc := store.Config{Dir: t.TempDir(), ClusterID: 5, MemberID: 1}
+	sc := store.Config{Dir: t.TempDir(), ClusterID: 5, MemberID: 1, BcryptCost: bcrypt.MinCost}
 	c := Config{Cluster: testCluster{}}
 	if configure != nil {
 		configure(&sc, &c)

@@ -33,6 +33,9 @@ type Client struct {
 	// CertFile and KeyFile turn TLS on; ClientCAFile makes clients need a
 	// certificate. Absolute paths, or empty.
 	CertFile, KeyFile, ClientCAFile string
+	// AuthToken is the kind of tokens that users get, as etcd's flag
+	// --auth-token has it. Its paths are absolute.
+	AuthToken string
 }
 
 // TLS reports whether clients are served over TLS.

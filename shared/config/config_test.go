@@ -49,7 +49,7 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		DataDir:     filepath.Join(wd, "dynast-data"),
 		Followers:   2,
-		Client:      Client{Listen: "127.0.0.1:2379"},
+		Client:      Client{Listen: "127.0.0.1:2379", AuthToken: "simple"},
 		Member:      Member{Host: "127.0.0.1", Ports: PortRange{7400, 7499}},
 		Heartbeat:   Heartbeat{Interval: 250 * time.Millisecond, Timeout: time.Second},
 		Replication: Replication{MinSync: 1, QueueRequests: 10000, QueueBytes: 64 * MiB},
@@ -71,6 +71,7 @@ client {
   cert_file      = "/srv/tls/server.crt"
   key_file       = "/srv/tls/server.key"
   client_ca_file = "/srv/tls/ca.crt"
+  auth_token     = "jwt,sign-method=HS256,priv-key=/srv/key,ttl=1m"
 }
 member {
   host  = "127.0.0.2"

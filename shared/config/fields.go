@@ -48,6 +48,8 @@ var fields = []*field{
 		false, func(c *Config) *string { return &c.Client.KeyFile }),
 	pathField("client.client_ca_file", "CA of clients' certificates (PEM), which they then need",
 		false, func(c *Config) *string { return &c.Client.ClientCAFile }),
+	tokenField("client.auth_token", "the kind of tokens that users get",
+		func(c *Config) *string { return &c.Client.AuthToken }),
 	hostField("member.host", "address on which members listen for one another",
 		func(c *Config) *string { return &c.Member.Host }),
 	portsField("member.ports", "ports that members are given",

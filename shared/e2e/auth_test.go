@@ -2,11 +2,15 @@ package e2e
 
 import (
 	"bytes"
-	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -48,48 +52,94 @@ func (c *cluster) nextLeader() {
 	c.wait("the next leader", func(t *tree.Tree) bool { return t.Epoch > before.Epoch })
 }
 
-// A token is good with the next leader, also with one that was not there when
-// the user logged in.
-func TestTokenOverTakeovers(t *testing.T) {
-	c := start(t)
-	cl, ctx := c.dial(), testContext(t)
+// enableRoot enables users, with the only user root, and logs it in.
+func (c *cluster) enableRoot() (token string) {
+	c.t.Helper()
+	cl, ctx := c.dial(), testContext(c.t)
 	do := func(_ any, err error) {
-		t.Helper()
+		c.t.Helper()
 		if err != nil {
-			t.Fatal(err)
+			c.t.Fatal(err)
 		}
 	}
 	do(cl.UserAdd(ctx, "root", "secret"))
 	do(cl.UserGrantRole(ctx, "root", "root"))
 	do(cl.AuthEnable(ctx))
 	login, err := cl.Authenticate(ctx, "root", "secret")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Not the stock client: it would log in again by itself.
+	do(login, err)
+	return login.Token
+}
+
+// putter writes with a token. It is not the stock client, which would log in
+// again by itself.
+func (c *cluster) putter() func(token string) error {
+	c.t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+c.client, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	defer conn.Close()
-	put := func(token string) error {
-		ctx := metadata.AppendToOutgoingContext(context.WithoutCancel(ctx), rpctypes.TokenFieldNameGRPC, token)
+	c.t.Cleanup(func() { _ = conn.Close() })
+	ctx := testContext(c.t)
+	return func(token string) error {
+		ctx := metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token)
 		_, err := pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte("a")}, grpc.WaitForReady(true))
 		return rpctypes.Error(err)
 	}
-	if err := put(login.Token); err != nil {
+}
+
+// A token is good with the next leader, also with one that was not there when
+// the user logged in.
+func TestTokenOverTakeovers(t *testing.T) {
+	c := start(t)
+	token := c.enableRoot()
+	put := c.putter()
+	if err := put(token); err != nil {
 		t.Fatal(err)
 	}
 	c.nextLeader()
-	if err := put(login.Token); err != nil {
+	if err := put(token); err != nil {
 		t.Errorf("with the heir: %v", err)
 	}
 	c.replaceFollowers()
 	c.nextLeader()
-	if err := put(login.Token); err != nil {
+	if err := put(token); err != nil {
 		t.Errorf("with a leader that started after the login: %v", err)
 	}
-	if err := put(login.Token + "0"); !errors.Is(err, rpctypes.ErrInvalidAuthToken) {
+	if err := put(token + "0"); !errors.Is(err, rpctypes.ErrInvalidAuthToken) {
+		t.Errorf("a token that is none: %v", err)
+	}
+}
+
+// A JWT is good with the next leader: all members have the key.
+func TestJWTOverATakeover(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := newCluster(t)
+	if out, err := c.command("up", "--config", c.config, "--client-auth-token", "jwt,sign-method=EdDSA,priv-key="+file+".none").Output(); err == nil {
+		t.Fatalf("without a key it starts: %s", out)
+	}
+	c.up("--client-auth-token", "jwt,sign-method=EdDSA,priv-key="+file)
+	c.full()
+	token := c.enableRoot()
+	put := c.putter()
+	if err := put(token); err != nil {
+		t.Fatal(err)
+	}
+	c.nextLeader()
+	if err := put(token); err != nil {
+		t.Error(err)
+	}
+	if err := put(token + "x"); !errors.Is(err, rpctypes.ErrInvalidAuthToken) {
 		t.Errorf("a token that is none: %v", err)
 	}
 }

@@ -170,10 +170,10 @@ func (c *cluster) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// up starts a leader and returns its process; it is waited for in the background.
-func (c *cluster) up() *exec.Cmd {
+// up starts a leader, with further arguments, and returns its process; it is waited for in the background.
+func (c *cluster) up(args ...string) *exec.Cmd {
 	c.t.Helper()
-	cmd := c.command("up", "--config", c.config)
+	cmd := c.command(append([]string{"up", "--config", c.config}, args...)...)
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}

@@ -70,6 +70,8 @@ type Config struct {
 	AuthToken string
 	// TokenTTL is DefaultTokenTTL if 0. JWTs have their own (option ttl).
 	TokenTTL time.Duration
+	// BcryptCost is the cost of hashing a password; 0 is etcd's.
+	BcryptCost int
 	// OnFatal is called when the database can't be written any more, on any
 	// goroutine. It should end the process; if it returns, the exit code is 1.
 	OnFatal func(error)
@@ -116,6 +118,9 @@ func Open(cfg Config) (s *Store, err error) {
 	}
 	if cfg.TokenTTL <= 0 {
 		cfg.TokenTTL = DefaultTokenTTL
+	}
+	if cfg.BcryptCost <= 0 {
+		cfg.BcryptCost = bcryptCost
 	}
 	path := Path(cfg.Dir)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
@@ -192,7 +197,7 @@ func (s *Store) assemble() error {
 	if err != nil {
 		return fmt.Errorf("token provider: %w", err)
 	}
-	s.auth = auth.NewAuthStore(s.lg, schema.NewAuthBackend(s.lg, s.be), tokens, bcryptCost)
+	s.auth = auth.NewAuthStore(s.lg, schema.NewAuthBackend(s.lg, s.be), tokens, s.cfg.BcryptCost)
 	if s.cfg.AuthToken == simpleTokens {
 		s.auth = newTokenStore(s.auth, s.lg, s.be, s.cfg.TokenTTL)
 	}
@@ -203,6 +208,15 @@ func (s *Store) assemble() error {
 	s.quota = storage.NewBackendQuota(s.lg, s.cfg.QuotaBytes, s.be, "dynast")
 	s.uber = s.newApplier()
 	s.be.SetTxPostLockInsideApplyHook(s.countEntry)
+	return nil
+}
+
+// CheckAuthToken reports what is wrong with a kind of tokens, its key files
+// included, before anything is opened.
+func CheckAuthToken(kind string) error {
+	if _, err := auth.NewTokenProvider(nil, kind, entryIsApplied, DefaultTokenTTL); err != nil {
+		return fmt.Errorf("tokens for users: %w", err)
+	}
 	return nil
 }
 
