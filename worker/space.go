@@ -27,7 +27,7 @@ func (s *space) guard(r *pb.InternalRaftRequest) error {
 		return nil
 	}
 	// Who deletes may have to log in for it.
-	if r.DeleteRange != nil || r.Compaction != nil || r.LeaseRevoke != nil || r.Authenticate != nil {
+	if r.DeleteRange != nil || r.Compaction != nil || r.LeaseRevoke != nil || r.LeaseCheckpoint != nil || r.Authenticate != nil {
 		if free, err := proc.FreeBytes(s.m.cfg.DataDir); err == nil && free >= uint64(s.m.cfg.Store.DiskReserve)/4 {
 			return nil
 		}
