@@ -139,6 +139,13 @@ func killOnce(ctx context.Context, cfg FailoverConfig, w *writer) (gap, refill t
 	if err := leader.Kill(); err != nil {
 		return 0, 0, fmt.Errorf("kill leader, pid %d: %w", leader.PID, err)
 	}
+	// Asking costs processor time, which the takeover needs now: leave it alone
+	// for as long as one takes.
+	select {
+	case <-time.After(quiet):
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
 	if _, err := await(ctx, cfg, func(l Leader) bool { return l.Full && l.PID != leader.PID }); err != nil {
 		return 0, 0, fmt.Errorf("wait for the next leader at full strength: %w", err)
 	}
@@ -149,6 +156,11 @@ func killOnce(ctx context.Context, cfg FailoverConfig, w *writer) (gap, refill t
 	})
 	return gap, refill, err
 }
+
+const (
+	quiet = 50 * time.Millisecond // after a kill
+	pace  = 10 * time.Millisecond // of asking for conditions
+)
 
 func await(ctx context.Context, cfg FailoverConfig, ok func(Leader) bool) (Leader, error) {
 	var l Leader
@@ -170,7 +182,7 @@ func until(ctx context.Context, limit time.Duration, ok func() bool) error {
 			return fmt.Errorf("not within %s", limit)
 		}
 		select {
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(pace):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
