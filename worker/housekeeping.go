@@ -45,6 +45,11 @@ func (m *Member) housekeeping() {
 				m.fatal(core.ExitError, err)
 				return
 			}
+			if m.leading.Load() {
+				if err := m.dir.ReserveSuccession(); err != nil {
+					m.logger.Debug("a takeover on a full disk would have to wait", "error", err)
+				}
+			}
 		}
 	}
 }

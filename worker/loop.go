@@ -46,6 +46,9 @@ func (m *Member) loop() {
 func (m *Member) step(ev core.Event) {
 	effects := m.core.Step(m.now(), ev)
 	if r := m.core.Roster(); r != m.roster() {
+		if r.Epoch != m.roster().Epoch {
+			m.logs.SetEpoch(r.Epoch)
+		}
 		m.publish(r)
 		if !m.leading.Load() {
 			m.upstream.keepWarm(r)

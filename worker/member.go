@@ -163,6 +163,7 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 	self := m.coreConfig(slot).Self
 	m.me.Store(&self)
 	if boot.Roster != nil {
+		m.logs.SetEpoch(boot.Roster.Epoch)
 		m.publish(boot.Roster)
 	}
 	for _, f := range []func(){m.writer.run, m.syncer.run, m.applier.run, m.housekeeping} {

@@ -2,9 +2,11 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -87,14 +89,8 @@ func (m *Member) beginServing() {
 		}()
 	}
 	m.logger.Info("serves clients", "listen", m.cfg.Client.Listen)
-	if err := m.serveAdmin(); err != nil {
-		m.fatal(core.ExitError, err)
-		return
-	}
-	if err := m.serveHandoff(); err != nil {
-		m.fatal(core.ExitError, err)
-		return
-	}
+	m.patiently(m.serveAdmin)
+	m.patiently(m.serveHandoff)
 	// After all that a takeover is in a hurry for; gRPC clients are served.
 	go m.guarded(func() {
 		if err := web.Serve(split.HTTP()); err != nil {
@@ -110,6 +106,27 @@ func (m *Member) splitClients(l net.Listener) *clienthttp.Split {
 		return clienthttp.NewSplit(l, nil)
 	}
 	return clienthttp.NewSplit(l, m.clientTLS.Config())
+}
+
+// patiently opens a socket of the data directory. Its name may need room on a
+// disk that is full: that is waited for, while clients are served.
+func (m *Member) patiently(open func() error) {
+	err := open()
+	if err == nil {
+		return
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		m.fatal(core.ExitError, err)
+		return
+	}
+	m.logger.Warn("waits for room on the disk", "error", err)
+	time.AfterFunc(time.Second, func() {
+		select {
+		case <-m.ended:
+		default:
+			m.patiently(open)
+		}
+	})
 }
 
 // lifetime ends with the process.

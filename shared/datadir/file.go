@@ -29,12 +29,17 @@ const stateMode = 0o644
 // google/renameio does not sync the directory, and makes random names, which
 // pile up.
 func replaceFile(path string, data []byte) error {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, stateMode)
+	tmp := path + spareSuffix
+	// Not truncated before it is written: a file kept in reserve has the block
+	// that a full disk would not give.
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE, stateMode)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
+	if err == nil {
+		err = f.Truncate(int64(len(data)))
+	}
 	if err == nil {
 		err = f.Chmod(stateMode) // whatever the umask is
 	}
@@ -50,6 +55,29 @@ func replaceFile(path string, data []byte) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+const (
+	spareSuffix = ".new"
+	spareBytes  = 4096
+)
+
+// reserve makes sure that the next replaceFile finds a file with room in it.
+// Without room for it there is none, and nothing is left behind.
+func reserve(path string) error {
+	tmp := path + spareSuffix
+	if _, err := os.Lstat(tmp); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, stateMode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, spareBytes))
+	if err = errors.Join(err, f.Close()); err != nil {
+		os.Remove(tmp)
+	}
+	return err
 }
 
 func syncDir(path string) error {

@@ -84,6 +84,17 @@ func (d *Dir) WriteSuccession(s Succession) error {
 	return nil
 }
 
+// ReserveSuccession keeps room for the next WriteSuccession, so that a disk that
+// is full to the last byte holds up no takeover. It does nothing while there is some.
+func (d *Dir) ReserveSuccession() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := reserve(d.successionPath()); err != nil {
+		return fmt.Errorf("reserve room for the succession: %w", err)
+	}
+	return nil
+}
+
 // SlotMeta is slot.json: the last owner of a slot. It is written when a member
 // opens the slot, before the member appends to its log.
 type SlotMeta struct {

@@ -95,6 +95,7 @@ func (s *Store) applyGuarded(e entry.Entry, r *pb.InternalRaftRequest) (res *app
 			err = fmt.Errorf("%w: entry %s: %v", ErrBroken, e.Position(), p)
 		}
 	}()
+	s.makeRoom(len(e.Data))
 	s.index.SetConsistentApplyingIndex(e.Index, e.Epoch)
 	if r != nil {
 		res = s.applyEntries(r)

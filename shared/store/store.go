@@ -100,6 +100,7 @@ type Store struct {
 
 	// uncommittedBytes is an upper bound, used by Apply only.
 	uncommittedBytes int
+	room             room
 
 	mu      sync.Mutex
 	applied entry.Position
@@ -157,10 +158,11 @@ func (s *Store) openBackend(path string) error {
 	c.BatchLimit = commitEntries
 	c.BackendFreelistType = bolt.FreelistMapType
 	c.MmapSize = mmapBytes(s.cfg.QuotaBytes)
-	c.Hooks = storage.NewBackendHooks(s.lg, s.index)
+	c.Hooks = commitHook{Hooks: storage.NewBackendHooks(s.lg, s.index), committed: &s.room.committed}
 	// For bbolt 0 is "wait for ever".
 	c.Timeout = max(s.cfg.OpenTimeout, time.Millisecond)
 	s.be = backend.New(c)
+	s.room.estimate(path)
 	s.index.SetBackend(s.be)
 	schema.CreateMetaBucket(s.be.BatchTx())
 	return nil
@@ -341,7 +343,9 @@ func (s *Store) Defrag() error {
 	if need := s.be.SizeInUse(); uint64(need)+uint64(need)/8 > free {
 		return fmt.Errorf("defragment: %w: the copy needs about %d bytes, %d are free", ErrNoRoom, need, free)
 	}
-	if err := s.be.Defrag(); err != nil {
+	err = s.be.Defrag()
+	s.room.replaced.Store(true)
+	if err != nil {
 		return fmt.Errorf("defragment: %w", err)
 	}
 	return nil
