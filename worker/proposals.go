@@ -145,13 +145,6 @@ func (p *proposals) applied(index uint64, res *apply.Result) {
 	p.checkIdle()
 }
 
-// waits reports whether somebody waits for an index.
-func (p *proposals) waits(index uint64) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.waiting) > 0 && index >= p.first
-}
-
 // drain refuses what comes from now on; the channel is closed when everything
 // that was taken is answered.
 func (p *proposals) drain() <-chan struct{} {

@@ -40,7 +40,7 @@ func newBench(t *testing.T, port uint16, slot int) *bench {
 		Self: member(port, slot, roster.Starting), Client: "127.0.0.1:2379",
 		Followers: 2, MinSync: 1, HeartbeatInterval: interval, HeartbeatTimeout: timeout,
 		Settle: time.Nanosecond, // over with the next event
-		Rand: rand.New(rand.NewPCG(1, 1)),
+		Rand:   rand.New(rand.NewPCG(1, 1)),
 	})}
 }
 

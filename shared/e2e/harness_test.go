@@ -84,7 +84,6 @@ type settings struct {
 
 func withHost(h string) option    { return func(s *settings) { s.host = h } }
 func withDataDir(d string) option { return func(s *settings) { s.dataDir = d } }
-func withFollowers(n int) option  { return func(s *settings) { s.followers = n } }
 func withTimeout(d string) option { return func(s *settings) { s.timeout = d } }
 func withExtra(hcl string) option { return func(s *settings) { s.extra = hcl } }
 
