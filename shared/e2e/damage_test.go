@@ -1,0 +1,396 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/tree"
+)
+
+// damage is something that happens to the files of a slot.
+type damage struct {
+	name string
+	do   func(t *testing.T, rng *rand.Rand, slot datadir.Slot)
+}
+
+var damages = []damage{
+	{"log cut", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { cut(t, segments(t, s)...) }},
+	{"log flipped", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { flip(t, 700, segments(t, s)[:1]...) }},
+	{"log overwritten", func(t *testing.T, rng *rand.Rand, s datadir.Slot) { scribble(t, rng, 0, segments(t, s)...) }},
+	{"log deleted", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { removeAll(t, s.LogDir()) }},
+	{"database cut", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { cut(t, database(s)) }},
+	{"database's first page flipped", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { flip(t, 20, database(s)) }},
+	{"database overwritten", func(t *testing.T, rng *rand.Rand, s datadir.Slot) { scribble(t, rng, 0, database(s)) }},
+	{"database overwritten further on", func(t *testing.T, rng *rand.Rand, s datadir.Slot) { scribble(t, rng, 2*4096, database(s)) }},
+	{"database deleted", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { removeAll(t, database(s)) }},
+	{"slot.json overwritten", func(t *testing.T, rng *rand.Rand, s datadir.Slot) { scribble(t, rng, 0, s.Meta()) }},
+	{"slot deleted", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { removeAll(t, s.Path()) }},
+}
+
+func database(s datadir.Slot) string { return filepath.Join(s.DBDir(), "db") }
+
+func segments(t *testing.T, s datadir.Slot) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(s.LogDir(), "*.wal"))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no log in %s: %v", s.LogDir(), err)
+	}
+	return found
+}
+
+// cut takes half of what is written away.
+func cut(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
+		raw, err := os.ReadFile(p)
+		if err == nil {
+			err = os.Truncate(p, int64(len(bytes.TrimRight(raw, "\x00"))/2))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func flip(t *testing.T, offset int64, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
+		change(t, p, offset, func(b []byte) { b[0] ^= 0x10 }, 1)
+	}
+}
+
+func scribble(t *testing.T, rng *rand.Rand, offset int64, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
+		change(t, p, offset, func(b []byte) {
+			for i := range b {
+				b[i] = byte(rng.Uint32())
+			}
+		}, 4096)
+	}
+}
+
+// change rewrites some bytes of a file in place.
+func change(t *testing.T, path string, offset int64, f func([]byte), n int) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	b := make([]byte, n)
+	n, _ = file.ReadAt(b, offset) // short at the end
+	f(b[:n])
+	if _, err := file.WriteAt(b[:n], offset); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func removeAll(t *testing.T, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *cluster) openDir() *datadir.Dir {
+	c.t.Helper()
+	d, err := datadir.OpenForReading(c.dir)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return d
+}
+
+// killAll ends everything at once, and returns what it was.
+func (c *cluster) killAll() *tree.Tree {
+	c.t.Helper()
+	tr := c.full()
+	for _, m := range tr.Members {
+		c.signal(m, syscall.SIGKILL)
+	}
+	c.awaitGone(tr)
+	return tr
+}
+
+// promote kills leaders until the process of a slot leads.
+func (c *cluster) promote(slot int) {
+	c.t.Helper()
+	for {
+		tr := c.full()
+		if leaderOf(tr).Slot == slot {
+			return
+		}
+		c.signal(leaderOf(tr), syscall.SIGKILL)
+		c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != tr.Leader })
+	}
+}
+
+// stored is what a test wrote.
+type stored map[string]string
+
+func (s stored) write(t *testing.T, cl *clientv3.Client, prefix string, n int) {
+	t.Helper()
+	for i := range n {
+		k, v := fmt.Sprintf("stored/%s/%03d", prefix, i), fmt.Sprintf("%s-%d", prefix, i)
+		put(t, cl, k, v)
+		s[k] = v
+	}
+}
+
+func (s stored) check(t *testing.T, cl *clientv3.Client) {
+	t.Helper()
+	resp, err := cl.Get(testContext(t), "stored/", clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := stored{}
+	for _, kv := range resp.Kvs {
+		there[string(kv.Key)] = string(kv.Value)
+	}
+	for k, v := range s {
+		if there[k] != v {
+			t.Fatalf("acknowledged %s = %s, there is %q; %d of %d keys are there", k, v, there[k], len(there), len(s))
+		}
+	}
+}
+
+// TestDamagedFollowersAreRebuilt damages the slots of followers while all are
+// dead, and while the process of the slot is being replaced.
+func TestDamagedFollowersAreRebuilt(t *testing.T) {
+	_, rng := seeded(t)
+	c := start(t)
+	cl, all := c.dial(), stored{}
+	all.write(t, cl, "first", 20)
+	for i := range rounds(4) {
+		tr := c.killAll()
+		var slots []int
+		for _, f := range followersOf(tr) {
+			d := damages[rng.IntN(len(damages))]
+			t.Logf("slot %d: %s, while all are dead", f.Slot, d.name)
+			d.do(t, rng, c.openDir().Slot(f.Slot))
+			slots = append(slots, f.Slot)
+		}
+		c.up()
+		c.full()
+		cl = c.dial() // the old one pauses while nobody listens
+		all.write(t, cl, fmt.Sprint("cold", i), 5)
+		c.promote(slots[0])
+		all.check(t, cl)
+	}
+	for i := range rounds(8) {
+		tr, d := c.full(), damages[rng.IntN(len(damages))]
+		victim := followersOf(tr)[i%2]
+		t.Logf("slot %d: %s, while its process is replaced", victim.Slot, d.name)
+		slot, id := c.openDir().Slot(victim.Slot), identity(victim)
+		c.signal(victim, syscall.SIGKILL)
+		eventually(t, "the victim is gone", func() bool { return !same(id) || zombie(id.PID) })
+		d.do(t, rng, slot)
+		c.wait("a process of that slot is in sync", func(t *tree.Tree) bool {
+			for _, m := range t.Members {
+				if m.Slot == victim.Slot && m.PID != victim.PID {
+					return m.State == "in_sync"
+				}
+			}
+			return false
+		})
+		all.write(t, cl, fmt.Sprint("live", i), 5)
+		if i%2 == 0 {
+			c.promote(victim.Slot)
+		}
+		all.check(t, cl)
+	}
+}
+
+// TestNamedSlotDamagedAtAColdStart: the slot that succession.json names is not
+// what it was. Whatever is left of it and of the others serves.
+func TestNamedSlotDamagedAtAColdStart(t *testing.T) {
+	_, rng := seeded(t)
+	c := start(t)
+	cl, all := c.dial(), stored{}
+	all.write(t, cl, "first", 20)
+	for i, d := range damages {
+		tr := c.killAll()
+		slot := leaderOf(tr).Slot
+		t.Logf("slot %d, the named one: %s", slot, d.name)
+		d.do(t, rng, c.openDir().Slot(slot))
+		logged := len(c.logText())
+		c.up()
+		c.full()
+		cl = c.dial()
+		all.check(t, cl)
+		// Only what the log alone could tell can be lost. One that was cut looks
+		// like one that ended there, and goes on with what another slot holds.
+		news := c.logText()[logged:]
+		loud := strings.Contains(news, "[ERROR] worker: acknowledged writes may be lost")
+		went := strings.Contains(news, "the log ended before that of another slot")
+		want := strings.HasPrefix(d.name, "log") || d.name == "slot deleted"
+		if loud != want && !(d.name == "log cut" && went) {
+			t.Errorf("%s: loss reported: %t, want %t:\n%s", d.name, loud, want, news)
+		}
+		all.write(t, cl, fmt.Sprint("after", i), 5)
+	}
+}
+
+// TestNamedDatabaseLostAfterCompaction: the log alone no longer tells everything.
+func TestNamedDatabaseLostAfterCompaction(t *testing.T) {
+	c := start(t)
+	cl, all := c.dial(), stored{}
+	all.write(t, cl, "first", 5)
+	big := strings.Repeat("x", 1<<20)
+	for i := range 24 {
+		put(t, cl, fmt.Sprint("big/", i%4), big)
+	}
+	all.write(t, cl, "last", 5)
+	first := func(slot int) string { return filepath.Base(segments(t, c.openDir().Slot(slot))[0]) }
+	tr := c.full()
+	eventually(t, "the log begins later", func() bool { return !strings.HasPrefix(first(leaderOf(tr).Slot), "0000000000000000-") })
+	tr = c.killAll()
+	removeAll(t, database(c.openDir().Slot(leaderOf(tr).Slot)))
+	c.up()
+	c.full()
+	all.check(t, c.dial())
+}
+
+// TestSuccessionFileDamaged: while all are dead, and while all are alive.
+func TestSuccessionFileDamaged(t *testing.T) {
+	_, rng := seeded(t)
+	c := start(t)
+	cl, all := c.dial(), stored{}
+	path := filepath.Join(c.dir, "succession.json")
+	for name, do := range map[string]func(){
+		"deleted":     func() { removeAll(t, path) },
+		"overwritten": func() { scribble(t, rng, 0, path) },
+		"empty":       func() { write0(t, path) },
+	} {
+		for _, alive := range []bool{false, true} {
+			t.Logf("%s, alive: %t", name, alive)
+			all.write(t, cl, fmt.Sprint(name, alive), 10)
+			logged := len(c.logText())
+			if alive {
+				tr := c.full()
+				do()
+				c.signal(leaderOf(tr), syscall.SIGKILL)
+				c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != tr.Leader })
+			} else {
+				c.killAll()
+				do()
+				c.up()
+				cl = c.dial()
+			}
+			c.full()
+			all.check(t, cl)
+			if news := c.logText()[logged:]; !strings.Contains(news, "[ERROR] worker: acknowledged writes may be lost") || !strings.Contains(news, "succession.json") {
+				t.Errorf("%s: nothing was said about it:\n%s", name, news)
+			}
+		}
+	}
+}
+
+func write0(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNothingUsableChangesNothing: without any usable slot nothing starts, it
+// says why, and the files stay as they are for who wants to save them.
+func TestNothingUsableChangesNothing(t *testing.T) {
+	_, rng := seeded(t)
+	c := start(t)
+	cl, all := c.dial(), stored{}
+	all.write(t, cl, "first", 10)
+	tr := c.killAll()
+	saved := t.TempDir()
+	good := c.openDir().Slot(followersOf(tr)[0].Slot)
+	if err := os.CopyFS(saved, os.DirFS(good.Path())); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range tr.Members {
+		slot := c.openDir().Slot(m.Slot)
+		scribble(t, rng, 0, segments(t, slot)...)
+		if i != 1 {
+			scribble(t, rng, 0, database(slot))
+		}
+	}
+	before := checksums(t, c.dir)
+	code, out := c.run("up", "--config", c.config)
+	if code != 6 {
+		t.Errorf("exit code %d, want 6", code)
+	}
+	for _, m := range tr.Members {
+		if !strings.Contains(out, fmt.Sprintf("slot %d", m.Slot)) {
+			t.Errorf("nothing is said of slot %d:\n%s", m.Slot, out)
+		}
+	}
+	t.Logf("what the user sees:\n%s", out)
+	for path, sum := range checksums(t, c.dir) {
+		if before[path] != sum {
+			t.Errorf("%s was changed", path)
+		}
+		delete(before, path)
+	}
+	for path := range before {
+		t.Errorf("%s was removed", path)
+	}
+	// With one good slot back in place it starts.
+	removeAll(t, good.Path())
+	if err := os.CopyFS(good.Path(), os.DirFS(saved)); err != nil {
+		t.Fatal(err)
+	}
+	c.up()
+	c.full()
+	all.check(t, c.dial())
+}
+
+// checksums are those of everything that holds data.
+func checksums(t *testing.T, dir string) map[string][32]byte {
+	t.Helper()
+	sums := map[string][32]byte{}
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || strings.HasSuffix(path, ".lock") || e.Name() == "runtime.json" {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		sums[path] = sha256.Sum256(raw)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sums
+}
+
+// run runs the program to its end, and returns its exit code and all that it
+// printed.
+func (c *cluster) run(args ...string) (code int, out string) {
+	c.t.Helper()
+	cmd := c.command(args...)
+	var b bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &b, &b
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	if id, err := proc.Identify(cmd.Process.Pid); err == nil {
+		c.note(id)
+	}
+	err := cmd.Wait()
+	if exit := (*os.SyscallError)(nil); errors.As(err, &exit) {
+		c.t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), b.String()
+}

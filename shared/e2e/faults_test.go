@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/tree"
+)
+
+// seeded returns the source of a test's choices and prints how to repeat them.
+func seeded(t *testing.T) (uint64, *rand.Rand) {
+	seed := uint64(time.Now().UnixNano())
+	if s, err := strconv.ParseUint(os.Getenv("DYNAST_E2E_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Logf("seed %d; DYNAST_E2E_SEED repeats the choices, DYNAST_E2E_ROUNDS makes more of them", seed)
+	return seed, rand.New(rand.NewPCG(seed, 0))
+}
+
+// rounds is how often a test breaks something: few in the usual run, and as
+// many as one likes for a soak.
+func rounds(usual int) int {
+	if n, err := strconv.Atoi(os.Getenv("DYNAST_E2E_ROUNDS")); err == nil {
+		return n
+	}
+	return usual
+}
+
+// processes are the living processes that own a slot of the data directory.
+func (c *cluster) processes() []proc.Identity {
+	dir, err := datadir.OpenForReading(c.dir)
+	if err != nil {
+		return nil
+	}
+	slots, err := dir.Slots()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var alive []proc.Identity
+	for _, n := range slots {
+		meta, err := dir.Slot(n).ReadMeta()
+		if err != nil {
+			continue
+		}
+		id := proc.Identity{PID: meta.PID, StartTime: meta.StartTime}
+		if same(id) && !zombie(id.PID) {
+			c.note(id)
+			alive = append(alive, id)
+		}
+	}
+	return alive
+}
+
+func same(id proc.Identity) bool {
+	now, err := proc.Identify(id.PID)
+	return err == nil && now == id
+}
+
+// identity names the process of a member for good; zero when it is gone.
+func identity(m tree.Member) proc.Identity {
+	id, err := proc.Identify(m.PID)
+	if err != nil {
+		return proc.Identity{}
+	}
+	return id
+}
+
+// signalSame sends a signal unless the process is another by now.
+func signalSame(id proc.Identity, sig syscall.Signal) {
+	if id.PID > 1 && same(id) {
+		_ = syscall.Kill(id.PID, sig)
+	}
+}
+
+func sortBy[T any, K cmp.Ordered](s []T, key func(T) K) {
+	slices.SortFunc(s, func(a, b T) int { return cmp.Compare(key(a), key(b)) })
+}
