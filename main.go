@@ -118,13 +118,17 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 		return &cli.Error{Code: core.ExitError, Err: err}
 	}
 	code, err := f(worker.Options{Config: cfg, Version: buildVersion(), NewSupervisor: supervisor.New, Logs: logs})
-	if err != nil {
-		logs.Logger("worker").Error("did not start", "error", err)
-	}
-	logs.Flush(time.Second)
-	if code == core.ExitDone && err == nil {
+	if err == nil && code == core.ExitDone {
+		logs.Flush(time.Second)
 		return nil
 	}
+	// Who typed the command is told in plain words, once; a log gets a line of its own.
+	spawned := os.Getenv(member.ConfigEnv) != ""
+	if err != nil && (spawned || cfg.Log.Format == "json" || cfg.Log.Directory != "") {
+		logs.Logger("worker").Error("did not start", "error", err)
+		err = nil
+	}
+	logs.Flush(time.Second)
 	return &cli.Error{Code: max(code, core.ExitError), Err: err}
 }
 
@@ -179,13 +183,16 @@ func workerCommand() *cobra.Command {
 	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory, shown for operators")
 	cmd.Flags().IntVar(&slot, "slot", 0, "slot")
 	cmd.RunE = func(*cobra.Command, []string) error {
+		if os.Getenv(member.ConfigEnv) == "" {
+			return errors.New("a worker is started by its leader; 'dynast join' starts one by hand")
+		}
 		a, err := roster.ParseAddress(address)
 		if err != nil {
 			return err
 		}
 		cfg, err := config.Decode([]byte(os.Getenv(member.ConfigEnv)))
 		if err != nil {
-			return &cli.Error{Code: exitUsage, Err: fmt.Errorf("a worker is started by its leader; use 'dynast join' by hand: %w", err)}
+			return &cli.Error{Code: exitUsage, Err: fmt.Errorf("the configuration that the leader passed on: %w", err)}
 		}
 		return run(cfg, address, func(o worker.Options) (core.ExitCode, error) {
 			return worker.Spawned(o, worker.SpawnedArgs{Address: a, Slot: slot})

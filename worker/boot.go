@@ -160,14 +160,7 @@ func follow(opts Options, ros *roster.Roster, slot int, socket *os.File, listene
 func listenClients(address string) (*os.File, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			holder := "another process"
-			if pid, comm, ok := proc.WhoListens(address); ok {
-				holder = fmt.Sprintf("%s (pid %d)", comm, pid)
-			}
-			return nil, fmt.Errorf("the client address %s is taken by %s: stop it, or set client.listen (--client-listen) to another address", address, holder)
-		}
-		return nil, fmt.Errorf("listen for clients on %s (client.listen): %w", address, err)
+		return nil, fmt.Errorf("clients cannot be served: %w", bindError(address, err, "client.listen (--client-listen)"))
 	}
 	f, err := l.(*net.TCPListener).File()
 	if err != nil {
@@ -175,6 +168,23 @@ func listenClients(address string) (*os.File, error) {
 	}
 	// The copy keeps the socket open. Nothing accepts on it before this member leads.
 	return f, l.Close()
+}
+
+// bindError says why an address cannot be listened on, and what to change.
+func bindError(address string, err error, setting string) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		holder := "another process"
+		if pid, comm, ok := proc.WhoListens(address); ok {
+			holder = fmt.Sprintf("%s (pid %d)", comm, pid)
+		}
+		return fmt.Errorf("%s is taken by %s: stop it, or set %s to another address", address, holder, setting)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%s is no address of this host: set %s to one", address, setting)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s is not for this user to listen on (ports below 1024 are root's): set %s to another address", address, setting)
+	}
+	return fmt.Errorf("listen on %s (%s): %w", address, setting, err)
 }
 
 // listenMember opens the member address: the first port that is free, in the
@@ -187,13 +197,20 @@ func listenMember(cfg *config.Config, used []uint16) (net.Listener, error) {
 	}
 	var last error
 	for _, port := range rng.Candidates(used) {
-		l, err := net.Listen("tcp", netip.AddrPortFrom(host, port).String())
+		address := netip.AddrPortFrom(host, port).String()
+		l, err := net.Listen("tcp", address)
 		if err == nil {
 			return l, nil
 		}
-		last = err
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("members cannot be served: %w", bindError(address, err, "member.host (--member-host)"))
+		}
+		last = bindError(address, err, "member.ports (--member-ports)")
 	}
-	return nil, fmt.Errorf("no free port for a member in %d-%d on %s (member.ports): %w", rng.First, rng.Last, host, last)
+	if last == nil {
+		return nil, fmt.Errorf("every port of %d-%d is a member's: set member.ports (--member-ports) to more", rng.First, rng.Last)
+	}
+	return nil, fmt.Errorf("no port of %d-%d is free for a member; the last one: %w", rng.First, rng.Last, last)
 }
 
 // handleSignals: an interrupt or a termination ends in order, the second one
@@ -244,7 +261,7 @@ func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
 	}
 	c, err := dir.DialHandoff(context.Background())
 	if err != nil {
-		return core.ExitUnreachable, fmt.Errorf("no leader serves the data directory %s: %w", dir.Path(), err)
+		return core.ExitUnreachable, fmt.Errorf("no leader serves the data directory %s ('dynast up' starts one): %w", dir.Path(), err)
 	}
 	defer c.Close()
 	resp, _, err := requestHandoff(c, &wire.HandoffRequest{})
@@ -302,7 +319,7 @@ func joinListener(cfg *config.Config, ros *roster.Roster, want roster.Address) (
 	if want.IsValid() {
 		l, err := net.Listen("tcp", want.String())
 		if err != nil {
-			return nil, fmt.Errorf("join: %w", err)
+			return nil, fmt.Errorf("join: %w", bindError(want.String(), err, "--address"))
 		}
 		return l, nil
 	}

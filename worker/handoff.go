@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -62,8 +63,11 @@ func (m *Member) handOff(c *net.UnixConn) error {
 	if err != nil {
 		return err
 	}
-	for range 2 {
+	for asked := range 2 {
 		payload, files, err := proc.ReceiveFiles(c, handoffMax)
+		if asked > 0 && errors.Is(err, io.EOF) {
+			return nil // it saw how things stand, and that was no reason to join
+		}
 		for _, f := range files {
 			_ = f.Close() // none is asked for
 		}

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/wire"
 )
 
@@ -50,7 +53,8 @@ func dialAdmin(dir *datadir.Dir) (*admin, error) {
 
 func (a *admin) close() { _ = a.conn.Close() }
 
-// withLeader calls f until it succeeds, or the patience ends.
+// withLeader calls f until it succeeds, the patience ends, or nobody is there
+// who could lead.
 func withLeader(ctx context.Context, dir *datadir.Dir, patience time.Duration, f func(context.Context, *admin) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -59,12 +63,27 @@ func withLeader(ctx context.Context, dir *datadir.Dir, patience time.Duration, f
 		if err == nil {
 			return nil
 		}
+		if deserted(dir) {
+			return &Error{Code: core.ExitUnreachable, Err: fmt.Errorf("%w: nothing runs in %s; 'dynast up' starts it", ErrUnreachable, dir.Path())}
+		}
 		select {
 		case <-ctx.Done():
-			return &Error{Code: core.ExitUnreachable, Err: fmt.Errorf("%w in %s: %w", ErrUnreachable, dir.Path(), err)}
+			return &Error{Code: core.ExitUnreachable, Err: fmt.Errorf("%w in %s within %s: %s", ErrUnreachable, dir.Path(), patience, status.Convert(err).Message())}
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// deserted reports whether no process of a data directory lives, as far as
+// this user may see that.
+func deserted(dir *datadir.Dir) bool {
+	left, err := owners(dir)
+	if err != nil || len(left) > 0 {
+		return false
+	}
+	// A leader on its way up has the lock before it has a slot.
+	owner, err := proc.ReadOwner(dir.ClusterLock())
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !alive(owner.Identity)
 }
 
 // once is one attempt on a connection of its own, so that no attempt waits
@@ -82,6 +101,9 @@ func once(ctx context.Context, dir *datadir.Dir, f func(context.Context, *admin)
 
 func openDir(path string) (*datadir.Dir, error) {
 	dir, err := datadir.OpenForReading(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("there is no data directory %s: nothing was ever started there, or another one is meant (--data-dir, --config): %w", path, fs.ErrNotExist)
+	}
 	if err != nil {
 		return nil, &Error{Code: core.ExitUnreachable, Err: err}
 	}
