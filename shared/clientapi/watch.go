@@ -175,6 +175,9 @@ func (s *watchStream) handle(r *pb.WatchRequest) *pb.WatchResponse {
 	}
 	if answer != nil {
 		s.enqueue(message{answer: answer})
+		if w := s.watchers[answer.WatchId]; w != nil && answer.Created && !answer.Canceled {
+			w.lastQueued = s.queued // its past is sent after the word that it is there
+		}
 	}
 	return answer
 }
