@@ -257,7 +257,10 @@ type JoinArgs struct {
 func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
 	dir, err := datadir.Open(opts.Config.DataDir, false)
 	if err != nil {
-		return core.ExitUnreachable, fmt.Errorf("%w; a follower shares the data directory with its leader: give the leader's with --data-dir", err)
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%w; a follower shares the data directory with its leader: give the leader's with --data-dir", err)
+		}
+		return core.ExitUnreachable, err
 	}
 	c, err := dir.DialHandoff(context.Background())
 	if err != nil {

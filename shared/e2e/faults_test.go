@@ -83,3 +83,13 @@ func signalSame(id proc.Identity, sig syscall.Signal) {
 func sortBy[T any, K cmp.Ordered](s []T, key func(T) K) {
 	slices.SortFunc(s, func(a, b T) int { return cmp.Compare(key(a), key(b)) })
 }
+
+// kill ends a member and waits until the others know.
+func (c *cluster) kill(m tree.Member) {
+	c.t.Helper()
+	c.signal(m, syscall.SIGKILL)
+	c.wait("the death is known", func(t *tree.Tree) bool {
+		now, ok := find(t, m.Address)
+		return !ok || now.PID != m.PID
+	})
+}
