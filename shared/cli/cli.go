@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -103,6 +104,12 @@ func openDir(path string) (*datadir.Dir, error) {
 	dir, err := datadir.OpenForReading(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("there is no data directory %s: nothing was ever started there, or another one is meant (--data-dir, --config): %w", path, fs.ErrNotExist)
+	}
+	if err == nil {
+		_, err = os.ReadDir(dir.Path())
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("this user may not look into the data directory: %w (its owner can allow it to a group: chmod g+rx)", err)
 	}
 	if err != nil {
 		return nil, &Error{Code: core.ExitUnreachable, Err: err}

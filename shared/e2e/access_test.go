@@ -66,8 +66,8 @@ func as(t *testing.T, uid uint32, args ...string) (code int, stdout, stderr stri
 func TestAnotherUserMayLookAndNotTouch(t *testing.T) {
 	c := start(t, withDataDir(filepath.Join(open(t), "data")))
 	before := c.full()
-	if code, out, errs := as(t, nobody, "tree", "--data-dir", c.dir); code == 0 {
-		t.Errorf("the data directory is closed, and nobody sees: %s%s", out, errs)
+	if code, out, errs := as(t, nobody, "tree", "--data-dir", c.dir); code != 4 || !strings.Contains(errs, "chmod g+rx") {
+		t.Errorf("the data directory is closed, and nobody is told: exit code %d: %s%s", code, out, errs)
 	}
 	if err := os.Chmod(c.dir, 0o755); err != nil {
 		t.Fatal(err)
