@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"net"
+	"path/filepath"
 	"time"
 
 	plugin "github.com/hashicorp/go-plugin"
@@ -36,7 +37,7 @@ func (s *Supervisor) Reattach(m roster.Member) {
 }
 
 func (s *Supervisor) attach(m roster.Member) (*child, error) {
-	c := &child{}
+	c := &child{sockets: filepath.Dir(m.Plugin)}
 	c.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  member.Handshake,
 		Plugins:          plugin.PluginSet{member.ControlPlugin: wire.ControlPlugin{}},

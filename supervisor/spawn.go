@@ -52,6 +52,7 @@ func (s *Supervisor) Spawn(slot int) {
 		if c.runner != nil {
 			// Confirmed dead before it is told: the slot is free for the next.
 			code := c.runner.end()
+			s.sweep(c)
 			failed.SlotBusy = code == member.ExitSlotBusy
 			failed.Reason = startError(err, aborted, code)
 		}
@@ -152,7 +153,8 @@ func (s *Supervisor) clientConfig(c *child) *plugin.ClientConfig {
 		// The worker's socket lies in a 0700 directory: that is its protection.
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: s.socketDir},
 		Logger:           s.log.ResetNamed("go-plugin").With(), // at this logger's level, not at Trace
-		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (prunner.Runner, error) {
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, sockets string) (prunner.Runner, error) {
+			c.sockets = sockets
 			c.runner.cmd.env = append(c.runner.cmd.env, cmd.Env...)
 			return c.runner, nil
 		},

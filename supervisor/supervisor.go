@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ type child struct {
 	control wire.ControlClient
 	runner  *runner // nil for an adopted one
 	aborted string  // why its start was given up
+	sockets string  // the directory of its control socket
 }
 
 // New makes a supervisor. It is a member.NewSupervisor.
@@ -101,7 +103,18 @@ func (s *Supervisor) Release(id roster.ID) {
 	delete(s.children, id)
 	s.mu.Unlock()
 	if c != nil {
-		go c.client.Kill() // the process is gone: this only cleans up
+		go func() {
+			c.client.Kill() // the process is gone: this only cleans up
+			s.sweep(c)
+		}()
+	}
+}
+
+// sweep removes the directory of a control socket whose process is gone.
+// go-plugin does so only for a process that it shook hands with itself.
+func (s *Supervisor) sweep(c *child) {
+	if filepath.Dir(c.sockets) == s.socketDir { // never anything else
+		_ = os.RemoveAll(c.sockets)
 	}
 }
 
