@@ -101,7 +101,11 @@ for p in "${pids[@]}"; do wait "$p" || true; done
 pids=()
 
 cat "$work"/acked.* 2>/dev/null | sort >"$work/acked" || true
-"$binary" get --endpoints="$endpoint" --prefix "$prefix" --keys-only | sed '/^$/d' | sort >"$work/there"
+if ! "$binary" get --endpoints="$endpoint" --prefix "$prefix" --keys-only >"$work/keys"; then
+  echo "chaos: what is there cannot be read from $endpoint" >&2
+  exit 1
+fi
+sed '/^$/d' "$work/keys" | sort >"$work/there"
 comm -23 "$work/acked" "$work/there" >"$work/missing"
 acked=$(wc -l <"$work/acked")
 missing=$(wc -l <"$work/missing")

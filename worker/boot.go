@@ -159,6 +159,12 @@ func follow(opts Options, ros *roster.Roster, slot int, socket *os.File, listene
 // member and never closed while one of them lives.
 func listenClients(address string) (*os.File, error) {
 	l, err := net.Listen("tcp", address)
+	// Processes that were just killed let go of their sockets a moment later
+	// than of their locks.
+	for deadline := time.Now().Add(lockWait); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+		l, err = net.Listen("tcp", address)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("clients cannot be served: %w", bindError(address, err, "client.listen (--client-listen)"))
 	}

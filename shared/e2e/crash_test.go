@@ -1,0 +1,209 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/tree"
+)
+
+// everyone finds all processes of the cluster by their arguments, those too
+// that have not come as far as to own a slot.
+func (c *cluster) everyone() []proc.Identity {
+	c.t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var found []proc.Identity
+	for _, path := range paths {
+		raw, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(raw, []byte(c.dir)) && !bytes.Contains(raw, []byte(c.config)) {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if id, err := proc.Identify(pid); err == nil {
+			c.note(id)
+			found = append(found, id)
+		}
+	}
+	return found
+}
+
+// killEveryone sends SIGKILL until nobody is left: whoever was being started
+// meanwhile included.
+func (c *cluster) killEveryone() {
+	c.t.Helper()
+	eventually(c.t, "nobody is left", func() bool {
+		all := c.everyone()
+		for _, id := range all {
+			signalSame(id, syscall.SIGKILL)
+		}
+		return len(all) == 0
+	})
+}
+
+// TestKilledAtAnyMomentOfItsLife: everything is killed at random moments, most of
+// them in the middle of a start, and started again. What was acknowledged stays.
+func TestKilledAtAnyMomentOfItsLife(t *testing.T) {
+	_, rng := seeded(t)
+	c := newCluster(t)
+	all := stored{}
+	for round := range rounds(10) {
+		c.up()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rng.IntN(350))*time.Millisecond)
+		c.writeUntil(ctx, all, round)
+		<-ctx.Done() // the moment
+		cancel()
+		c.killEveryone()
+	}
+	c.up()
+	c.full()
+	t.Logf("%d acknowledged writes", len(all))
+	all.check(t, c.dial())
+	if strings.Contains(c.logText(), "may be lost") {
+		t.Error("a loss was reported, and nothing was damaged")
+	}
+}
+
+// writeUntil writes one key after the other with a client of its own, from
+// the moment that somebody listens.
+func (c *cluster) writeUntil(ctx context.Context, all stored, round int) {
+	c.t.Helper()
+	for {
+		conn, err := net.Dial("tcp", c.client)
+		if err == nil {
+			conn.Close()
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Millisecond): // the pace of asking
+		}
+	}
+	cl := c.dial()
+	defer cl.Close()
+	for i := 0; ctx.Err() == nil; i++ {
+		k, v := fmt.Sprintf("stored/%d/%06d", round, i), fmt.Sprint(round, i)
+		if _, err := cl.Put(ctx, k, v); err == nil {
+			all[k] = v
+		}
+	}
+}
+
+// TestAFollowerThatKeepsDyingIsStartedMoreSlowly, and without delay again
+// once that is over.
+func TestAFollowerThatKeepsDyingIsStartedMoreSlowly(t *testing.T) {
+	c := start(t)
+	before := c.full()
+	leader := leaderOf(before)
+	// Whoever gets the slot dies, until the delay shows.
+	eventually(t, "the delay is told", func() bool {
+		tr := c.tree()
+		if tr == nil {
+			return false
+		}
+		for _, m := range followersOf(tr) {
+			if m.Slot == 2 {
+				c.signal(m, syscall.SIGKILL)
+			}
+		}
+		return strings.Contains(c.logText(), "event=spawn_delayed")
+	})
+	line := c.logText()[strings.Index(c.logText(), "event=spawn_delayed"):]
+	line, _, _ = strings.Cut(line, "\n")
+	if !strings.Contains(line, "slot 2") || !strings.Contains(line, "next start in") {
+		t.Errorf("what is told of the delay: %s", line)
+	}
+	after := c.full()
+	if after.Leader != leader.Address || len(after.Deaths) < 3 {
+		t.Errorf("leader %s, deaths %+v", after.Leader, after.Deaths)
+	}
+	for _, d := range after.Deaths {
+		if d.PID == 0 || d.Reason == "" {
+			t.Errorf("death: %+v", d)
+		}
+	}
+}
+
+// TestJoinerIsBuiltFromASnapshot: what it lacks has left the log long ago, and
+// clients go on writing. It then inherits, and everything is there.
+func TestJoinerIsBuiltFromASnapshot(t *testing.T) {
+	c := start(t)
+	all, rec := stored{}, record(t, c, 2)
+	all.grow(t, c.dial())
+	before := c.full()
+	logged := len(c.logText())
+	joiner := fmt.Sprintf("%s:%d", c.host, c.first-1) // sorts before all others
+	cmd := c.command("join", "--config", c.config, "--leader", before.Leader, "--address", joiner)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = cmd.Wait() }()
+	c.full(3)
+	if !strings.Contains(c.logText()[logged:], "sending a snapshot") {
+		t.Error("no snapshot was sent: nothing was tested")
+	}
+	rec.more(t, 50)
+	c.signal(leaderOf(before), syscall.SIGKILL)
+	c.wait("the joiner leads", func(t *tree.Tree) bool { return t.Leader == joiner })
+	rec.more(t, 50)
+	all.check(t, c.dial())
+	rec.check(t, c)
+}
+
+// grow writes more than a log keeps in memory.
+func (s stored) grow(t *testing.T, cl *clientv3.Client) {
+	t.Helper()
+	s.write(t, cl, "before", 10)
+	big := strings.Repeat("x", 1<<20)
+	for i := range 24 {
+		put(t, cl, fmt.Sprint("big/", i%6), big)
+	}
+	s.write(t, cl, "after", 10)
+}
+
+// TestDeathsInTheMiddleOfASnapshot: of the follower that gets it, and of the
+// leader that sends it.
+func TestDeathsInTheMiddleOfASnapshot(t *testing.T) {
+	c := start(t)
+	all := stored{}
+	cl := c.dial()
+	all.grow(t, cl)
+	for round := range 4 {
+		tr := c.full()
+		victim := followersOf(tr)[0]
+		slot := c.openDir().Slot(victim.Slot)
+		logged := len(c.logText())
+		c.signal(victim, syscall.SIGSTOP) // from here on it changes nothing
+		removeAll(t, slot.Path())
+		c.signal(victim, syscall.SIGKILL)
+		eventually(t, "a snapshot is on its way", func() bool { return strings.Contains(c.logText()[logged:], "sending a snapshot") })
+		if round%2 == 0 {
+			c.signal(leaderOf(tr), syscall.SIGKILL)
+		} else if meta, err := slot.ReadMeta(); err == nil {
+			signalSame(proc.Identity{PID: meta.PID, StartTime: meta.StartTime}, syscall.SIGKILL)
+		}
+		all.write(t, cl, fmt.Sprint("round", round), 5)
+		c.full()
+		all.check(t, cl)
+	}
+	// What was built that way is as good as any other.
+	for _, m := range c.full().Members {
+		c.promote(m.Slot)
+		all.check(t, cl)
+	}
+}
