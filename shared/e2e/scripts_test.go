@@ -75,7 +75,11 @@ func TestChaosScriptFindsALoss(t *testing.T) {
 		}
 		// It writes the next one when the one before was answered.
 		gone = string(resp.Kvs[1].Key)
-		_, err = cl.Delete(testContext(t), gone)
+		return true
+	})
+	// The same key each time: a delete whose answer a kill cut off may have happened.
+	eventually(t, "one is deleted", func() bool {
+		_, err := cl.Delete(testContext(t), gone)
 		return err == nil
 	})
 	r := <-done
