@@ -207,12 +207,9 @@ func TestLeaderKilledWhileTheDiskIsFull(t *testing.T) {
 			d.fill(leave)
 			refused(t, cl)
 			c.signal(leaderOf(before), syscall.SIGKILL)
-			after := c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+			c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 			reads(t, cl, "kept", "1")
 			refused(t, cl)
-			if after.Leader != before.Heir {
-				t.Errorf("leader %s, want the heir %s", after.Leader, before.Heir)
-			}
 			d.makeRoom()
 			accepted(t, cl)
 			alarmed(t, cl, false)
