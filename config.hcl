@@ -98,8 +98,8 @@ store {
   quota = "2GiB"
 
   # Free space on the disk below which writes are refused, until there is room
-  # again. The log and the database need it to end cleanly.
-  # Unit: size, 1MiB to 1TiB. Default: 64MiB.
+  # again. The logs and the databases need it to go on.
+  # Unit: size, 16MiB to 1TiB. Default: 64MiB.
   disk_reserve = "64MiB"
 
   # How often changes are written from memory to the database file. Nothing

@@ -2,11 +2,13 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/dynast-io/dynast/shared/core"
+	replog "github.com/dynast-io/dynast/shared/log"
 )
 
 const (
@@ -41,7 +43,7 @@ func (m *Member) housekeeping() {
 		}
 		if now.Sub(lastCompact) >= compactInterval {
 			lastCompact = now
-			if err := m.replica.compact(); err != nil {
+			if err := m.replica.compact(); err != nil && !errors.Is(err, replog.ErrNoRoom) {
 				m.fatal(core.ExitError, err)
 				return
 			}

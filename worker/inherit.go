@@ -145,7 +145,7 @@ func (m *Member) adoptFrom(slot int) error {
 		return nil
 	}
 	if len(entries) > 0 {
-		if err := log.Append(entries); err != nil {
+		if err := m.waitForRoom(func() error { return log.Append(entries) }); err != nil {
 			return fmt.Errorf("append adopted entries: %w", err)
 		}
 	}

@@ -100,12 +100,16 @@ func (p *proposals) enqueue(pr *proposal) error {
 	return nil
 }
 
-// take moves up to max queued proposals to those that wait, gives them the
-// indices from next on, and returns their entries.
-func (p *proposals) take(next, epoch uint64, max int) []entry.Entry {
+// take moves queued proposals to those that wait, up to max and to maxBytes of
+// them but at least one if there is one, gives them the indices from next on, and
+// returns their entries.
+func (p *proposals) take(next, epoch uint64, max, maxBytes int) []entry.Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := min(len(p.queue), max)
+	n := 0
+	for bytes := 0; n < min(len(p.queue), max) && (n == 0 || bytes+len(p.queue[n].data) <= maxBytes); n++ {
+		bytes += len(p.queue[n].data)
+	}
 	if n == 0 {
 		return nil
 	}
@@ -127,6 +131,21 @@ func (p *proposals) take(next, epoch uint64, max int) []entry.Entry {
 		}
 	}
 	return out
+}
+
+// refuse answers the last n of those that wait: their entries were not
+// appended, and their indices go to others.
+func (p *proposals) refuse(n int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	keep := len(p.waiting) - n
+	for _, pr := range p.waiting[keep:] {
+		p.bytes -= len(pr.data)
+		pr.done <- &apply.Result{Err: err}
+	}
+	clear(p.waiting[keep:])
+	p.waiting = p.waiting[:keep]
+	p.checkIdle()
 }
 
 // applied answers who waits for an index.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,8 +53,8 @@ func TestProposalsAreAnsweredInOrder(t *testing.T) {
 		})
 	}
 	p.queued(t, 20)
-	first := p.take(8, 3, 15)
-	second := p.take(23, 3, 15)
+	first := p.take(8, 3, 15, 1<<20)
+	second := p.take(23, 3, 15, 1<<20)
 	if len(first) != 15 || len(second) != 5 || first[0].Index != 8 || second[4].Index != 27 || second[0].Epoch != 3 {
 		t.Fatalf("taken: %d from %d, %d", len(first), first[0].Index, len(second))
 	}
@@ -82,7 +83,7 @@ func TestProposalsPastTheBoundAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		// What waits to be applied counts too.
-		for i := range p.take(1, 1, 10) {
+		for i := range p.take(1, 1, 10, 1<<20) {
 			p.applied(uint64(i+1), &apply.Result{})
 		}
 		wg.Wait()
@@ -115,7 +116,7 @@ func TestDrainAnswersWhatWasTakenAndRefusesTheRest(t *testing.T) {
 		t.Error("idle with a proposal that is not answered")
 	default:
 	}
-	p.take(1, 1, 10)
+	p.take(1, 1, 10, 1<<20)
 	p.applied(1, &apply.Result{})
 	<-idle
 	if err := <-answered; err != nil {
@@ -149,4 +150,58 @@ func TestMailboxKeepsTheOrderAndWakesOnTheTimer(t *testing.T) {
 	if q := b.take(nil, timer); q != nil {
 		t.Errorf("nothing was posted: %v", q)
 	}
+}
+
+func TestARefusedBatchLeavesItsIndicesToOthers(t *testing.T) {
+	p := newProposals(100, 1<<20, free)
+	noRoom := errors.New("no room")
+	var wg sync.WaitGroup
+	var refused, done atomic.Int32
+	for i := range 5 {
+		wg.Go(func() {
+			res, err := p.Propose(context.Background(), put(fmt.Sprint(i)))
+			switch {
+			case err != nil:
+				t.Errorf("propose: %v", err)
+			case errors.Is(res.Err, noRoom):
+				refused.Add(1)
+			default:
+				done.Add(1)
+			}
+		})
+	}
+	p.queued(t, 5)
+	p.take(8, 3, 2, 1<<20)
+	p.take(10, 3, 2, 1<<20)
+	p.refuse(2, noRoom)
+	last := p.take(10, 3, 2, 1<<20)
+	if len(last) != 1 || last[0].Index != 10 {
+		t.Fatalf("taken: %+v", last)
+	}
+	for i := uint64(8); i <= 10; i++ {
+		p.applied(i, &apply.Result{})
+	}
+	wg.Wait()
+	if refused.Load() != 2 || done.Load() != 3 || p.bytes != 0 {
+		t.Errorf("%d refused, %d applied, %d bytes are still counted", refused.Load(), done.Load(), p.bytes)
+	}
+}
+
+func TestABatchIsBoundedByItsBytes(t *testing.T) {
+	p := newProposals(100, 1<<20, free)
+	for range 6 {
+		go func() { _, _ = p.Propose(t.Context(), put("k")) }()
+	}
+	p.queued(t, 6)
+	size := len(p.queue[0].data)
+	for i, limit := range []int{1, 2 * size, 3*size - 1} {
+		if got, want := len(p.take(1, 1, 100, limit)), []int{1, 2, 2}[i]; got != want {
+			t.Errorf("with %d bytes: %d proposals, want %d", limit, got, want)
+		}
+	}
+	for i := range uint64(5) {
+		p.applied(i+1, &apply.Result{})
+	}
+	p.take(6, 1, 100, 1)
+	p.applied(6, &apply.Result{})
 }

@@ -35,6 +35,14 @@ func (s *space) guard(r *pb.InternalRaftRequest) error {
 	return rpctypes.ErrGRPCNoSpace
 }
 
+// ranOut notes that there was no room for a write: the disk filled up since
+// the last look.
+func (s *space) ranOut(err error) {
+	if !s.full.Swap(true) {
+		s.m.logger.Error("disk full: writes are refused until there is room", "error", err, "path", s.m.cfg.DataDir)
+	}
+}
+
 // look reads the free space; with some hysteresis, so that the alarm does not
 // flutter.
 func (s *space) look() {

@@ -1,14 +1,26 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
+	"time"
+
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/entry"
+	replog "github.com/dynast-io/dynast/shared/log"
 )
 
-// maxBatch bounds the entries of one append.
-const maxBatch = 512
+const (
+	// maxBatch and maxBatchBytes bound the entries of one append.
+	maxBatch      = 512
+	maxBatchBytes = 4 << 20
+	// roomPoll is how often room on a full disk is looked for, by who has to
+	// wait for it; a follower asks its leader again after retryRoom.
+	roomPoll  = 100 * time.Millisecond
+	retryRoom = time.Second
+)
 
 // writer owns the log: everything that changes it runs on its goroutine.
 type writer struct {
@@ -16,6 +28,9 @@ type writer struct {
 	jobs chan func()
 	// epoch is the one in which proposals are appended; 0 while not leading.
 	epoch uint64
+	// starved: what the leader sends is dropped until there may be room for it;
+	// hungry: nothing was appended since the disk was first found full.
+	starved, hungry bool
 }
 
 func newWriter(m *Member) *writer { return &writer{m: m, jobs: make(chan func(), 64)} }
@@ -51,27 +66,55 @@ func (w *writer) lead(epoch uint64) {
 
 func (w *writer) appendProposals() {
 	log := w.m.replica.current().log
-	es := w.m.proposals.take(log.Last().Index+1, w.epoch, maxBatch)
-	if len(es) > 0 {
-		w.append(es)
+	es := w.m.proposals.take(log.Last().Index+1, w.epoch, maxBatch, maxBatchBytes)
+	if len(es) == 0 {
+		return
+	}
+	if err := w.append(es); err != nil {
+		w.m.space.ranOut(err)
+		w.m.proposals.refuse(len(es), etcderrors.ErrNoSpace)
 	}
 }
 
-// append makes entries safe from the death of this process.
-func (w *writer) append(es []entry.Entry) {
+// append makes entries safe from the death of this process. The error is
+// ErrNoRoom; all others end the process.
+func (w *writer) append(es []entry.Entry) error {
 	log := w.m.replica.current().log
-	if err := log.Append(es); err != nil {
+	switch err := log.Append(es); {
+	case errors.Is(err, replog.ErrNoRoom):
+		return err
+	case err != nil:
 		w.m.fatal(core.ExitError, fmt.Errorf("append to the log at %d: %w", es[0].Index, err))
-		return
+	default:
+		w.m.post(core.Appended{Last: log.Last()})
 	}
-	w.m.post(core.Appended{Last: log.Last()})
+	return nil
+}
+
+// waitForRoom repeats a step of a takeover until the disk has room for it:
+// this process holds the lock, nobody else could do it.
+func (m *Member) waitForRoom(step func() error) error {
+	for told := false; ; told = true {
+		err := step()
+		if !errors.Is(err, replog.ErrNoRoom) {
+			return err
+		}
+		if !told {
+			m.logger.Error("disk full: the takeover waits for room", "error", err)
+		}
+		select {
+		case <-time.After(roomPoll):
+		case <-m.ended:
+			return err
+		}
+	}
 }
 
 // appendReceived appends what the leader sent, unless it does not follow what is here.
 func (w *writer) appendReceived(r *received) {
 	w.do(func() {
 		log := w.m.replica.current().log
-		if log == nil {
+		if log == nil || w.starved {
 			return
 		}
 		es := r.entries
@@ -90,7 +133,27 @@ func (w *writer) appendReceived(r *received) {
 			w.m.upstream.resync(fmt.Sprintf("entry %d came after %d", es[0].Index, last.Index))
 			return
 		}
-		w.append(es)
+		if err := w.append(es); err != nil {
+			w.starve(err)
+			return
+		}
+		w.hungry = false
+	})
+}
+
+// starve lets a follower fall behind while its disk is full; then it asks for
+// what it lacks.
+func (w *writer) starve(err error) {
+	w.starved = true
+	if !w.hungry {
+		w.hungry = true
+		w.m.logger.Error("disk full: what the leader sends waits for room", "error", err)
+	}
+	time.AfterFunc(retryRoom, func() {
+		w.do(func() {
+			w.starved = false
+			w.m.upstream.resync("the disk was full")
+		})
 	})
 }
 
@@ -98,7 +161,7 @@ func (w *writer) appendReceived(r *received) {
 func (w *writer) beginEpoch(epoch uint64) {
 	w.do(func() {
 		next := w.m.replica.current().log.Last().Index + 1
-		w.append([]entry.Entry{{Index: next, Epoch: epoch}})
+		_ = w.m.waitForRoom(func() error { return w.append([]entry.Entry{{Index: next, Epoch: epoch}}) })
 	})
 }
 

@@ -67,7 +67,7 @@ var fields = []*field{
 	sizeField("store.quota", "size of the database above which writes are refused",
 		"2GiB", MiB, TiB, 1, func(c *Config) *Bytes { return &c.Store.Quota }),
 	sizeField("store.disk_reserve", "free disk space below which writes are refused",
-		"64MiB", MiB, TiB, 1, func(c *Config) *Bytes { return &c.Store.DiskReserve }),
+		"64MiB", 16*MiB, TiB, 1, func(c *Config) *Bytes { return &c.Store.DiskReserve }),
 	durationField("store.commit_interval", "how often changes go from memory to the database file",
 		"1s", time.Millisecond, time.Minute, func(c *Config) *time.Duration { return &c.Store.CommitInterval }),
 	retentionField("store.auto_compaction", "history that is kept: off, a number of revisions, or a duration",

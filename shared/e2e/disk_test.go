@@ -32,7 +32,7 @@ type disk struct {
 
 const (
 	diskBytes    = 160 << 20
-	reserveBytes = 8 << 20 // store.disk_reserve of these tests
+	reserveBytes = 16 << 20 // store.disk_reserve of these tests
 )
 
 // mount makes a disk; mounting is for root only.

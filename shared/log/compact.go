@@ -95,6 +95,9 @@ func deletable(segments []*segment, index uint64) []segmentName {
 func (l *Log) recordSnapshot(p Position) error {
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
+	if err := l.makeRoom(frameOverheadBytes); err != nil {
+		return err
+	}
 	err := guard(func() error { return l.wal.SaveSnapshot(snapshotRecord(p)) })
 	l.written += frameOverheadBytes
 	l.mu.Lock()

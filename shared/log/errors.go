@@ -20,6 +20,9 @@ var (
 	ErrLocked = errors.New("log: in use by another process")
 	// ErrOutOfOrder means that entries do not continue the log.
 	ErrOutOfOrder = errors.New("log: entries out of order")
+	// ErrNoRoom means that the disk is full. Nothing was changed: the same can be
+	// tried again later.
+	ErrNoRoom = errors.New("log: no room on the disk")
 	// ErrFailed means that an earlier write or fsync failed. What the disk holds
 	// beyond Synced is unknown until the log is closed and opened again.
 	ErrFailed = errors.New("log: failed before")

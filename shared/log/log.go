@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3/raftpb"
@@ -26,8 +27,11 @@ type Log struct {
 	// appendMu is held by the one who writes to the wal.
 	appendMu sync.Mutex
 	scratch  scratch
-	// written is no less than the bytes in the current segment.
-	written int64
+	// written is no less than the bytes in the current segment, and allocated
+	// is how many of them have their place on the disk.
+	written, allocated int64
+	// spent is set by the wal when it can begin no new segment.
+	spent *atomic.Bool
 
 	// syncMu is held by the one who fsyncs, compactMu by the one who compacts.
 	// Order: compactMu, syncMu, appendMu, mu.
@@ -84,8 +88,9 @@ func (s *scratch) release(n int) {
 // the database and no further (ErrOutOfOrder). Append takes ownership of
 // each Data, which must not change afterwards. One goroutine appends.
 //
-// After an error of the disk the log refuses everything (ErrFailed) until it is
-// opened again; some of the entries may be found in it then.
+// ErrNoRoom: the disk is full, and nothing was written. After any other error of
+// the disk the log refuses everything (ErrFailed) until it is opened again; some of
+// the entries may be found in it then.
 func (l *Log) Append(entries []Entry) error {
 	if len(entries) == 0 {
 		return nil
@@ -103,13 +108,17 @@ func (l *Log) append(entries []Entry) error {
 	if err != nil {
 		return err
 	}
+	bytes := int64(frameOverheadBytes)
+	for _, e := range entries {
+		bytes += int64(len(e.Data)) + frameOverheadBytes
+	}
+	if err := l.makeRoom(bytes); err != nil {
+		return err
+	}
 	refs := l.scratch.fill(entries)
 	err = guard(func() error { return l.wal.Save(confirm, refs) })
 	l.scratch.release(len(entries))
-	for _, e := range entries {
-		l.written += int64(len(e.Data)) + frameOverheadBytes
-	}
-	l.written += frameOverheadBytes
+	l.written += bytes
 	var began *segment
 	if err == nil && l.written >= l.o.SegmentBytes {
 		began, err = l.segmentAfterCut(entries[len(entries)-1].Index)
@@ -172,6 +181,7 @@ func (l *Log) segmentAfterCut(last uint64) (*segment, error) {
 		return nil, fmt.Errorf("open new segment: %w", err)
 	}
 	l.written = 8 * frameOverheadBytes // the new segment's header, generously
+	l.allocated = allocatedBytes(f)
 	// The wal holds its lock on the last two segments only.
 	err = guard(func() error { return l.wal.ReleaseLockTo(name.index) })
 	if err != nil {

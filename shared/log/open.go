@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"go.etcd.io/etcd/server/v3/storage/wal"
@@ -89,12 +90,14 @@ func open(o Options, applied uint64) (*Log, error) {
 	if err := acquireSegmentSize(o.SegmentBytes); err != nil {
 		return nil, err
 	}
+	spent := &atomic.Bool{}
+	o.Logger = watched(o.Logger, spent)
 	w, s, names, err := openScanned(o)
 	if err != nil {
 		releaseSegmentSize()
 		return nil, err
 	}
-	l := &Log{o: o, wal: w, written: s.offset + frameOverheadBytes}
+	l := &Log{o: o, wal: w, spent: spent, written: s.offset + frameOverheadBytes}
 	l.tail.before = s.begin
 	l.tail.push(s.entries)
 	l.floor = max(applied, s.begin.Index, s.snapshot.Index)
@@ -104,6 +107,7 @@ func open(o Options, applied uint64) (*Log, error) {
 	if err := l.openFiles(names); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	l.allocated = allocatedBytes(l.files.current().f)
 	if s.begin.Index > applied {
 		return nil, errors.Join(fmt.Errorf("%w: it begins after %s, the database ends at %d", ErrCompacted, s.begin, applied), l.Close())
 	}
@@ -154,26 +158,33 @@ func lockAndScan(o Options) (*wal.WAL, *scan, []segmentName, error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	var w *wal.WAL
-	err = guard(func() (err error) {
-		// Beyond every index: only the last segment is opened. Its lock excludes
-		// other writers, and the wal need not read entries that the scan reads.
-		beyond := uint64(math.MaxUint64)
-		w, err = wal.Open(o.Logger, o.Dir, &walpb.Snapshot{Index: &beyond})
-		return err
-	})
-	if errors.Is(err, fileutil.ErrLocked) {
-		return nil, nil, nil, fmt.Errorf("%w: %w", ErrLocked, err)
-	}
+	w, err := openLast(o)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	w.SetUnsafeNoFsync()
 	s, err := scanSegments(o.Dir, names, 0)
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, guard(w.Close))
 	}
 	return w, s, names, nil
+}
+
+// openLast opens the wal and its last segment only. Its lock excludes other
+// writers, and the wal need not read entries that the scan reads.
+func openLast(o Options) (w *wal.WAL, err error) {
+	err = guard(func() (err error) {
+		beyond := uint64(math.MaxUint64)
+		w, err = wal.Open(o.Logger, o.Dir, &walpb.Snapshot{Index: &beyond})
+		return err
+	})
+	if errors.Is(err, fileutil.ErrLocked) {
+		return nil, fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	w.SetUnsafeNoFsync()
+	return w, nil
 }
 
 // readyForAppend lets the wal find the end of its last segment, which it also

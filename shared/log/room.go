@@ -1,0 +1,163 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
+)
+
+// The system calls, for tests without a full disk.
+var (
+	fallocate = unix.Fallocate
+	statfs    = unix.Statfs
+)
+
+// makeRoom makes sure that n more bytes find their place on the disk, before
+// any of them is written. A record that is half written, or a segment that cannot be
+// followed by the next, is the end of a log for its process; ErrNoRoom changes
+// nothing, and the same entries can be tried again. appendMu is held.
+func (l *Log) makeRoom(n int64) error {
+	end := l.written + n
+	if end >= l.o.SegmentBytes {
+		// A new segment follows. The wal has its file ready, and allocates the one
+		// after it in the background.
+		if free := freeBytes(l.o.Dir); free < uint64(l.o.SegmentBytes) {
+			return fmt.Errorf("%w: %d bytes are free, a new segment takes %d: %w", ErrNoRoom, free, l.o.SegmentBytes, unix.ENOSPC)
+		}
+		if l.spent.Load() {
+			if err := l.renew(); err != nil {
+				return err
+			}
+		}
+	}
+	if end <= l.allocated {
+		return nil
+	}
+	l.mu.Lock()
+	path := filepath.Join(l.o.Dir, l.files.current().name.String())
+	l.mu.Unlock()
+	switch err := allocate(path, l.allocated, end); {
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w: %w", ErrNoRoom, err)
+	case err != nil:
+		// Not every file system can. An append may find the disk full then.
+		l.allocated = math.MaxInt64
+	default:
+		l.allocated = end
+	}
+	return nil
+}
+
+// renew opens the wal anew. What allocates its files in the background ends at
+// its first failure, and a wal without it fails at the next segment.
+func (l *Log) renew() error {
+	if err := guard(l.wal.Close); err != nil {
+		return l.broken(fmt.Errorf("renew the wal: %w", err))
+	}
+	l.spent.Store(false)
+	w, err := openLast(l.o)
+	if err == nil {
+		err = readyForAppend(w)
+	}
+	if err != nil {
+		return l.broken(fmt.Errorf("renew the wal: %w", err))
+	}
+	l.wal = w
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.allocated = 0
+	if c := l.files.current(); c.f != nil {
+		l.allocated = allocatedBytes(c.f) // clearing its end let go of some
+	}
+	return nil
+}
+
+func (l *Log) broken(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fail(err)
+}
+
+// preallocationFailed is what the wal package logs, and tells nobody else, when
+// the file for its next segment cannot be allocated.
+const preallocationFailed = "failed to preallocate space when creating a new WAL"
+
+// watched is a logger that notes in spent when a wal can begin no new segment.
+func watched(lg *zap.Logger, spent *atomic.Bool) *zap.Logger {
+	return lg.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewTee(c, watch{zapcore.ErrorLevel, spent})
+	}))
+}
+
+// watch is a core that looks at messages and writes nothing.
+type watch struct {
+	zapcore.LevelEnabler
+	spent *atomic.Bool
+}
+
+func (w watch) With([]zapcore.Field) zapcore.Core { return w }
+func (w watch) Sync() error                       { return nil }
+
+func (w watch) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if w.Enabled(e.Level) {
+		return ce.AddCore(e, w)
+	}
+	return ce
+}
+
+func (w watch) Write(e zapcore.Entry, _ []zapcore.Field) error {
+	if e.Message == preallocationFailed {
+		w.spent.Store(true)
+	}
+	return nil
+}
+
+// allocate gives a file blocks, without changing its length.
+func allocate(path string, from, to int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	for {
+		err = fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return &os.PathError{Op: "fallocate", Path: path, Err: err}
+	}
+	return nil
+}
+
+// allocatedBytes is how far a segment has blocks, if it has no holes; the wal
+// package allocates it as a whole.
+func allocatedBytes(f *os.File) int64 {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil {
+		return 0
+	}
+	return min(st.Size, st.Blocks*512)
+}
+
+// freeBytes is the room on the disk; without an answer the disk itself will tell.
+func freeBytes(dir string) uint64 {
+	var st unix.Statfs_t
+	for {
+		switch err := statfs(dir, &st); err {
+		case nil:
+			return st.Bavail * uint64(st.Frsize)
+		case unix.EINTR:
+		default:
+			return math.MaxUint64
+		}
+	}
+}
