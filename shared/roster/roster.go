@@ -104,6 +104,11 @@ type Roster struct {
 	Leader  Address
 	// Client is the one address that clients use.
 	Client string
+	// Successor is to inherit next on purpose, whatever its address sorts to;
+	// zero unless the leader is about to hand over.
+	Successor Address
+	// Followers is how many followers the leader keeps, besides those by hand.
+	Followers int
 	// Members is sorted by address and holds the leader too.
 	Members []Member
 }
@@ -141,8 +146,8 @@ func (r *Roster) Find(a Address) (Member, bool) {
 // LeaderMember returns the leader's entry.
 func (r *Roster) LeaderMember() (Member, bool) { return r.Find(r.Leader) }
 
-// Heir returns the follower that succeeds next: the lowest address among
-// those in sync.
+// Heir returns the follower that succeeds next: the successor if one is named,
+// else the lowest address among those in sync.
 func (r *Roster) Heir() (Address, bool) {
 	line := r.Line()
 	if len(line) == 0 {
@@ -154,9 +159,9 @@ func (r *Roster) Heir() (Address, bool) {
 	return line[0], true
 }
 
-// Line returns the order of succession: the followers in sync by address,
-// then those that are alive without a complete copy, by address. Who is
-// leaving does not inherit.
+// Line returns the order of succession: the named successor if it is in sync,
+// the followers in sync by address, then those that are alive without a complete
+// copy, by address. Who is leaving does not inherit.
 func (r *Roster) Line() []Address {
 	able := make([]Address, 0, len(r.Members))
 	var rest []Address
@@ -171,7 +176,15 @@ func (r *Roster) Line() []Address {
 		}
 	}
 	byAddress := func(a, b Address) int { return a.Compare(b) }
-	slices.SortFunc(able, byAddress)
+	slices.SortFunc(able, func(a, b Address) int {
+		switch r.Successor {
+		case a:
+			return -1
+		case b:
+			return 1
+		}
+		return byAddress(a, b)
+	})
 	slices.SortFunc(rest, byAddress)
 	return append(able, rest...)
 }

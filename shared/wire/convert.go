@@ -60,7 +60,10 @@ func ToMember(i *MemberInfo) (roster.Member, error) {
 
 // EncodeRoster returns the bytes that ride on every message.
 func EncodeRoster(r *roster.Roster) []byte {
-	m := &Roster{Epoch: r.Epoch, Version: r.Version, Client: r.Client}
+	m := &Roster{Epoch: r.Epoch, Version: r.Version, Client: r.Client, Followers: uint32(r.Followers)}
+	if r.Successor.IsValid() {
+		m.Successor = r.Successor.String()
+	}
 	if r.Leader.IsValid() {
 		m.Leader = r.Leader.String()
 	}
@@ -86,13 +89,22 @@ func DecodeRoster(b []byte) (*roster.Roster, error) {
 	if len(m.Members) > MaxMembers {
 		return nil, malformed("roster with %d members, at most %d are possible", len(m.Members), MaxMembers)
 	}
-	r := &roster.Roster{Epoch: m.Epoch, Version: m.Version, Client: m.Client}
-	if m.Leader != "" {
-		a, err := roster.ParseAddress(m.Leader)
+	if m.Followers > MaxMembers {
+		return nil, malformed("roster: %d followers, at most %d are possible", m.Followers, MaxMembers)
+	}
+	r := &roster.Roster{Epoch: m.Epoch, Version: m.Version, Client: m.Client, Followers: int(m.Followers)}
+	for _, f := range []struct {
+		text string
+		to   *roster.Address
+	}{{m.Leader, &r.Leader}, {m.Successor, &r.Successor}} {
+		if f.text == "" {
+			continue
+		}
+		a, err := roster.ParseAddress(f.text)
 		if err != nil {
 			return nil, malformed("roster: %v", err)
 		}
-		r.Leader = a
+		*f.to = a
 	}
 	for _, i := range m.Members {
 		mem, err := ToMember(i)

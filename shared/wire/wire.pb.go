@@ -185,13 +185,17 @@ func (x *MemberInfo) GetByHand() bool {
 }
 
 type Roster struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Leader        string                 `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
-	Heir          string                 `protobuf:"bytes,4,opt,name=heir,proto3" json:"heir,omitempty"`
-	Client        string                 `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
-	Members       []*MemberInfo          `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Epoch   uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Version uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Leader  string                 `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	Heir    string                 `protobuf:"bytes,4,opt,name=heir,proto3" json:"heir,omitempty"`
+	Client  string                 `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
+	Members []*MemberInfo          `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
+	// successor is to inherit next on purpose, whatever its address sorts to.
+	Successor string `protobuf:"bytes,7,opt,name=successor,proto3" json:"successor,omitempty"`
+	// followers is how many the leader keeps.
+	Followers     uint32 `protobuf:"varint,8,opt,name=followers,proto3" json:"followers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +270,20 @@ func (x *Roster) GetMembers() []*MemberInfo {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *Roster) GetSuccessor() string {
+	if x != nil {
+		return x.Successor
+	}
+	return ""
+}
+
+func (x *Roster) GetFollowers() uint32 {
+	if x != nil {
+		return x.Followers
+	}
+	return 0
 }
 
 type Death struct {
@@ -399,6 +417,8 @@ type FollowerMessage struct {
 	//	*FollowerMessage_Hello
 	//	*FollowerMessage_Ack
 	//	*FollowerMessage_Heartbeat
+	//	*FollowerMessage_Digest
+	//	*FollowerMessage_Defragmented
 	Body          isFollowerMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -475,6 +495,24 @@ func (x *FollowerMessage) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *FollowerMessage) GetDigest() *Digest {
+	if x != nil {
+		if x, ok := x.Body.(*FollowerMessage_Digest); ok {
+			return x.Digest
+		}
+	}
+	return nil
+}
+
+func (x *FollowerMessage) GetDefragmented() *Defragmented {
+	if x != nil {
+		if x, ok := x.Body.(*FollowerMessage_Defragmented); ok {
+			return x.Defragmented
+		}
+	}
+	return nil
+}
+
 type isFollowerMessage_Body interface {
 	isFollowerMessage_Body()
 }
@@ -491,11 +529,23 @@ type FollowerMessage_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
 }
 
+type FollowerMessage_Digest struct {
+	Digest *Digest `protobuf:"bytes,5,opt,name=digest,proto3,oneof"`
+}
+
+type FollowerMessage_Defragmented struct {
+	Defragmented *Defragmented `protobuf:"bytes,6,opt,name=defragmented,proto3,oneof"`
+}
+
 func (*FollowerMessage_Hello) isFollowerMessage_Body() {}
 
 func (*FollowerMessage_Ack) isFollowerMessage_Body() {}
 
 func (*FollowerMessage_Heartbeat) isFollowerMessage_Body() {}
+
+func (*FollowerMessage_Digest) isFollowerMessage_Body() {}
+
+func (*FollowerMessage_Defragmented) isFollowerMessage_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -689,6 +739,8 @@ type LeaderMessage struct {
 	//	*LeaderMessage_Heartbeat
 	//	*LeaderMessage_Leave
 	//	*LeaderMessage_Deaths
+	//	*LeaderMessage_DigestRequest
+	//	*LeaderMessage_Defragment
 	Body          isLeaderMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -797,6 +849,24 @@ func (x *LeaderMessage) GetDeaths() *Deaths {
 	return nil
 }
 
+func (x *LeaderMessage) GetDigestRequest() *DigestRequest {
+	if x != nil {
+		if x, ok := x.Body.(*LeaderMessage_DigestRequest); ok {
+			return x.DigestRequest
+		}
+	}
+	return nil
+}
+
+func (x *LeaderMessage) GetDefragment() *Defragment {
+	if x != nil {
+		if x, ok := x.Body.(*LeaderMessage_Defragment); ok {
+			return x.Defragment
+		}
+	}
+	return nil
+}
+
 type isLeaderMessage_Body interface {
 	isLeaderMessage_Body()
 }
@@ -821,6 +891,14 @@ type LeaderMessage_Deaths struct {
 	Deaths *Deaths `protobuf:"bytes,8,opt,name=deaths,proto3,oneof"`
 }
 
+type LeaderMessage_DigestRequest struct {
+	DigestRequest *DigestRequest `protobuf:"bytes,9,opt,name=digest_request,json=digestRequest,proto3,oneof"`
+}
+
+type LeaderMessage_Defragment struct {
+	Defragment *Defragment `protobuf:"bytes,10,opt,name=defragment,proto3,oneof"`
+}
+
 func (*LeaderMessage_Entries) isLeaderMessage_Body() {}
 
 func (*LeaderMessage_Snapshot) isLeaderMessage_Body() {}
@@ -830,6 +908,208 @@ func (*LeaderMessage_Heartbeat) isLeaderMessage_Body() {}
 func (*LeaderMessage_Leave) isLeaderMessage_Body() {}
 
 func (*LeaderMessage_Deaths) isLeaderMessage_Body() {}
+
+func (*LeaderMessage_DigestRequest) isLeaderMessage_Body() {}
+
+func (*LeaderMessage_Defragment) isLeaderMessage_Body() {}
+
+// DigestRequest asks a follower for the hash of its keys at a revision, to be
+// compared with the leader's.
+type DigestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestRequest) Reset() {
+	*x = DigestRequest{}
+	mi := &file_wire_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestRequest) ProtoMessage() {}
+
+func (x *DigestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
+func (*DigestRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DigestRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// Digest answers a DigestRequest. It is comparable with another at the same
+// revision and the same compact_revision.
+type Digest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Revision        int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	CompactRevision int64                  `protobuf:"varint,2,opt,name=compact_revision,json=compactRevision,proto3" json:"compact_revision,omitempty"`
+	Hash            uint32                 `protobuf:"varint,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	// error: the hash could not be made (the revision is compacted, ...).
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Digest) Reset() {
+	*x = Digest{}
+	mi := &file_wire_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Digest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Digest) ProtoMessage() {}
+
+func (x *Digest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Digest.ProtoReflect.Descriptor instead.
+func (*Digest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Digest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Digest) GetCompactRevision() int64 {
+	if x != nil {
+		return x.CompactRevision
+	}
+	return 0
+}
+
+func (x *Digest) GetHash() uint32 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+func (x *Digest) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// Defragment asks a follower to rewrite its database.
+type Defragment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Defragment) Reset() {
+	*x = Defragment{}
+	mi := &file_wire_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Defragment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Defragment) ProtoMessage() {}
+
+func (x *Defragment) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Defragment.ProtoReflect.Descriptor instead.
+func (*Defragment) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{12}
+}
+
+type Defragmented struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Defragmented) Reset() {
+	*x = Defragmented{}
+	mi := &file_wire_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Defragmented) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Defragmented) ProtoMessage() {}
+
+func (x *Defragmented) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Defragmented.ProtoReflect.Descriptor instead.
+func (*Defragmented) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Defragmented) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
 
 type Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -841,7 +1121,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1133,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1146,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Entry) GetEpoch() uint64 {
@@ -894,7 +1174,7 @@ type Entries struct {
 
 func (x *Entries) Reset() {
 	*x = Entries{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1186,7 @@ func (x *Entries) String() string {
 func (*Entries) ProtoMessage() {}
 
 func (x *Entries) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1199,7 @@ func (x *Entries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entries.ProtoReflect.Descriptor instead.
 func (*Entries) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Entries) GetPrev() *Position {
@@ -952,7 +1232,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1244,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1257,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotChunk) GetPosition() *Position {
@@ -1031,7 +1311,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1323,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1336,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Leave) GetReason() string {
@@ -1075,7 +1355,7 @@ type IntroduceRequest struct {
 
 func (x *IntroduceRequest) Reset() {
 	*x = IntroduceRequest{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1367,7 @@ func (x *IntroduceRequest) String() string {
 func (*IntroduceRequest) ProtoMessage() {}
 
 func (x *IntroduceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1380,7 @@ func (x *IntroduceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntroduceRequest.ProtoReflect.Descriptor instead.
 func (*IntroduceRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IntroduceRequest) GetRoster() []byte {
@@ -1120,7 +1400,7 @@ type IntroduceResponse struct {
 
 func (x *IntroduceResponse) Reset() {
 	*x = IntroduceResponse{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1412,7 @@ func (x *IntroduceResponse) String() string {
 func (*IntroduceResponse) ProtoMessage() {}
 
 func (x *IntroduceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1425,7 @@ func (x *IntroduceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntroduceResponse.ProtoReflect.Descriptor instead.
 func (*IntroduceResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IntroduceResponse) GetMember() *MemberInfo {
@@ -1172,7 +1452,7 @@ type RetireRequest struct {
 
 func (x *RetireRequest) Reset() {
 	*x = RetireRequest{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1464,7 @@ func (x *RetireRequest) String() string {
 func (*RetireRequest) ProtoMessage() {}
 
 func (x *RetireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1477,7 @@ func (x *RetireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
 func (*RetireRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RetireRequest) GetRoster() []byte {
@@ -1223,7 +1503,7 @@ type RetireResponse struct {
 
 func (x *RetireResponse) Reset() {
 	*x = RetireResponse{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1515,7 @@ func (x *RetireResponse) String() string {
 func (*RetireResponse) ProtoMessage() {}
 
 func (x *RetireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1528,7 @@ func (x *RetireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireResponse.ProtoReflect.Descriptor instead.
 func (*RetireResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RetireResponse) GetRoster() []byte {
@@ -1266,7 +1546,7 @@ type TreeRequest struct {
 
 func (x *TreeRequest) Reset() {
 	*x = TreeRequest{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1558,7 @@ func (x *TreeRequest) String() string {
 func (*TreeRequest) ProtoMessage() {}
 
 func (x *TreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1571,7 @@ func (x *TreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeRequest.ProtoReflect.Descriptor instead.
 func (*TreeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 type TreeResponse struct {
@@ -1303,7 +1583,7 @@ type TreeResponse struct {
 
 func (x *TreeResponse) Reset() {
 	*x = TreeResponse{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1595,7 @@ func (x *TreeResponse) String() string {
 func (*TreeResponse) ProtoMessage() {}
 
 func (x *TreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1608,7 @@ func (x *TreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeResponse.ProtoReflect.Descriptor instead.
 func (*TreeResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TreeResponse) GetJson() []byte {
@@ -1346,7 +1626,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1638,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1651,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 type StopResponse struct {
@@ -1383,7 +1663,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1675,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,12 +1688,303 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StopResponse) GetMembers() []*MemberInfo {
 	if x != nil {
 		return x.Members
+	}
+	return nil
+}
+
+// PromoteRequest: without an address the heir is meant.
+type PromoteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteRequest) Reset() {
+	*x = PromoteRequest{}
+	mi := &file_wire_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteRequest) ProtoMessage() {}
+
+func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
+func (*PromoteRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PromoteRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// PromoteResponse names the successor and the process that ends for it.
+type PromoteResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Leader        *MemberInfo            `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteResponse) Reset() {
+	*x = PromoteResponse{}
+	mi := &file_wire_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteResponse) ProtoMessage() {}
+
+func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
+func (*PromoteResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PromoteResponse) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PromoteResponse) GetLeader() *MemberInfo {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
+}
+
+type ScaleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// followers is the number wanted; with relative, what is added to it.
+	Followers     int32 `protobuf:"varint,1,opt,name=followers,proto3" json:"followers,omitempty"`
+	Relative      bool  `protobuf:"varint,2,opt,name=relative,proto3" json:"relative,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScaleRequest) Reset() {
+	*x = ScaleRequest{}
+	mi := &file_wire_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScaleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScaleRequest) ProtoMessage() {}
+
+func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
+func (*ScaleRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ScaleRequest) GetFollowers() int32 {
+	if x != nil {
+		return x.Followers
+	}
+	return 0
+}
+
+func (x *ScaleRequest) GetRelative() bool {
+	if x != nil {
+		return x.Relative
+	}
+	return false
+}
+
+type ScaleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        uint32                 `protobuf:"varint,1,opt,name=before,proto3" json:"before,omitempty"`
+	Followers     uint32                 `protobuf:"varint,2,opt,name=followers,proto3" json:"followers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScaleResponse) Reset() {
+	*x = ScaleResponse{}
+	mi := &file_wire_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScaleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScaleResponse) ProtoMessage() {}
+
+func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScaleResponse.ProtoReflect.Descriptor instead.
+func (*ScaleResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ScaleResponse) GetBefore() uint32 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *ScaleResponse) GetFollowers() uint32 {
+	if x != nil {
+		return x.Followers
+	}
+	return 0
+}
+
+type RemoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRequest) Reset() {
+	*x = RemoveRequest{}
+	mi := &file_wire_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRequest) ProtoMessage() {}
+
+func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RemoveRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type RemoveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        *MemberInfo            `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveResponse) Reset() {
+	*x = RemoveResponse{}
+	mi := &file_wire_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveResponse) ProtoMessage() {}
+
+func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
+func (*RemoveResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RemoveResponse) GetMember() *MemberInfo {
+	if x != nil {
+		return x.Member
 	}
 	return nil
 }
@@ -1431,7 +2002,7 @@ type HandoffRequest struct {
 
 func (x *HandoffRequest) Reset() {
 	*x = HandoffRequest{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +2014,7 @@ func (x *HandoffRequest) String() string {
 func (*HandoffRequest) ProtoMessage() {}
 
 func (x *HandoffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +2027,7 @@ func (x *HandoffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffRequest.ProtoReflect.Descriptor instead.
 func (*HandoffRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HandoffRequest) GetMember() *MemberInfo {
@@ -1486,7 +2057,7 @@ type HandoffResponse struct {
 
 func (x *HandoffResponse) Reset() {
 	*x = HandoffResponse{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +2069,7 @@ func (x *HandoffResponse) String() string {
 func (*HandoffResponse) ProtoMessage() {}
 
 func (x *HandoffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +2082,7 @@ func (x *HandoffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffResponse.ProtoReflect.Descriptor instead.
 func (*HandoffResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HandoffResponse) GetError() string {
@@ -1569,14 +2140,16 @@ const file_wire_proto_rawDesc = "" +
 	"\x04slot\x18\x06 \x01(\rR\x04slot\x12\x16\n" +
 	"\x06plugin\x18\a \x01(\tR\x06plugin\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12\x17\n" +
-	"\aby_hand\x18\t \x01(\bR\x06byHand\"\xad\x01\n" +
+	"\aby_hand\x18\t \x01(\bR\x06byHand\"\xe9\x01\n" +
 	"\x06Roster\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04heir\x18\x04 \x01(\tR\x04heir\x12\x16\n" +
 	"\x06client\x18\x05 \x01(\tR\x06client\x12/\n" +
-	"\amembers\x18\x06 \x03(\v2\x15.dynast.v1.MemberInfoR\amembers\"\x8a\x01\n" +
+	"\amembers\x18\x06 \x03(\v2\x15.dynast.v1.MemberInfoR\amembers\x12\x1c\n" +
+	"\tsuccessor\x18\a \x01(\tR\tsuccessor\x12\x1c\n" +
+	"\tfollowers\x18\b \x01(\rR\tfollowers\"\x8a\x01\n" +
 	"\x05Death\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x16\n" +
@@ -1586,12 +2159,14 @@ const file_wire_proto_rawDesc = "" +
 	"\vreplaced_by\x18\x05 \x01(\tR\n" +
 	"replacedBy\"2\n" +
 	"\x06Deaths\x12(\n" +
-	"\x06deaths\x18\x01 \x03(\v2\x10.dynast.v1.DeathR\x06deaths\"\xb5\x01\n" +
+	"\x06deaths\x18\x01 \x03(\v2\x10.dynast.v1.DeathR\x06deaths\"\xa1\x02\n" +
 	"\x0fFollowerMessage\x12\x16\n" +
 	"\x06roster\x18\x01 \x01(\fR\x06roster\x12(\n" +
 	"\x05hello\x18\x02 \x01(\v2\x10.dynast.v1.HelloH\x00R\x05hello\x12\"\n" +
 	"\x03ack\x18\x03 \x01(\v2\x0e.dynast.v1.AckH\x00R\x03ack\x124\n" +
-	"\theartbeat\x18\x04 \x01(\v2\x14.dynast.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
+	"\theartbeat\x18\x04 \x01(\v2\x14.dynast.v1.HeartbeatH\x00R\theartbeat\x12+\n" +
+	"\x06digest\x18\x05 \x01(\v2\x11.dynast.v1.DigestH\x00R\x06digest\x12=\n" +
+	"\fdefragmented\x18\x06 \x01(\v2\x17.dynast.v1.DefragmentedH\x00R\fdefragmentedB\x06\n" +
 	"\x04body\"\x97\x01\n" +
 	"\x05Hello\x12-\n" +
 	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\x12'\n" +
@@ -1605,7 +2180,7 @@ const file_wire_proto_rawDesc = "" +
 	"\tHeartbeat\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
-	"\aapplied\x18\x03 \x01(\x04R\aapplied\"\xd2\x02\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\"\xce\x03\n" +
 	"\rLeaderMessage\x12\x16\n" +
 	"\x06roster\x18\x01 \x01(\fR\x06roster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
@@ -1614,8 +2189,24 @@ const file_wire_proto_rawDesc = "" +
 	"\bsnapshot\x18\x05 \x01(\v2\x18.dynast.v1.SnapshotChunkH\x00R\bsnapshot\x124\n" +
 	"\theartbeat\x18\x06 \x01(\v2\x14.dynast.v1.HeartbeatH\x00R\theartbeat\x12(\n" +
 	"\x05leave\x18\a \x01(\v2\x10.dynast.v1.LeaveH\x00R\x05leave\x12+\n" +
-	"\x06deaths\x18\b \x01(\v2\x11.dynast.v1.DeathsH\x00R\x06deathsB\x06\n" +
-	"\x04body\"1\n" +
+	"\x06deaths\x18\b \x01(\v2\x11.dynast.v1.DeathsH\x00R\x06deaths\x12A\n" +
+	"\x0edigest_request\x18\t \x01(\v2\x18.dynast.v1.DigestRequestH\x00R\rdigestRequest\x127\n" +
+	"\n" +
+	"defragment\x18\n" +
+	" \x01(\v2\x15.dynast.v1.DefragmentH\x00R\n" +
+	"defragmentB\x06\n" +
+	"\x04body\"+\n" +
+	"\rDigestRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"y\n" +
+	"\x06Digest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12)\n" +
+	"\x10compact_revision\x18\x02 \x01(\x03R\x0fcompactRevision\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\rR\x04hash\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\f\n" +
+	"\n" +
+	"Defragment\"$\n" +
+	"\fDefragmented\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\"1\n" +
 	"\x05Entry\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"^\n" +
@@ -1646,7 +2237,22 @@ const file_wire_proto_rawDesc = "" +
 	"\x04json\x18\x01 \x01(\fR\x04json\"\r\n" +
 	"\vStopRequest\"?\n" +
 	"\fStopResponse\x12/\n" +
-	"\amembers\x18\x01 \x03(\v2\x15.dynast.v1.MemberInfoR\amembers\"X\n" +
+	"\amembers\x18\x01 \x03(\v2\x15.dynast.v1.MemberInfoR\amembers\"*\n" +
+	"\x0ePromoteRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"Z\n" +
+	"\x0fPromoteResponse\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12-\n" +
+	"\x06leader\x18\x02 \x01(\v2\x15.dynast.v1.MemberInfoR\x06leader\"H\n" +
+	"\fScaleRequest\x12\x1c\n" +
+	"\tfollowers\x18\x01 \x01(\x05R\tfollowers\x12\x1a\n" +
+	"\brelative\x18\x02 \x01(\bR\brelative\"E\n" +
+	"\rScaleResponse\x12\x16\n" +
+	"\x06before\x18\x01 \x01(\rR\x06before\x12\x1c\n" +
+	"\tfollowers\x18\x02 \x01(\rR\tfollowers\")\n" +
+	"\rRemoveRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"?\n" +
+	"\x0eRemoveResponse\x12-\n" +
+	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\"X\n" +
 	"\x0eHandoffRequest\x12-\n" +
 	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"\x8a\x01\n" +
@@ -1661,10 +2267,13 @@ const file_wire_proto_rawDesc = "" +
 	"\x06Follow\x12\x1a.dynast.v1.FollowerMessage\x1a\x18.dynast.v1.LeaderMessage(\x010\x012\x90\x01\n" +
 	"\aControl\x12F\n" +
 	"\tIntroduce\x12\x1b.dynast.v1.IntroduceRequest\x1a\x1c.dynast.v1.IntroduceResponse\x12=\n" +
-	"\x06Retire\x12\x18.dynast.v1.RetireRequest\x1a\x19.dynast.v1.RetireResponse2y\n" +
+	"\x06Retire\x12\x18.dynast.v1.RetireRequest\x1a\x19.dynast.v1.RetireResponse2\xb6\x02\n" +
 	"\x05Admin\x127\n" +
 	"\x04Tree\x12\x16.dynast.v1.TreeRequest\x1a\x17.dynast.v1.TreeResponse\x127\n" +
-	"\x04Stop\x12\x16.dynast.v1.StopRequest\x1a\x17.dynast.v1.StopResponseB)Z'github.com/dynast-io/dynast/shared/wireb\x06proto3"
+	"\x04Stop\x12\x16.dynast.v1.StopRequest\x1a\x17.dynast.v1.StopResponse\x12@\n" +
+	"\aPromote\x12\x19.dynast.v1.PromoteRequest\x1a\x1a.dynast.v1.PromoteResponse\x12:\n" +
+	"\x05Scale\x12\x17.dynast.v1.ScaleRequest\x1a\x18.dynast.v1.ScaleResponse\x12=\n" +
+	"\x06Remove\x12\x18.dynast.v1.RemoveRequest\x1a\x19.dynast.v1.RemoveResponseB)Z'github.com/dynast-io/dynast/shared/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -1678,7 +2287,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_wire_proto_goTypes = []any{
 	(*Position)(nil),          // 0: dynast.v1.Position
 	(*MemberInfo)(nil),        // 1: dynast.v1.MemberInfo
@@ -1690,20 +2299,30 @@ var file_wire_proto_goTypes = []any{
 	(*Ack)(nil),               // 7: dynast.v1.Ack
 	(*Heartbeat)(nil),         // 8: dynast.v1.Heartbeat
 	(*LeaderMessage)(nil),     // 9: dynast.v1.LeaderMessage
-	(*Entry)(nil),             // 10: dynast.v1.Entry
-	(*Entries)(nil),           // 11: dynast.v1.Entries
-	(*SnapshotChunk)(nil),     // 12: dynast.v1.SnapshotChunk
-	(*Leave)(nil),             // 13: dynast.v1.Leave
-	(*IntroduceRequest)(nil),  // 14: dynast.v1.IntroduceRequest
-	(*IntroduceResponse)(nil), // 15: dynast.v1.IntroduceResponse
-	(*RetireRequest)(nil),     // 16: dynast.v1.RetireRequest
-	(*RetireResponse)(nil),    // 17: dynast.v1.RetireResponse
-	(*TreeRequest)(nil),       // 18: dynast.v1.TreeRequest
-	(*TreeResponse)(nil),      // 19: dynast.v1.TreeResponse
-	(*StopRequest)(nil),       // 20: dynast.v1.StopRequest
-	(*StopResponse)(nil),      // 21: dynast.v1.StopResponse
-	(*HandoffRequest)(nil),    // 22: dynast.v1.HandoffRequest
-	(*HandoffResponse)(nil),   // 23: dynast.v1.HandoffResponse
+	(*DigestRequest)(nil),     // 10: dynast.v1.DigestRequest
+	(*Digest)(nil),            // 11: dynast.v1.Digest
+	(*Defragment)(nil),        // 12: dynast.v1.Defragment
+	(*Defragmented)(nil),      // 13: dynast.v1.Defragmented
+	(*Entry)(nil),             // 14: dynast.v1.Entry
+	(*Entries)(nil),           // 15: dynast.v1.Entries
+	(*SnapshotChunk)(nil),     // 16: dynast.v1.SnapshotChunk
+	(*Leave)(nil),             // 17: dynast.v1.Leave
+	(*IntroduceRequest)(nil),  // 18: dynast.v1.IntroduceRequest
+	(*IntroduceResponse)(nil), // 19: dynast.v1.IntroduceResponse
+	(*RetireRequest)(nil),     // 20: dynast.v1.RetireRequest
+	(*RetireResponse)(nil),    // 21: dynast.v1.RetireResponse
+	(*TreeRequest)(nil),       // 22: dynast.v1.TreeRequest
+	(*TreeResponse)(nil),      // 23: dynast.v1.TreeResponse
+	(*StopRequest)(nil),       // 24: dynast.v1.StopRequest
+	(*StopResponse)(nil),      // 25: dynast.v1.StopResponse
+	(*PromoteRequest)(nil),    // 26: dynast.v1.PromoteRequest
+	(*PromoteResponse)(nil),   // 27: dynast.v1.PromoteResponse
+	(*ScaleRequest)(nil),      // 28: dynast.v1.ScaleRequest
+	(*ScaleResponse)(nil),     // 29: dynast.v1.ScaleResponse
+	(*RemoveRequest)(nil),     // 30: dynast.v1.RemoveRequest
+	(*RemoveResponse)(nil),    // 31: dynast.v1.RemoveResponse
+	(*HandoffRequest)(nil),    // 32: dynast.v1.HandoffRequest
+	(*HandoffResponse)(nil),   // 33: dynast.v1.HandoffResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	1,  // 0: dynast.v1.Roster.members:type_name -> dynast.v1.MemberInfo
@@ -1711,34 +2330,46 @@ var file_wire_proto_depIdxs = []int32{
 	6,  // 2: dynast.v1.FollowerMessage.hello:type_name -> dynast.v1.Hello
 	7,  // 3: dynast.v1.FollowerMessage.ack:type_name -> dynast.v1.Ack
 	8,  // 4: dynast.v1.FollowerMessage.heartbeat:type_name -> dynast.v1.Heartbeat
-	1,  // 5: dynast.v1.Hello.member:type_name -> dynast.v1.MemberInfo
-	0,  // 6: dynast.v1.Hello.last:type_name -> dynast.v1.Position
-	11, // 7: dynast.v1.LeaderMessage.entries:type_name -> dynast.v1.Entries
-	12, // 8: dynast.v1.LeaderMessage.snapshot:type_name -> dynast.v1.SnapshotChunk
-	8,  // 9: dynast.v1.LeaderMessage.heartbeat:type_name -> dynast.v1.Heartbeat
-	13, // 10: dynast.v1.LeaderMessage.leave:type_name -> dynast.v1.Leave
-	4,  // 11: dynast.v1.LeaderMessage.deaths:type_name -> dynast.v1.Deaths
-	0,  // 12: dynast.v1.Entries.prev:type_name -> dynast.v1.Position
-	10, // 13: dynast.v1.Entries.entries:type_name -> dynast.v1.Entry
-	0,  // 14: dynast.v1.SnapshotChunk.position:type_name -> dynast.v1.Position
-	1,  // 15: dynast.v1.IntroduceResponse.member:type_name -> dynast.v1.MemberInfo
-	1,  // 16: dynast.v1.StopResponse.members:type_name -> dynast.v1.MemberInfo
-	1,  // 17: dynast.v1.HandoffRequest.member:type_name -> dynast.v1.MemberInfo
-	5,  // 18: dynast.v1.Member.Follow:input_type -> dynast.v1.FollowerMessage
-	14, // 19: dynast.v1.Control.Introduce:input_type -> dynast.v1.IntroduceRequest
-	16, // 20: dynast.v1.Control.Retire:input_type -> dynast.v1.RetireRequest
-	18, // 21: dynast.v1.Admin.Tree:input_type -> dynast.v1.TreeRequest
-	20, // 22: dynast.v1.Admin.Stop:input_type -> dynast.v1.StopRequest
-	9,  // 23: dynast.v1.Member.Follow:output_type -> dynast.v1.LeaderMessage
-	15, // 24: dynast.v1.Control.Introduce:output_type -> dynast.v1.IntroduceResponse
-	17, // 25: dynast.v1.Control.Retire:output_type -> dynast.v1.RetireResponse
-	19, // 26: dynast.v1.Admin.Tree:output_type -> dynast.v1.TreeResponse
-	21, // 27: dynast.v1.Admin.Stop:output_type -> dynast.v1.StopResponse
-	23, // [23:28] is the sub-list for method output_type
-	18, // [18:23] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	11, // 5: dynast.v1.FollowerMessage.digest:type_name -> dynast.v1.Digest
+	13, // 6: dynast.v1.FollowerMessage.defragmented:type_name -> dynast.v1.Defragmented
+	1,  // 7: dynast.v1.Hello.member:type_name -> dynast.v1.MemberInfo
+	0,  // 8: dynast.v1.Hello.last:type_name -> dynast.v1.Position
+	15, // 9: dynast.v1.LeaderMessage.entries:type_name -> dynast.v1.Entries
+	16, // 10: dynast.v1.LeaderMessage.snapshot:type_name -> dynast.v1.SnapshotChunk
+	8,  // 11: dynast.v1.LeaderMessage.heartbeat:type_name -> dynast.v1.Heartbeat
+	17, // 12: dynast.v1.LeaderMessage.leave:type_name -> dynast.v1.Leave
+	4,  // 13: dynast.v1.LeaderMessage.deaths:type_name -> dynast.v1.Deaths
+	10, // 14: dynast.v1.LeaderMessage.digest_request:type_name -> dynast.v1.DigestRequest
+	12, // 15: dynast.v1.LeaderMessage.defragment:type_name -> dynast.v1.Defragment
+	0,  // 16: dynast.v1.Entries.prev:type_name -> dynast.v1.Position
+	14, // 17: dynast.v1.Entries.entries:type_name -> dynast.v1.Entry
+	0,  // 18: dynast.v1.SnapshotChunk.position:type_name -> dynast.v1.Position
+	1,  // 19: dynast.v1.IntroduceResponse.member:type_name -> dynast.v1.MemberInfo
+	1,  // 20: dynast.v1.StopResponse.members:type_name -> dynast.v1.MemberInfo
+	1,  // 21: dynast.v1.PromoteResponse.leader:type_name -> dynast.v1.MemberInfo
+	1,  // 22: dynast.v1.RemoveResponse.member:type_name -> dynast.v1.MemberInfo
+	1,  // 23: dynast.v1.HandoffRequest.member:type_name -> dynast.v1.MemberInfo
+	5,  // 24: dynast.v1.Member.Follow:input_type -> dynast.v1.FollowerMessage
+	18, // 25: dynast.v1.Control.Introduce:input_type -> dynast.v1.IntroduceRequest
+	20, // 26: dynast.v1.Control.Retire:input_type -> dynast.v1.RetireRequest
+	22, // 27: dynast.v1.Admin.Tree:input_type -> dynast.v1.TreeRequest
+	24, // 28: dynast.v1.Admin.Stop:input_type -> dynast.v1.StopRequest
+	26, // 29: dynast.v1.Admin.Promote:input_type -> dynast.v1.PromoteRequest
+	28, // 30: dynast.v1.Admin.Scale:input_type -> dynast.v1.ScaleRequest
+	30, // 31: dynast.v1.Admin.Remove:input_type -> dynast.v1.RemoveRequest
+	9,  // 32: dynast.v1.Member.Follow:output_type -> dynast.v1.LeaderMessage
+	19, // 33: dynast.v1.Control.Introduce:output_type -> dynast.v1.IntroduceResponse
+	21, // 34: dynast.v1.Control.Retire:output_type -> dynast.v1.RetireResponse
+	23, // 35: dynast.v1.Admin.Tree:output_type -> dynast.v1.TreeResponse
+	25, // 36: dynast.v1.Admin.Stop:output_type -> dynast.v1.StopResponse
+	27, // 37: dynast.v1.Admin.Promote:output_type -> dynast.v1.PromoteResponse
+	29, // 38: dynast.v1.Admin.Scale:output_type -> dynast.v1.ScaleResponse
+	31, // 39: dynast.v1.Admin.Remove:output_type -> dynast.v1.RemoveResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -1750,6 +2381,8 @@ func file_wire_proto_init() {
 		(*FollowerMessage_Hello)(nil),
 		(*FollowerMessage_Ack)(nil),
 		(*FollowerMessage_Heartbeat)(nil),
+		(*FollowerMessage_Digest)(nil),
+		(*FollowerMessage_Defragmented)(nil),
 	}
 	file_wire_proto_msgTypes[9].OneofWrappers = []any{
 		(*LeaderMessage_Entries)(nil),
@@ -1757,6 +2390,8 @@ func file_wire_proto_init() {
 		(*LeaderMessage_Heartbeat)(nil),
 		(*LeaderMessage_Leave)(nil),
 		(*LeaderMessage_Deaths)(nil),
+		(*LeaderMessage_DigestRequest)(nil),
+		(*LeaderMessage_Defragment)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1764,7 +2399,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
