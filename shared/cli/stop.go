@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -21,6 +22,21 @@ import (
 	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/wire"
 )
+
+func (a *App) stopCommand() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{Use: "stop", Short: "Stop all processes of a running cluster", Args: cobra.NoArgs}
+	cmd.Flags().DurationVar(&timeout, "timeout", 20*time.Second, "after this long, processes that are left are killed")
+	c := a.WithConfig(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := c.Load()
+		if err != nil {
+			return err
+		}
+		return asError(Stop(cmd.Context(), cfg.DataDir, timeout, os.Stdout))
+	}
+	return cmd
+}
 
 // killPatience is how long a process may take to be gone after SIGKILL.
 const killPatience = 5 * time.Second
