@@ -114,6 +114,13 @@ store {
   # and watches can't begin before that; the newest values always stay.
   # Unit: off, revisions (1 to 1000000000000, in quotes) or duration (1s to 8760h). Default: off.
   auto_compaction = "off"
+
+  # How often the keys of the followers are compared with the leader's, by
+  # checksum. A follower that differs is killed and rebuilt from a snapshot; where
+  # all followers agree against the leader, it hands over and is rebuilt. Each
+  # member reads its whole database for it, and only if something has changed.
+  # Unit: duration, 100ms to 8760h. Default: 10m.
+  compare_interval = "10m"
 }
 
 spawn {

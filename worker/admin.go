@@ -14,6 +14,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/tree"
 	"github.com/dynast-io/dynast/shared/wire"
 )
@@ -33,6 +34,7 @@ func (m *Member) serveAdmin() error {
 	}
 	s := grpc.NewServer(append(wire.GuardServer(), grpc.Creds(peerCredentials{}))...)
 	wire.RegisterAdminServer(s, &admin{m: m})
+	m.adminServer.Store(s)
 	go func() { _ = s.Serve(l) }()
 	return nil
 }
@@ -50,12 +52,21 @@ func (a *admin) Tree(context.Context, *wire.TreeRequest) (*wire.TreeResponse, er
 	return &wire.TreeResponse{Json: b}, nil
 }
 
-// Stop begins an orderly end of the whole cluster and returns who has to go.
-func (a *admin) Stop(ctx context.Context, _ *wire.StopRequest) (*wire.StopResponse, error) {
+// owner refuses who may look and not change anything.
+func (a *admin) owner(ctx context.Context) (callerInfo, error) {
 	p, _ := peer.FromContext(ctx)
 	caller, ok := p.AuthInfo.(callerInfo)
 	if !ok || (caller.uid != os.Getuid() && caller.uid != 0) {
-		return nil, status.Errorf(codes.PermissionDenied, "only the user who runs the cluster (uid %d) and root may stop it", os.Getuid())
+		return caller, status.Errorf(codes.PermissionDenied, "only the user who runs the cluster (uid %d) and root may do that", os.Getuid())
+	}
+	return caller, nil
+}
+
+// Stop begins an orderly end of the whole cluster and returns who has to go.
+func (a *admin) Stop(ctx context.Context, _ *wire.StopRequest) (*wire.StopResponse, error) {
+	caller, err := a.owner(ctx)
+	if err != nil {
+		return nil, err
 	}
 	resp := &wire.StopResponse{}
 	for _, m := range a.m.roster().Members {
@@ -63,6 +74,63 @@ func (a *admin) Stop(ctx context.Context, _ *wire.StopRequest) (*wire.StopRespon
 	}
 	a.m.post(core.StopRequested{Reason: fmt.Sprintf("stopped by a command of pid %d", caller.pid)})
 	return resp, nil
+}
+
+// Promote hands the leadership over.
+func (a *admin) Promote(ctx context.Context, r *wire.PromoteRequest) (*wire.PromoteResponse, error) {
+	caller, err := a.owner(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var to roster.Address
+	if r.Address != "" {
+		if to, err = roster.ParseAddress(r.Address); err != nil {
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+	}
+	answer, err := a.m.request(ctx, func(ref chan core.Answer) core.Event {
+		return core.HandoverRequested{To: to, Reason: fmt.Sprintf("asked by a command of pid %d", caller.pid), Ref: ref}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &wire.PromoteResponse{Address: answer.Member.Address.String(), Leader: wire.FromMember(a.m.selfMember())}, nil
+}
+
+// Scale changes how many followers are kept.
+func (a *admin) Scale(ctx context.Context, r *wire.ScaleRequest) (*wire.ScaleResponse, error) {
+	if _, err := a.owner(ctx); err != nil {
+		return nil, err
+	}
+	answer, err := a.m.request(ctx, func(ref chan core.Answer) core.Event {
+		return core.ScaleRequested{Followers: int(r.Followers), Relative: r.Relative, Ref: ref}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &wire.ScaleResponse{Before: uint32(answer.Before), Followers: uint32(answer.Followers)}, nil
+}
+
+// Remove retires a member.
+func (a *admin) Remove(ctx context.Context, r *wire.RemoveRequest) (*wire.RemoveResponse, error) {
+	if _, err := a.owner(ctx); err != nil {
+		return nil, err
+	}
+	address, err := roster.ParseAddress(r.Address)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	member, ok := a.m.roster().Find(address)
+	if !ok {
+		return nil, status.Errorf(codes.NotFound, "there is no member %s", address)
+	}
+	_, err = a.m.request(ctx, func(ref chan core.Answer) core.Event {
+		return core.RemoveRequested{Address: address, Ref: ref}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &wire.RemoveResponse{Member: wire.FromMember(member)}, nil
 }
 
 // callerInfo is who the kernel says is at the other end of a Unix socket.

@@ -61,6 +61,8 @@ type session struct {
 	beat     bool
 	deaths   bool
 	leave    *string
+	digest   *int64 // the revision of a DigestRequest
+	defrag   bool
 	// release lets go of the log that is kept for a follower on its way from a
 	// snapshot; nil when there is none.
 	release func()
@@ -149,6 +151,23 @@ func (d *downstream) dismiss(id roster.ID, reason string) bool {
 	return s != nil
 }
 
+// requestDigest asks a follower for a checksum; false when it has no stream.
+func (d *downstream) requestDigest(id roster.ID, revision int64) bool {
+	s := d.find(id)
+	if s != nil {
+		s.update(func() { s.digest = &revision })
+	}
+	return s != nil
+}
+
+// defragment asks a follower to rewrite its database. Without a stream it is
+// asked when it has one.
+func (d *downstream) defragment(id roster.ID) {
+	if s := d.find(id); s != nil {
+		s.update(func() { s.defrag = true })
+	}
+}
+
 // Follow serves a follower's stream. It makes no call to anybody: it posts
 // events, and sends what the loop says.
 func (d *downstream) Follow(stream wire.Member_FollowServer) error {
@@ -235,12 +254,21 @@ func (s *session) receive() {
 		if err != nil {
 			return
 		}
-		var index uint64
+		var index, known uint64
+		if now := s.d.m.published.Load(); string(msg.Roster) == string(now.bytes) {
+			known = now.roster.Version
+		}
 		switch body := msg.Body.(type) {
 		case *wire.FollowerMessage_Ack:
 			index = body.Ack.GetIndex()
 		case *wire.FollowerMessage_Heartbeat:
 			index = body.Heartbeat.GetIndex()
+		case *wire.FollowerMessage_Digest:
+			s.d.m.comparison.answered(s.id, body.Digest)
+			continue
+		case *wire.FollowerMessage_Defragmented:
+			s.d.m.post(core.Defragmented{ID: s.id, Error: body.Defragmented.GetError()})
+			continue
 		default:
 			continue
 		}
@@ -257,7 +285,7 @@ func (s *session) receive() {
 		if caughtUp {
 			s.letGo()
 		}
-		s.d.m.post(core.Progress{ID: s.id, Index: index})
+		s.d.m.post(core.Progress{ID: s.id, Index: index, Known: known})
 	}
 }
 
@@ -293,24 +321,12 @@ func (s *session) sendNext(late bool, delay *time.Timer) (bool, error) {
 	m := s.d.m
 	s.mu.Lock()
 	cursor, md := s.cursor, s.mode
-	snapshot, deaths, beat, leave := s.snapshot, s.deaths, s.beat, s.leave
+	beat := s.beat
 	s.beat = false // whatever is sent is a sign of life
-	switch {       // one thing at a time: the rest stays asked for
-	case leave != nil:
-		s.leave = nil
-	case deaths:
-		s.deaths = false
-	default:
-		s.snapshot = false
-	}
+	errand := s.nextErrand()
 	s.mu.Unlock()
-	switch {
-	case leave != nil:
-		return true, s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Leave{Leave: &wire.Leave{Reason: *leave}}})
-	case deaths:
-		return true, s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Deaths{Deaths: m.deathsMessage()}})
-	case snapshot:
-		return true, s.sendSnapshot()
+	if errand != nil {
+		return true, errand()
 	}
 	if md == modeEntries {
 		if sent, err := s.sendEntries(cursor); sent || err != nil {
@@ -328,6 +344,34 @@ func (s *session) sendNext(late bool, delay *time.Timer) (bool, error) {
 		}
 	}
 	return false, s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Heartbeat{Heartbeat: &wire.Heartbeat{Address: m.address.String()}}})
+}
+
+// nextErrand takes one of the things that are asked for besides entries; the
+// rest stays asked for. The lock is held.
+func (s *session) nextErrand() func() error {
+	message := func(body *wire.LeaderMessage) func() error {
+		return func() error { return s.put(body) }
+	}
+	switch {
+	case s.leave != nil:
+		leave := &wire.Leave{Reason: *s.leave}
+		s.leave = nil
+		return message(&wire.LeaderMessage{Body: &wire.LeaderMessage_Leave{Leave: leave}})
+	case s.deaths:
+		s.deaths = false
+		return message(&wire.LeaderMessage{Body: &wire.LeaderMessage_Deaths{Deaths: s.d.m.deathsMessage()}})
+	case s.defrag:
+		s.defrag = false
+		return message(&wire.LeaderMessage{Body: &wire.LeaderMessage_Defragment{Defragment: &wire.Defragment{}}})
+	case s.digest != nil:
+		request := &wire.DigestRequest{Revision: *s.digest}
+		s.digest = nil
+		return message(&wire.LeaderMessage{Body: &wire.LeaderMessage_DigestRequest{DigestRequest: request}})
+	case s.snapshot:
+		s.snapshot = false
+		return s.sendSnapshot
+	}
+	return nil
 }
 
 // put adds what rides on every message.

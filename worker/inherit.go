@@ -20,6 +20,12 @@ import (
 // tryLock tries cluster.lock and reads succession.json. A process that holds
 // the lock holds it for life.
 func (m *Member) tryLock() {
+	if slot := m.replica.current().slot; slot.Number != 0 {
+		if reason, condemned := slot.Condemned(); condemned {
+			m.fatal(core.ExitCorrupt, fmt.Errorf("this copy must not be led with, it is condemned: %s", reason))
+			return
+		}
+	}
 	if m.lock == nil {
 		lock, err := proc.TryLock(m.dir.ClusterLock())
 		switch {

@@ -190,6 +190,24 @@ func (m *Member) doLeader(e core.Effect) {
 		e.Ref.(*admission).answer(e)
 	case core.StopServing:
 		m.stopServing()
+	case core.Answer:
+		if answer, ok := e.Ref.(chan core.Answer); ok {
+			answer <- e // it has room for the one
+		}
+	case core.Defragment:
+		m.downstream.defragment(e.ID)
+	case core.OweDefrag:
+		m.note(m.replica.current().slot.OweDefrag())
+	case core.Condemn:
+		m.note(m.dir.Slot(e.Slot).Condemn(e.Reason))
+	}
+}
+
+// note logs that a note could not be left in a slot. What it was about is found
+// out again, or asked for again.
+func (m *Member) note(err error) {
+	if err != nil {
+		m.logger.Error("note for the next process", "error", err)
 	}
 }
 
@@ -228,6 +246,8 @@ func (m *Member) reported(r core.Report) {
 	switch r.Kind {
 	case core.LossPossible:
 		m.logger.Error("acknowledged writes may be lost", args...)
+	case core.Differs:
+		m.logger.Error("a replica holds other keys than it must", args...)
 	case core.LeaderLost, core.LeaderSilent, core.MemberDied, core.MemberSilent, core.MemberLagging,
 		core.SpawnError, core.SpawnDelayed, core.Degraded, core.SuccessionBlocked:
 		m.logger.Warn(reportTexts[r.Kind], args...)
@@ -245,4 +265,5 @@ var reportTexts = map[core.Kind]string{
 	core.MemberLagging: "follower lags", core.MemberSilent: "follower is silent and is ended",
 	core.MemberDied: "follower is gone", core.MemberLeaving: "follower leaves", core.SpawnError: "a follower did not start",
 	core.Degraded: "degraded", core.Restored: "no longer degraded", core.Stopping: "stops",
+	core.HandingOver: "hands over", core.Scaled: "keeps another number of followers", core.Defragmentation: "defragmentation",
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/dynast-io/dynast/shared/clienttls"
@@ -62,20 +63,22 @@ type Member struct {
 	sawStopped bool
 	lock       *proc.Lock // cluster.lock; nil until this process leads
 
-	replica    *replica
-	writer     *writer
-	syncer     *syncer
-	applier    *applier
-	proposals  *proposals
-	upstream   *upstream
-	downstream *downstream
-	watches    *watches
-	space      *space
-	supervisor member.Supervisor
-	clients    atomic.Pointer[clientServer] // nil until clients are served
-	clientTLS  *clienttls.Reloader          // nil: no TLS
-	compaction *autoCompaction
-	control    *control
+	replica     *replica
+	writer      *writer
+	syncer      *syncer
+	applier     *applier
+	proposals   *proposals
+	upstream    *upstream
+	downstream  *downstream
+	watches     *watches
+	space       *space
+	supervisor  member.Supervisor
+	clients     atomic.Pointer[clientServer] // nil until clients are served
+	clientTLS   *clienttls.Reloader          // nil: no TLS
+	compaction  *autoCompaction
+	comparison  *comparison
+	control     *control
+	adminServer atomic.Pointer[grpc.Server] // nil until this process leads
 
 	// What other goroutines read of the loop's state.
 	leading   atomic.Bool
@@ -135,6 +138,7 @@ func newMember(p parts) (*Member, error) {
 	m.upstream, m.downstream, m.watches = newUpstream(m), newDownstream(m), newWatches(m)
 	m.control = &control{m: m}
 	m.clientTLS, m.compaction = newClientTLS(m), newAutoCompaction(m)
+	m.comparison = newComparison(m)
 	m.deaths.Store(&wire.Deaths{})
 	m.publish(&roster.Roster{})
 	return m, nil
@@ -166,13 +170,16 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 		m.logs.SetEpoch(boot.Roster.Epoch)
 		m.publish(boot.Roster)
 	}
-	for _, f := range []func(){m.writer.run, m.syncer.run, m.applier.run, m.housekeeping} {
+	for _, f := range []func(){m.writer.run, m.syncer.run, m.applier.run, m.housekeeping, m.comparison.run} {
 		go m.guarded(f)
 	}
 	m.compaction.start()
 	m.serveMembers()
 	m.post(boot)
 	m.guarded(m.loop)
+	if s := m.adminServer.Load(); s != nil && m.exitCode == core.ExitDone {
+		flushAnswers(s)
+	}
 	m.compaction.stop()
 	m.logs.Flush(time.Second)
 	return m.exitCode
@@ -187,6 +194,19 @@ func (m *Member) guarded(f func()) {
 	}()
 	f()
 }
+
+// flushAnswers lets the commands that were answered hear it before the process
+// ends, or they would ask the next leader.
+func flushAnswers(s *grpc.Server) {
+	done := make(chan struct{})
+	go func() { s.GracefulStop(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(flushTimeout):
+	}
+}
+
+const flushTimeout = 200 * time.Millisecond
 
 func (m *Member) post(ev core.Event) { m.mail.post(mail{event: ev}) }
 
@@ -223,6 +243,7 @@ func (m *Member) selfMember() roster.Member {
 	self := *m.me.Load()
 	self.Slot = m.replica.current().slot.Number
 	self.Plugin = m.control.socket()
+	self.OwesDefrag = m.replica.current().slot.OwesDefrag()
 	return self
 }
 

@@ -1,11 +1,13 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,6 +40,9 @@ type replica struct {
 
 	mu  sync.RWMutex
 	cur copyOf
+	// hurry, if set, tells those who hold the copy for long that it is to be
+	// exchanged.
+	hurry atomic.Pointer[chan struct{}]
 }
 
 // held is a copy that is not exchanged until it is released.
@@ -50,6 +55,53 @@ func (r *replica) hold() held {
 	r.mu.RLock()
 	return held{copyOf: r.cur, release: r.mu.RUnlock}
 }
+
+// holdLong is hold for something that takes long. The context ends when the copy
+// is to be exchanged, or with ctx.
+func (r *replica) holdLong(ctx context.Context) (held, context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	h := r.hold()
+	hurry := r.hurryChannel()
+	done := make(chan struct{})
+	go func() {
+		defer cancel()
+		select {
+		case <-hurry:
+		case <-done:
+		}
+	}()
+	release := h.release
+	h.release = func() { close(done); release() }
+	return h, ctx
+}
+
+func (r *replica) hurryChannel() chan struct{} {
+	for {
+		if c := r.hurry.Load(); c != nil {
+			return *c
+		}
+		c := make(chan struct{})
+		r.hurry.CompareAndSwap(nil, &c)
+	}
+}
+
+// exclude waits until nobody holds the copy, and hurries those who do: also
+// those who come to hold it for long until then.
+func (r *replica) exclude() (release func()) {
+	if c := r.hurry.Swap(&inAHurry); c != nil && c != &inAHurry {
+		close(*c)
+	}
+	r.mu.Lock()
+	r.hurry.Store(nil)
+	return r.mu.Unlock
+}
+
+// inAHurry is a channel that is closed.
+var inAHurry = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // current returns the copy for the goroutine that does the exchanges (the
 // writer), and for everyone once the process leads: a leader exchanges nothing.
@@ -113,8 +165,7 @@ const (
 
 // open makes a slot the open copy.
 func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, why purpose) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.exclude()()
 	// First: a key that cannot be read says nothing of the copy, which would be
 	// thrown away below.
 	if err := store.CheckAuthToken(r.cfg.Client.AuthToken); err != nil {
@@ -153,6 +204,9 @@ func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, wh
 // before anything in it is touched: a log or a database that is made anew would pass
 // for one in which nothing was ever written.
 func (r *replica) whole(slot datadir.Slot) error {
+	if reason, condemned := slot.Condemned(); condemned {
+		return fmt.Errorf("the copy is condemned: %s (if you know better, remove the file %q in %s)", reason, "condemned", slot.Path())
+	}
 	o := r.logOptions(slot)
 	_, err := replog.LastPosition(o.Dir, o)
 	if errors.Is(err, os.ErrNotExist) {
@@ -225,6 +279,12 @@ func trusted(slot datadir.Slot) (bool, error) {
 func (r *replica) openData(c *copyOf, why purpose) error {
 	if err := os.RemoveAll(incoming(c.slot)); err != nil {
 		return err
+	}
+	if reason, condemned := c.slot.Condemned(); condemned && why == asCopy {
+		r.zap.Warn("the copy in this slot is condemned and is fetched anew", zap.Int("slot", c.slot.Number), zap.String("reason", reason))
+		if err := errors.Join(wipe(c.slot), c.slot.Pardon()); err != nil {
+			return err
+		}
 	}
 	ok, err := trusted(c.slot)
 	if err != nil {
@@ -305,8 +365,7 @@ func (c *copyOf) close() {
 
 // leave closes the open copy and frees its slot.
 func (r *replica) leave() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.exclude()()
 	r.cur.close()
 }
 
@@ -324,8 +383,7 @@ func incoming(slot datadir.Slot) string { return filepath.Join(slot.Path(), "inc
 // position at. A crash between the steps leaves a log that does not fit the
 // database, which the next open throws away.
 func (r *replica) install(at entry.Position) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.exclude()()
 	c := &r.cur
 	slot := c.slot
 	if err := c.closeData(); err != nil {

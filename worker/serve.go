@@ -28,6 +28,14 @@ import (
 // drainTimeout bounds how long a stopping leader waits for requests under way.
 const drainTimeout = 3 * time.Second
 
+const (
+	// sortTimeout is how long a connection may take to say its first word when
+	// the leader stops serving.
+	sortTimeout = 200 * time.Millisecond
+	// lingerTimeout is how long a client without requests may take to go.
+	lingerTimeout = 300 * time.Millisecond
+)
+
 // serveMembers accepts other members on the own address. Only a leader takes
 // their streams; accepting early means that a survivor's attempt is answered,
 // not refused by a closed port.
@@ -51,6 +59,8 @@ type clientServer struct {
 	api  *clientapi.API
 	grpc *grpc.Server
 	http *clienthttp.Server
+	// split is where both get their connections from.
+	split *clienthttp.Split
 }
 
 // beginServing runs on the applying goroutine, right after everything up to
@@ -79,7 +89,7 @@ func (m *Member) beginServing() {
 	server := grpc.NewServer(options...)
 	api.Register(server)
 	web := clienthttp.New(clienthttp.Config{Node: clientNode{m}, GRPC: server, Logger: m.logs.Logger("http")})
-	m.clients.Store(&clientServer{api: api, grpc: server, http: web})
+	m.clients.Store(&clientServer{api: api, grpc: server, http: web, split: split})
 	go m.guarded(func() { api.Run(m.lifetime()) })
 	for _, serve := range []func() error{split.Serve, func() error { return server.Serve(split.GRPC()) }} {
 		go func() {
@@ -153,18 +163,52 @@ func (m *Member) stopServing() {
 
 // stop answers what was taken, of both protocols, within drainTimeout. Streams
 // that would never end by themselves are told to end, also those that serve the gateway.
+// Clients are told to go (GOAWAY) and their next requests wait in the listening
+// socket's queue for whoever leads next: none fails.
 func (c *clientServer) stop() {
-	c.api.Shutdown()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+	sorted, enough := context.WithTimeout(ctx, sortTimeout)
+	c.split.Drain(sorted)
+	enough()
+	c.api.Shutdown()
 	done := make(chan struct{})
-	go func() { c.grpc.GracefulStop(); close(done) }()
-	c.http.Shutdown(ctx)
+	go func() {
+		defer close(done)
+		// First: a request over HTTP needs the gRPC server.
+		last, enough := context.WithTimeout(ctx, lingerTimeout)
+		c.http.Shutdown(last)
+		enough()
+		c.grpc.GracefulStop()
+	}()
 	select {
 	case <-done:
-	case <-ctx.Done():
+	case <-c.quiet(ctx):
 		c.grpc.Stop()
 	}
+}
+
+// quiet tells when no request has been under way for lingerTimeout, or ctx has
+// ended: a client that hangs never says that it has gone, and shall not hold up
+// the others.
+func (c *clientServer) quiet(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(lingerTimeout / 10)
+		defer tick.Stop()
+		for quiet := 0; quiet < 10; quiet++ {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if c.api.InFlight() > 0 {
+				quiet = 0
+			}
+		}
+	}()
+	return done
 }
 
 // clientNode is this process as health checks see it.

@@ -41,7 +41,9 @@ type upstream struct {
 	redo   context.CancelFunc // of the current attempt
 	acked  uint64
 	beat   bool
-	notify chan struct{}
+	// answers to the leader's requests, to be sent on the stream that is open then.
+	answers []*wire.FollowerMessage
+	notify  chan struct{}
 }
 
 func newUpstream(m *Member) *upstream {
@@ -102,6 +104,14 @@ func (u *upstream) ack(index uint64) {
 func (u *upstream) heartbeat() {
 	u.mu.Lock()
 	u.beat = true
+	u.mu.Unlock()
+	u.wake()
+}
+
+// answer tells the leader, this one or the next, what it asked for.
+func (u *upstream) answer(msg *wire.FollowerMessage) {
+	u.mu.Lock()
+	u.answers = append(u.answers, msg)
 	u.mu.Unlock()
 	u.wake()
 }
@@ -190,9 +200,15 @@ func (u *upstream) send(ctx context.Context, cancel context.CancelFunc, stream w
 			return
 		}
 		u.mu.Lock()
-		acked, beat := u.acked, u.beat
-		u.beat = false
+		acked, beat, answers := u.acked, u.beat, u.answers
+		u.beat, u.answers = false, nil
 		u.mu.Unlock()
+		for _, msg := range answers {
+			msg.Roster = u.m.rosterBytes()
+			if err := stream.Send(msg); err != nil {
+				return
+			}
+		}
 		msg := &wire.FollowerMessage{Roster: u.m.rosterBytes()}
 		switch {
 		case beat:
@@ -247,6 +263,13 @@ func (in *inbound) take(msg *wire.LeaderMessage) error {
 		heard.Deaths = deaths
 	case *wire.LeaderMessage_Leave:
 		m.post(core.Dismissed{Reason: body.Leave.GetReason()})
+	case *wire.LeaderMessage_Defragment:
+		m.defragment()
+	case *wire.LeaderMessage_DigestRequest:
+		go m.guarded(func() {
+			d := m.digest(in.ctx, body.DigestRequest.GetRevision())
+			m.upstream.answer(&wire.FollowerMessage{Body: &wire.FollowerMessage_Digest{Digest: d}})
+		})
 	case *wire.LeaderMessage_Snapshot:
 		if err := in.chunk(body.Snapshot); err != nil {
 			return fmt.Errorf("receive snapshot: %w", err)
@@ -303,6 +326,30 @@ func (in *inbound) chunk(c *wire.SnapshotChunk) error {
 	in.file = nil
 	in.u.m.install(wire.ToPosition(c.Position))
 	return nil
+}
+
+// defragment rewrites the database on the applying goroutine. Entries go on to be
+// appended and acknowledged meanwhile; who leads knows that this member is busy.
+func (m *Member) defragment() {
+	m.applier.do(func() {
+		h := m.replica.hold()
+		defer h.release()
+		done := &wire.Defragmented{}
+		if err := defragment(h); err != nil {
+			done.Error = err.Error()
+		}
+		m.upstream.answer(&wire.FollowerMessage{Body: &wire.FollowerMessage_Defragmented{Defragmented: done}})
+	})
+}
+
+func defragment(h held) error {
+	if h.store == nil {
+		return errors.New("there is no copy yet")
+	}
+	if err := h.store.Defrag(); err != nil {
+		return err
+	}
+	return h.slot.PaidDefrag()
 }
 
 // deafly does something during which the leader is not listened to.

@@ -26,6 +26,10 @@ func (a *App) Commands() []*cobra.Command {
 	commands := []*cobra.Command{
 		a.treeCommand(),
 		a.stopCommand(),
+		a.promoteCommand(),
+		a.addCommand(),
+		a.removeCommand(),
+		a.scaleCommand(),
 		a.ctlCommand(),
 		a.benchCommand(),
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -64,6 +65,15 @@ type Cluster interface {
 	Members() []Member
 	// Metadata is attached to each response. It is not changed afterwards.
 	Metadata() metadata.MD
+
+	// MoveLeader hands the leadership over to a member. It returns when that is
+	// certain, before this process stops serving.
+	MoveLeader(ctx context.Context, id uint64) error
+	// Remove retires a member. Too few of them are made up for by new ones.
+	Remove(ctx context.Context, id uint64) error
+	// Defragment has all databases rewritten, the leader's after a hand-over.
+	// inPlace: there is no follower; this process is to rewrite its own.
+	Defragment(ctx context.Context) (inPlace bool, err error)
 }
 
 // Limits bound what one client may ask for. Zeros are the defaults.
@@ -102,6 +112,7 @@ type API struct {
 
 	watchProgress time.Duration
 	stopping      chan struct{} // closed by Shutdown
+	inFlight      atomic.Int64  // requests and streams that are not answered yet
 	stop          func()
 }
 
@@ -155,6 +166,9 @@ func (a *API) Shutdown() {
 	a.health.Shutdown()
 	a.stop()
 }
+
+// InFlight is how many requests and streams are not answered yet.
+func (a *API) InFlight() int64 { return a.inFlight.Load() }
 
 // ServerOptions are the options of the gRPC server that the API is registered
 // with; without them it lacks its metadata and limits.

@@ -9,7 +9,8 @@ import (
 )
 
 // clusterServer is the service Cluster. Members come and go by themselves
-// here, so there is nothing to add or remove: those methods say what to do instead.
+// here: one can be removed, and is replaced if too few are left. The other methods say
+// what to do instead.
 type clusterServer struct {
 	*API
 	pb.UnsafeClusterServer
@@ -24,20 +25,39 @@ func (s *clusterServer) MemberList(ctx context.Context, _ *pb.MemberListRequest)
 	}
 	resp := &pb.MemberListResponse{Header: &pb.ResponseHeader{}}
 	s.fillWithoutRevision(resp.Header)
-	for _, m := range s.cluster.Members() {
-		resp.Members = append(resp.Members, &pb.Member{
-			ID: m.ID, Name: m.Name, PeerURLs: []string{"https://" + m.Address}, ClientURLs: m.ClientURLs,
-		})
-	}
+	resp.Members = s.members(0)
 	return resp, nil
 }
 
-func (s *clusterServer) MemberAdd(ctx context.Context, _ *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
-	return nil, s.refuse(ctx, "members are not added by hand; set \"followers\" in the configuration to how many the leader is to keep, or start one more with \"dynast join\"")
+// members lists all but one.
+func (s *clusterServer) members(but uint64) []*pb.Member {
+	var out []*pb.Member
+	for _, m := range s.cluster.Members() {
+		if m.ID == but {
+			continue
+		}
+		out = append(out, &pb.Member{
+			ID: m.ID, Name: m.Name, PeerURLs: []string{"https://" + m.Address}, ClientURLs: m.ClientURLs,
+		})
+	}
+	return out
 }
 
-func (s *clusterServer) MemberRemove(ctx context.Context, _ *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
-	return nil, s.refuse(ctx, "members are not removed by hand; end a follower's process with SIGTERM, and the leader replaces it if \"followers\" in the configuration wants it")
+func (s *clusterServer) MemberAdd(ctx context.Context, _ *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
+	return nil, s.refuse(ctx, "the leader starts its members by itself: \"dynast add\" has it keep one more, \"dynast join\" starts one by hand")
+}
+
+// MemberRemove retires a follower. The leader leaves by handing over.
+func (s *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	if err := s.requireAdmin(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	if err := s.cluster.Remove(ctx, r.ID); err != nil {
+		return nil, toStatus(err)
+	}
+	resp := &pb.MemberRemoveResponse{Header: &pb.ResponseHeader{}, Members: s.members(r.ID)}
+	s.fillWithoutRevision(resp.Header)
+	return resp, nil
 }
 
 func (s *clusterServer) MemberUpdate(ctx context.Context, _ *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {

@@ -16,6 +16,8 @@ import (
 // after the handler ran, when the roster is as fresh as the answer; until then
 // nothing was sent, also if the answer is an error.
 func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	a.inFlight.Add(1)
+	defer a.inFlight.Add(-1)
 	defer func() {
 		if p := recover(); p != nil {
 			resp, err = nil, a.panicked(info.FullMethod, p)
@@ -31,6 +33,8 @@ func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, ha
 
 // stream goes around each stream. The metadata leaves with its first message.
 func (a *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	a.inFlight.Add(1)
+	defer a.inFlight.Add(-1)
 	defer func() {
 		if p := recover(); p != nil {
 			err = a.panicked(info.FullMethod, p)

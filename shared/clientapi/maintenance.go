@@ -80,10 +80,20 @@ func (s *maintenanceServer) alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.
 	return res.Resp.(*pb.AlarmResponse), nil
 }
 
-// Defragment rewrites the leader's database; everything waits for it.
+// Defragment rewrites the followers' databases one after the other; then the
+// leader hands over, and its own is rewritten by the follower that takes its slot.
+// Nobody waits but who asked. A leader without followers rewrites its own, and
+// everything waits for it.
 func (s *maintenanceServer) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
 	if err := s.requireAdmin(ctx); err != nil {
 		return nil, toStatus(err)
+	}
+	inPlace, err := s.cluster.Defragment(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	if !inPlace {
+		return &pb.DefragmentResponse{}, nil
 	}
 	s.logger.Info("defragmentation begins", "size_bytes", s.store.Size(), "in_use_bytes", s.store.SizeInUse())
 	if err := s.store.Defrag(); err != nil {
@@ -123,9 +133,18 @@ func (s *maintenanceServer) HashKV(ctx context.Context, r *pb.HashKVRequest) (*p
 	return resp, nil
 }
 
-// MoveLeader cannot be done yet. The leader changes when it ends.
-func (s *maintenanceServer) MoveLeader(ctx context.Context, _ *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
-	return nil, s.refuse(ctx, "the leader cannot be moved; the heir takes over when the leading process is ended with SIGKILL")
+// MoveLeader hands the leadership over. It is answered when that is certain; the
+// connection then ends with a GOAWAY, and the next request goes to the new leader.
+func (s *maintenanceServer) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	if err := s.requireAdmin(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	if err := s.cluster.MoveLeader(ctx, r.TargetID); err != nil {
+		return nil, toStatus(err)
+	}
+	resp := &pb.MoveLeaderResponse{Header: &pb.ResponseHeader{}}
+	s.fill(resp.Header)
+	return resp, nil
 }
 
 // refuse tells who may ask for it that something is not there, and what to do

@@ -138,9 +138,7 @@ func TestWhatIsRefused(t *testing.T) {
 		return second(m.Downgrade(ctx, &pb.DowngradeRequest{Action: action, Version: v}))
 	}
 	for what, err := range map[string]error{
-		"move leader":      second(m.MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: 1})),
 		"add":              second(members.MemberAdd(ctx, &pb.MemberAddRequest{})),
-		"remove":           second(members.MemberRemove(ctx, &pb.MemberRemoveRequest{})),
 		"update":           second(members.MemberUpdate(ctx, &pb.MemberUpdateRequest{})),
 		"promote":          second(members.MemberPromote(ctx, &pb.MemberPromoteRequest{})),
 		"enable downgrade": downgrade(pb.DowngradeRequest_ENABLE, "3.6.0"),
@@ -148,6 +146,15 @@ func TestWhatIsRefused(t *testing.T) {
 		if status.Code(err) != codes.Unimplemented || !strings.HasPrefix(status.Convert(err).Message(), "dynast: ") {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+	if err := rpctypes.Error(second(m.MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: 1}))); !errors.Is(err, rpctypes.ErrBadLeaderTransferee) {
+		t.Errorf("move the leader to nobody: %v", err)
+	}
+	if err := rpctypes.Error(second(members.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: 1}))); !errors.Is(err, rpctypes.ErrMemberNotFound) {
+		t.Errorf("remove nobody: %v", err)
+	}
+	if resp, err := members.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: 100}); err != nil || len(resp.Members) != 1 || resp.Members[0].ID != testMemberID {
+		t.Errorf("remove: %v %v", resp, err)
 	}
 	if err := rpctypes.Error(downgrade(pb.DowngradeRequest_VALIDATE, "x")); !errors.Is(err, rpctypes.ErrWrongDowngradeVersionFormat) {
 		t.Error(err)
@@ -164,6 +171,7 @@ func TestWhatIsRefused(t *testing.T) {
 	withUsers := withUsers(t)
 	for what, err := range map[string]error{
 		"add":         second(pb.NewClusterClient(dial(t, withUsers.address)).MemberAdd(withUsers.login(t, "reader"), &pb.MemberAddRequest{})),
+		"remove":      second(pb.NewClusterClient(dial(t, withUsers.address)).MemberRemove(withUsers.login(t, "reader"), &pb.MemberRemoveRequest{ID: 100})),
 		"move leader": second(pb.NewMaintenanceClient(dial(t, withUsers.address)).MoveLeader(withUsers.login(t, "reader"), &pb.MoveLeaderRequest{})),
 	} {
 		if !errors.Is(rpctypes.Error(err), rpctypes.ErrPermissionDenied) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver/apply"
 	"go.uber.org/goleak"
@@ -71,6 +72,24 @@ func (testCluster) Members() []Member {
 func (testCluster) Metadata() metadata.MD {
 	return metadata.Pairs("dynast-leader", "127.0.0.1:7400", "dynast-heir", "127.0.0.1:7401")
 }
+
+// Two members are known: the leader, and 100, which can be removed. Nothing else
+// is there that could be moved or defragmented.
+func (testCluster) MoveLeader(_ context.Context, id uint64) error {
+	if id != testMemberID {
+		return rpctypes.ErrGRPCBadLeaderTransferee
+	}
+	return nil
+}
+
+func (testCluster) Remove(_ context.Context, id uint64) error {
+	if id != 100 {
+		return rpctypes.ErrGRPCMemberNotFound
+	}
+	return nil
+}
+
+func (testCluster) Defragment(context.Context) (bool, error) { return true, nil }
 
 // server is an API on a loopback port.
 type server struct {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,12 +39,16 @@ type Split struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
+
+	draining atomic.Bool
+	served   chan struct{}  // closed when Serve has returned
+	sorting  sync.WaitGroup // connections that no server has got yet
 }
 
 // NewSplit takes over a listener. Nothing is accepted before Serve. With a TLS
 // configuration only TLS is spoken; it must choose "h2" for gRPC.
 func NewSplit(l net.Listener, t *tls.Config) *Split {
-	s := &Split{base: l, tls: t}
+	s := &Split{base: l, tls: t, served: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.grpc, s.http = newSide(s), newSide(s)
 	return s
@@ -65,17 +70,40 @@ func (s *Split) Close() error {
 	return s.base.Close()
 }
 
-// Serve accepts until Close, and then returns nil.
+// Drain stops accepting, and waits until the connections that were accepted are
+// with their servers, or ctx ends: a client that is closed on before it was heard
+// would take that for a failure. The servers still accept. Serve must have been called.
+func (s *Split) Drain(ctx context.Context) {
+	s.draining.Store(true)
+	_ = s.base.Close()
+	sorted := make(chan struct{})
+	go func() {
+		<-s.served
+		s.sorting.Wait()
+		close(sorted)
+	}()
+	select {
+	case <-sorted:
+	case <-ctx.Done():
+	}
+}
+
+// Serve accepts until Close or Drain, and then returns nil.
 func (s *Split) Serve() error {
+	defer close(s.served)
 	var pause time.Duration
 	for {
 		c, err := s.base.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			go s.sort(c)
+			s.sorting.Add(1)
+			go func() {
+				defer s.sorting.Done()
+				s.sort(c)
+			}()
 			continue
-		case s.ctx.Err() != nil:
+		case s.ctx.Err() != nil || s.draining.Load():
 			return nil
 		case !temporary(err):
 			return fmt.Errorf("accept: %w", err)

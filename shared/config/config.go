@@ -63,10 +63,11 @@ type Replication struct {
 
 // Store bounds the state machine.
 type Store struct {
-	Quota          Bytes
-	DiskReserve    Bytes
-	CommitInterval time.Duration
-	AutoCompaction AutoCompaction
+	Quota           Bytes
+	DiskReserve     Bytes
+	CommitInterval  time.Duration
+	AutoCompaction  AutoCompaction
+	CompareInterval time.Duration
 }
 
 // AutoCompaction is how much history is kept: this many revisions, or what is

@@ -53,7 +53,7 @@ func TestDefaults(t *testing.T) {
 		Member:      Member{Host: "127.0.0.1", Ports: PortRange{7400, 7499}},
 		Heartbeat:   Heartbeat{Interval: 250 * time.Millisecond, Timeout: time.Second},
 		Replication: Replication{MinSync: 1, QueueRequests: 10000, QueueBytes: 64 * MiB},
-		Store:       Store{Quota: 2 * GiB, DiskReserve: 64 * MiB, CommitInterval: time.Second},
+		Store:       Store{Quota: 2 * GiB, DiskReserve: 64 * MiB, CommitInterval: time.Second, CompareInterval: 10 * time.Minute},
 		Spawn:       Spawn{Timeout: 10 * time.Second},
 		Log:         Log{Level: "info", Format: "text", MaxSize: 16 * MiB, MaxBackups: 3},
 	}
@@ -91,6 +91,7 @@ store {
   disk_reserve    = "100MiB"
   commit_interval = "250ms"
   auto_compaction = "1000"
+  compare_interval = "1h"
 }
 spawn { timeout = "3s" }
 log {

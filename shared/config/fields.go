@@ -72,6 +72,8 @@ var fields = []*field{
 		"1s", time.Millisecond, time.Minute, func(c *Config) *time.Duration { return &c.Store.CommitInterval }),
 	retentionField("store.auto_compaction", "history that is kept: off, a number of revisions, or a duration",
 		1_000_000_000_000, time.Second, 8760*time.Hour, func(c *Config) *AutoCompaction { return &c.Store.AutoCompaction }),
+	durationField("store.compare_interval", "how often followers' keys are compared with the leader's",
+		"10m", 100*time.Millisecond, 8760*time.Hour, func(c *Config) *time.Duration { return &c.Store.CompareInterval }),
 	durationField("spawn.timeout", "time that a new follower may take until it answers",
 		"10s", 100*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Spawn.Timeout }),
 	choiceField("log.level", "least severe messages that are logged",

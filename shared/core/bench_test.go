@@ -120,7 +120,7 @@ func find[E Effect](t *testing.T, es []Effect) E {
 // ros is a roster with a leader on port 7000 in slot 1 and followers in sync
 // on the ports, in slots from 2 on.
 func ros(epoch, version uint64, ports ...uint16) *roster.Roster {
-	r := &roster.Roster{Epoch: epoch, Version: version, Leader: id(7000).Address}
+	r := &roster.Roster{Epoch: epoch, Version: version, Leader: id(7000).Address, Followers: 2}
 	r.Members = append(r.Members, member(7000, 1, roster.Serving))
 	for i, p := range ports {
 		r.Members = append(r.Members, member(p, i+2, roster.InSync))

@@ -238,6 +238,7 @@ func (c *Core) onSynced(ev Synced) {
 	case Leading:
 		c.sync()
 		c.commit()
+		c.handoverStep()
 	}
 }
 

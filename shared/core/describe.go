@@ -101,11 +101,42 @@ func memberDetails(v any) []string {
 		return []string{fmt.Sprintf("%s: %s%s", v.Kind, who, v.Detail)}
 	case Exit:
 		return []string{fmt.Sprintf("%d: %s", v.Code, v.Reason)}
+	case Progress:
+		return []string{fmt.Sprintf("%s %d", v.ID, v.Index)}
 	case Kill:
 		return []string{v.ID.String() + ": " + v.Reason}
 	}
 	if takeoverDetails(v) != nil {
 		return nil
 	}
+	if d, ok := operatorDetails(v); ok {
+		return []string{d}
+	}
 	return []string{strings.Trim(fmt.Sprintf("%v", v), "{}")}
+}
+
+// operatorDetails leaves out who asked.
+func operatorDetails(v any) (string, bool) {
+	switch v := v.(type) {
+	case HandoverRequested:
+		if !v.To.IsValid() {
+			return "to the heir", true
+		}
+		return "to " + v.To.String(), true
+	case ScaleRequested:
+		if v.Relative {
+			return fmt.Sprintf("%+d", v.Followers), true
+		}
+		return fmt.Sprint(v.Followers), true
+	case RemoveRequested:
+		return v.Address.String(), true
+	case DefragmentRequested, OweDefrag:
+		return "", true
+	case Answer:
+		if v.Refused != "" {
+			return "refused: " + v.Refused, true
+		}
+		return "done", true
+	}
+	return "", false
 }

@@ -125,6 +125,29 @@ type (
 		Slot   int
 		Reason string
 	}
+	// Answer answers an operator's request. Refused says why it is not done; it is
+	// empty when it is done, or certain to be.
+	Answer struct {
+		Ref     any
+		Refused string
+		// Member is whom the request was about: the successor, the removed.
+		Member roster.ID
+		// Before and Followers are how many followers were kept, and are from now on.
+		Before, Followers int
+		// InPlace: no follower could be defragmented; the leader is left to the asker.
+		InPlace bool
+	}
+	// Defragment asks a follower to rewrite its database; Defragmented follows.
+	Defragment struct{ ID roster.ID }
+	// OweDefrag leaves a note in the own slot: whoever opens the copy next as a
+	// follower is to rewrite it.
+	OweDefrag struct{}
+	// Condemn leaves a note in a slot: the copy is to be thrown away by whoever
+	// opens it next, and nobody leads with it. It is carried out when it returns.
+	Condemn struct {
+		Slot   int
+		Reason string
+	}
 	// StopServing takes no more from clients and reports ServingStopped when
 	// what was taken is answered.
 	StopServing struct{}
@@ -155,12 +178,17 @@ const (
 	Degraded
 	Restored // enough followers in sync again
 	Stopping
+	HandingOver
+	Scaled
+	Differs // a replica holds other keys than it must
+	Defragmentation
 )
 
 var kindNames = [...]string{
 	"leader_lost", "leader_silent", "taking_over", "loss_possible", "took_over", "succession_blocked", "following",
 	"spawning", "spawn_delayed", "member_started", "member_joined", "member_in_sync", "member_lagging",
 	"member_silent", "member_died", "member_leaving", "spawn_error", "degraded", "restored", "stopping",
+	"handing_over", "scaled", "differs", "defragmentation",
 }
 
 func (k Kind) String() string { return kindNames[k] }
@@ -197,4 +225,8 @@ func (Reattach) effect()        {}
 func (Release) effect()         {}
 func (Dismiss) effect()         {}
 func (Admit) effect()           {}
+func (Answer) effect()          {}
+func (Defragment) effect()      {}
+func (OweDefrag) effect()       {}
+func (Condemn) effect()         {}
 func (StopServing) effect()     {}

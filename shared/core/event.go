@@ -160,42 +160,82 @@ type (
 	}
 	// Parted says that the stream of a follower ended; the process may live.
 	Parted struct{ ID roster.ID }
-	// Progress is a follower's acknowledgement or heartbeat: its log reaches to Index.
+	// Progress is a follower's acknowledgement or heartbeat: its log reaches to
+	// Index, and it knows the leader's roster up to the version Known, as far as the
+	// caller can tell.
 	Progress struct {
 		ID    roster.ID
 		Index uint64
+		Known uint64
 	}
 	// Overtaken says that what a follower needs next is gone from the log.
 	Overtaken struct{ ID roster.ID }
+	// HandoverRequested asks for another leader: To, or the heir if it is zero.
+	HandoverRequested struct {
+		To     roster.Address
+		Reason string
+		Ref    any
+	}
+	// ScaleRequested changes how many followers are kept: to Followers or, when
+	// Relative, by that many.
+	ScaleRequested struct {
+		Followers int
+		Relative  bool
+		Ref       any
+	}
+	// RemoveRequested asks a follower to leave. It is replaced if too few are left.
+	RemoveRequested struct {
+		Address roster.Address
+		Ref     any
+	}
+	// DefragmentRequested asks for the databases of all members to be rewritten.
+	DefragmentRequested struct{ Ref any }
+	// Defragmented says that a follower has rewritten its database, or why not.
+	Defragmented struct {
+		ID    roster.ID
+		Error string
+	}
+	// ReplicaDiffers says that the keys of a member are not what they must be. The
+	// leader's own ID is possible: then its followers agree with each other.
+	ReplicaDiffers struct {
+		ID     roster.ID
+		Detail string
+	}
 	// ServingStopped says that clients are served no longer and every write
 	// taken from them is answered.
 	ServingStopped struct{}
 )
 
-func (Boot) event()              {}
-func (Tick) event()              {}
-func (Died) event()              {}
-func (Appended) event()          {}
-func (Synced) event()            {}
-func (StopRequested) event()     {}
-func (Heard) event()             {}
-func (Deaf) event()              {}
-func (LeaderStopped) event()     {}
-func (Received) event()          {}
-func (Installed) event()         {}
-func (Dismissed) event()         {}
-func (Introduced) event()        {}
-func (LockTaken) event()         {}
-func (LockHeld) event()          {}
-func (Adopted) event()           {}
-func (AdoptFailed) event()       {}
-func (SuccessionWritten) event() {}
-func (SuccessionFailed) event()  {}
-func (Spawned) event()           {}
-func (SpawnFailed) event()       {}
-func (JoinRequested) event()     {}
-func (Joined) event()            {}
-func (Parted) event()            {}
-func (Progress) event()          {}
-func (Overtaken) event()         {}
-func (ServingStopped) event()    {}
+func (Boot) event()                {}
+func (Tick) event()                {}
+func (Died) event()                {}
+func (Appended) event()            {}
+func (Synced) event()              {}
+func (StopRequested) event()       {}
+func (Heard) event()               {}
+func (Deaf) event()                {}
+func (LeaderStopped) event()       {}
+func (Received) event()            {}
+func (Installed) event()           {}
+func (Dismissed) event()           {}
+func (Introduced) event()          {}
+func (LockTaken) event()           {}
+func (LockHeld) event()            {}
+func (Adopted) event()             {}
+func (AdoptFailed) event()         {}
+func (SuccessionWritten) event()   {}
+func (SuccessionFailed) event()    {}
+func (Spawned) event()             {}
+func (SpawnFailed) event()         {}
+func (JoinRequested) event()       {}
+func (Joined) event()              {}
+func (Parted) event()              {}
+func (Progress) event()            {}
+func (Overtaken) event()           {}
+func (HandoverRequested) event()   {}
+func (ScaleRequested) event()      {}
+func (RemoveRequested) event()     {}
+func (DefragmentRequested) event() {}
+func (Defragmented) event()        {}
+func (ReplicaDiffers) event()      {}
+func (ServingStopped) event()      {}

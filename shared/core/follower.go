@@ -91,9 +91,15 @@ func (c *Core) heard(ev Heard) {
 		c.introduced(r) // by its ID: the address may be a dead leader's, given out again
 	}
 	if r.Newer(c.roster) || c.roster.Version == 0 {
+		if r.Successor != c.roster.Successor {
+			c.emit(Beat{}) // the leader waits for everybody to know
+		}
 		c.roster = r
 		if m, ok := r.LeaderMember(); ok && m.ID == c.follow.leader.ID {
 			c.follow.leader = m
+		}
+		if r.Successor == c.self.Address {
+			c.sync() // what is done now need not be done while nobody leads
 		}
 	}
 	if ev.Deaths != nil {
@@ -207,6 +213,9 @@ func (c *Core) died(ev Died) {
 	reason := ev.Reason
 	if c.follow.fenced {
 		reason = "silent, killed"
+	}
+	if c.roster.Successor.IsValid() {
+		reason = "handing over to " + c.roster.Successor.String() + ", " + reason
 	}
 	c.takeover.death = Death{ID: ev.ID, Reason: reason, At: ev.At}
 	c.report(LeaderLost, ev.ID, "%s", reason)

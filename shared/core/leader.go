@@ -19,6 +19,9 @@ type leadState struct {
 	degraded bool
 	settled  time.Duration // starts wait until then, see Config.Settle
 	stop     stopState
+	handover handoverState
+	defrag   defragState
+	want     int // followers to be kept
 }
 
 // peer is a follower as its leader sees it.
@@ -29,10 +32,14 @@ type leadState struct {
 type peer struct {
 	member roster.Member
 	match  uint64
+	known  uint64 // the version of the roster that it has for certain
 	heard  time.Duration
 	joined bool // its stream in this epoch is open
 	killed bool
 	reason string // why it was killed
+	// leaveBy is when one that was told to leave is killed; 0: it was not told.
+	leaveBy time.Duration
+	compact bool // defragmented at the request that is being carried out
 }
 
 func newLeadState(c *Core) *leadState {
@@ -42,6 +49,7 @@ func newLeadState(c *Core) *leadState {
 		barred: map[int]time.Duration{},
 
 		settled: c.now + c.cfg.Settle,
+		want:    c.cfg.Followers,
 	}
 }
 
@@ -84,6 +92,12 @@ func (l *leadState) wake(c *Core) time.Duration {
 		if !p.killed && c.isUp(p) {
 			wake = min(wake, p.heard+c.cfg.HeartbeatTimeout)
 		}
+		if !p.killed && p.leaveBy > 0 {
+			wake = min(wake, p.leaveBy)
+		}
+	}
+	if l.handover.phase == handoverAnnouncing {
+		wake = min(wake, max(l.handover.deadline, c.now+time.Millisecond))
 	}
 	if l.stop.phase != stopNot {
 		wake = min(wake, max(l.stop.deadline, c.now+c.cfg.HeartbeatInterval))
@@ -114,12 +128,32 @@ func (c *Core) stepLeader(ev Event) {
 		c.overtaken(ev)
 	case ServingStopped:
 		c.servingStopped()
+	default:
+		c.stepOperator(ev)
+	}
+}
+
+func (c *Core) stepOperator(ev Event) {
+	switch ev := ev.(type) {
+	case HandoverRequested:
+		c.handoverRequested(ev)
+	case ScaleRequested:
+		c.scaleRequested(ev)
+	case RemoveRequested:
+		c.removeRequested(ev)
+	case DefragmentRequested:
+		c.defragmentRequested(ev)
+	case Defragmented:
+		c.defragmented(ev)
+	case ReplicaDiffers:
+		c.replicaDiffers(ev)
 	}
 }
 
 // publish makes the roster anew from the peers and tells everyone.
 func (c *Core) publish() {
-	r := &roster.Roster{Epoch: c.roster.Epoch, Version: c.roster.Version + 1, Leader: c.self.Address, Client: c.cfg.Client}
+	r := &roster.Roster{Epoch: c.roster.Epoch, Version: c.roster.Version + 1, Leader: c.self.Address, Client: c.cfg.Client,
+		Successor: c.lead.handover.to, Followers: c.lead.want}
 	r.Members = append(r.Members, c.self)
 	for _, p := range c.lead.peers {
 		r.Members = append(r.Members, p.member)
@@ -164,8 +198,10 @@ func (c *Core) progress(ev Progress) {
 	}
 	p.heard = c.now
 	p.match = max(p.match, ev.Index)
+	p.known = max(p.known, ev.Known)
 	c.judgeSync(p)
 	c.commit()
+	c.handoverStep()
 }
 
 // judgeSync moves a follower between InSync and Lagging. The two bounds
@@ -179,6 +215,7 @@ func (c *Core) judgeSync(p *peer) {
 		}
 		c.report(MemberInSync, p.member.ID, "at %d", p.match)
 		p.member.State = roster.InSync
+		c.owesDefrag(p)
 	case roster.InSync:
 		if behind <= c.cfg.LagLimit {
 			return

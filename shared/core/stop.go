@@ -31,6 +31,7 @@ func (c *Core) stopCluster(reason string) {
 		}
 		return
 	}
+	c.giveUpHandover("the cluster is being stopped")
 	*s = stopState{phase: stopDraining, reason: reason, deadline: c.now + c.cfg.StopTimeout}
 	c.report(Stopping, c.self.ID, "%s", reason)
 	for _, slot := range c.pendingSpawns() {
@@ -41,6 +42,11 @@ func (c *Core) stopCluster(reason string) {
 
 func (c *Core) servingStopped() {
 	s := &c.lead.stop
+	if h := &c.lead.handover; h.phase == handoverDraining {
+		h.phase = handoverWaiting
+		c.handoverStep()
+		return
+	}
 	if s.phase != stopDraining {
 		return
 	}

@@ -19,6 +19,9 @@ func (c *Core) adoptSibling(m roster.Member) {
 		m.State = roster.Starting
 	}
 	c.lead.peers[m.Address] = &peer{member: m, heard: c.now}
+	if m.Busy { // it goes on with it; who asked is gone
+		c.lead.defrag.queue = append(c.lead.defrag.queue, m.ID)
+	}
 	c.lead.keeper.Up(m.Slot)
 	c.emit(Watch{ID: m.ID}, Reattach{Member: m})
 }
@@ -35,13 +38,14 @@ func (c *Core) active() int {
 	return n
 }
 
-// ensureFollowers asks for as many starts as followers are missing.
+// ensureFollowers asks for as many starts as followers are missing. A leader
+// about to hand over leaves that to the next, unless there is none.
 func (c *Core) ensureFollowers() {
 	l := c.lead
-	if l.stop.phase != stopNot || (c.now < l.settled && c.active() > 0) {
+	if l.stop.phase != stopNot || (c.now < l.settled || l.handover.phase > handoverAnnouncing) && c.active() > 0 {
 		return
 	}
-	missing := c.cfg.Followers - c.active() - len(c.pendingSpawns())
+	missing := l.want - c.active() - len(c.pendingSpawns())
 	for ; missing > 0; missing-- {
 		slot := c.roster.FreeSlot(func(n int) bool { return l.keeper.Busy(n) || l.barred[n] > c.now })
 		if d := l.keeper.Fill(c.now, slot); d > 0 {
@@ -75,6 +79,9 @@ func (c *Core) superviseFollowers() {
 			c.report(MemberSilent, p.member.ID, "silent for %s", silent.Round(time.Millisecond))
 			c.kill(p, "silent for "+silent.Round(time.Millisecond).String())
 		}
+		if p.leaveBy > 0 && c.now >= p.leaveBy {
+			c.kill(p, "did not leave in time")
+		}
 	}
 	for _, slot := range c.lead.keeper.Overdue(c.now) {
 		const reason = "did not join in time"
@@ -85,6 +92,7 @@ func (c *Core) superviseFollowers() {
 		}
 	}
 	c.ensureFollowers()
+	c.handoverStep()
 	c.stopStep()
 }
 
@@ -160,12 +168,13 @@ func (c *Core) joined(ev Joined) {
 		p = c.addPeer(m)
 	}
 	p.joined, p.heard = true, c.now
-	p.member.Version, p.member.Slot = m.Version, m.Slot
+	p.member.Version, p.member.Slot, p.member.OwesDefrag = m.Version, m.Slot, m.OwesDefrag
 	if m.Plugin != "" {
 		p.member.Plugin = m.Plugin
 	}
 	c.lead.keeper.Up(m.Slot)
 	c.report(MemberJoined, m.ID, "slot %d, log at %s", m.Slot, ev.Last)
+	c.defragJoined(p)
 	if ev.CanResume {
 		p.match = ev.Last.Index
 		c.emit(SendFrom{ID: m.ID, After: p.match})
@@ -186,7 +195,7 @@ func (c *Core) joined(ev Joined) {
 func (c *Core) welcome(m roster.Member) bool {
 	l := c.lead
 	conflict := l.peers[m.Address] != nil || c.inSlot(m.Slot) != nil || m.Slot == c.self.Slot || m.Slot < 1
-	full := !m.ByHand && c.active()+len(c.pendingSpawns()) >= c.cfg.Followers && !l.keeper.IsPending(m.Slot)
+	full := !m.ByHand && c.active()+len(c.pendingSpawns()) >= l.want && !l.keeper.IsPending(m.Slot)
 	if conflict || full || l.stop.phase != stopNot {
 		c.emit(Dismiss{ID: m.ID, Reason: "not needed"})
 		return false
@@ -235,4 +244,6 @@ func (c *Core) memberDied(ev Died) {
 	c.report(MemberDied, ev.ID, "%s", reason)
 	c.publish()
 	c.commit()
+	c.defragDied(ev.ID)
+	c.handoverStep()
 }

@@ -43,6 +43,9 @@ func (c *Core) standInLine() {
 	c.become(Contending)
 	rank := c.roster.Rank(c.self.Address)
 	c.takeover.tryAt = c.now + time.Duration(rank)*c.cfg.TurnDelay
+	if rank > 0 && c.roster.Successor.IsValid() {
+		c.takeover.tryAt += handoverPatience * c.cfg.TurnDelay
+	}
 	if line := c.roster.Line(); rank > 0 && len(line) > 0 {
 		if first, ok := c.roster.Find(line[0]); ok {
 			c.emit(Expect{Leader: first})
@@ -103,7 +106,7 @@ func (c *Core) lockHeld(ev LockHeld) {
 	}
 	leader := roster.Member{ID: s.Leader, Role: roster.Leader, State: roster.Serving, Slot: s.Slot}
 	r := c.roster.Clone()
-	r.Epoch, r.Version, r.Leader = s.Epoch, 0, s.Leader.Address
+	r.Epoch, r.Version, r.Leader, r.Successor = s.Epoch, 0, s.Leader.Address, roster.Address{}
 	r.Members = append(removeMembers(r.Members, s.Leader.Address, c.takeover.death.ID.Address), leader)
 	r.Sort()
 	c.introduced(r)
@@ -276,6 +279,9 @@ func (c *Core) becomeLeader() {
 		t.death.ReplacedBy = c.self.Address
 		c.recordDeath(t.death)
 	}
+	if old.Epoch > 0 {
+		c.lead.want = old.Followers // what an operator asked the leader before for
+	}
 	c.roster = &roster.Roster{Epoch: t.epoch, Leader: c.self.Address, Client: c.cfg.Client}
 	c.emit(Commit{Index: c.committed}, Lead{Epoch: t.epoch})
 	c.report(TookOver, c.self.ID, "epoch %d at %s in %s", t.epoch, c.appended, (c.now - t.began).Round(10*time.Microsecond))
@@ -287,5 +293,6 @@ func (c *Core) becomeLeader() {
 	c.takeover = takeoverState{}
 	c.publish()
 	c.emit(PublishDeaths{Deaths: c.deaths})
+	c.nextDefrag()
 	c.ensureFollowers()
 }

@@ -91,6 +91,12 @@ type Member struct {
 	Plugin string
 	// Version is the build that the process runs.
 	Version string
+	// Busy: its database is being rewritten. It is in sync as before, and others
+	// succeed before it: it could not serve until that is done.
+	Busy bool
+	// OwesDefrag: the copy in its slot was the leader's when the others were
+	// defragmented.
+	OwesDefrag bool
 	// ByHand is true for a member that an operator started with "join": it is
 	// not counted among the followers that the leader has to keep.
 	ByHand bool
@@ -160,15 +166,18 @@ func (r *Roster) Heir() (Address, bool) {
 }
 
 // Line returns the order of succession: the named successor if it is in sync,
-// the followers in sync by address, then those that are alive without a complete
-// copy, by address. Who is leaving does not inherit.
+// the followers in sync by address (those that are busy after the others), then
+// those that are alive without a complete copy, by address. Who is leaving does
+// not inherit.
 func (r *Roster) Line() []Address {
 	able := make([]Address, 0, len(r.Members))
-	var rest []Address
+	var busy, rest []Address
 	for i := range r.Members {
 		m := &r.Members[i]
 		switch {
 		case m.Address == r.Leader || m.State == Leaving:
+		case m.State == InSync && m.Busy:
+			busy = append(busy, m.Address)
 		case m.State == InSync:
 			able = append(able, m.Address)
 		default:
@@ -185,8 +194,9 @@ func (r *Roster) Line() []Address {
 		}
 		return byAddress(a, b)
 	})
+	slices.SortFunc(busy, byAddress)
 	slices.SortFunc(rest, byAddress)
-	return append(able, rest...)
+	return slices.Concat(able, busy, rest)
 }
 
 // Rank is a's place in the line of succession, 0 for the first. One that the

@@ -267,16 +267,19 @@ func (p *process) tellLeader() {
 	if st == nil || st.conn == nil || st.conn.cut {
 		return
 	}
-	c, index := st.conn, p.acked
+	c, index, known := st.conn, p.acked, uint64(0)
+	if r := p.core.Roster(); r.Epoch == st.leader.epoch {
+		known = r.Version
+	}
 	p.sendUp(st, c, func() {
 		if c.opened {
-			st.leader.acknowledged(st, c, index)
+			st.leader.acknowledged(st, c, index, known)
 		}
 	})
 }
 
 // acknowledged is the leader's session hearing of its follower.
-func (p *process) acknowledged(st *stream, c *connection, index uint64) {
+func (p *process) acknowledged(st *stream, c *connection, index, known uint64) {
 	if !slices.Contains(p.sessions, st) || st.conn != c {
 		return
 	}
@@ -288,5 +291,5 @@ func (p *process) acknowledged(st *stream, c *connection, index uint64) {
 			index = 0 // of the copy that is being replaced
 		}
 	}
-	p.post(core.Progress{ID: st.follower.id, Index: index})
+	p.post(core.Progress{ID: st.follower.id, Index: index, Known: known})
 }

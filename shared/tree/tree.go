@@ -15,14 +15,16 @@ const Schema = 1
 
 // Tree is the cluster at one moment, as its leader saw it.
 type Tree struct {
-	Schema   int      `json:"schema"`
-	Epoch    uint64   `json:"epoch"`
-	Leader   string   `json:"leader"`
-	Heir     string   `json:"heir"` // empty when nobody is in sync
-	Client   string   `json:"client"`
-	Degraded bool     `json:"degraded"`
-	Members  []Member `json:"members"`
-	Deaths   []Death  `json:"deaths"`
+	Schema   int    `json:"schema"`
+	Epoch    uint64 `json:"epoch"`
+	Leader   string `json:"leader"`
+	Heir     string `json:"heir"` // empty when nobody is in sync
+	Client   string `json:"client"`
+	Degraded bool   `json:"degraded"`
+	// Followers is how many the leader keeps, besides those started by hand.
+	Followers int      `json:"followers"`
+	Members   []Member `json:"members"`
+	Deaths    []Death  `json:"deaths"`
 }
 
 // Member is one process.
@@ -56,7 +58,7 @@ type Death struct {
 func FromView(v core.View, self roster.Address) *Tree {
 	r := v.Roster
 	t := &Tree{
-		Schema: Schema, Epoch: r.Epoch, Client: r.Client, Degraded: v.Degraded,
+		Schema: Schema, Epoch: r.Epoch, Client: r.Client, Degraded: v.Degraded, Followers: r.Followers,
 		Members: []Member{}, Deaths: []Death{},
 	}
 	if r.Leader.IsValid() {

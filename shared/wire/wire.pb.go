@@ -87,6 +87,8 @@ type MemberInfo struct {
 	Plugin        string                 `protobuf:"bytes,7,opt,name=plugin,proto3" json:"plugin,omitempty"`
 	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	ByHand        bool                   `protobuf:"varint,9,opt,name=by_hand,json=byHand,proto3" json:"by_hand,omitempty"`
+	Busy          bool                   `protobuf:"varint,10,opt,name=busy,proto3" json:"busy,omitempty"`
+	OwesDefrag    bool                   `protobuf:"varint,11,opt,name=owes_defrag,json=owesDefrag,proto3" json:"owes_defrag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -180,6 +182,20 @@ func (x *MemberInfo) GetVersion() string {
 func (x *MemberInfo) GetByHand() bool {
 	if x != nil {
 		return x.ByHand
+	}
+	return false
+}
+
+func (x *MemberInfo) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
+}
+
+func (x *MemberInfo) GetOwesDefrag() bool {
+	if x != nil {
+		return x.OwesDefrag
 	}
 	return false
 }
@@ -2128,7 +2144,7 @@ const file_wire_proto_rawDesc = "" +
 	"wire.proto\x12\tdynast.v1\"6\n" +
 	"\bPosition\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\xe0\x01\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\x95\x02\n" +
 	"\n" +
 	"MemberInfo\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
@@ -2140,7 +2156,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x04slot\x18\x06 \x01(\rR\x04slot\x12\x16\n" +
 	"\x06plugin\x18\a \x01(\tR\x06plugin\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12\x17\n" +
-	"\aby_hand\x18\t \x01(\bR\x06byHand\"\xe9\x01\n" +
+	"\aby_hand\x18\t \x01(\bR\x06byHand\x12\x12\n" +
+	"\x04busy\x18\n" +
+	" \x01(\bR\x04busy\x12\x1f\n" +
+	"\vowes_defrag\x18\v \x01(\bR\n" +
+	"owesDefrag\"\xe9\x01\n" +
 	"\x06Roster\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x16\n" +
