@@ -4,7 +4,9 @@ import (
 	"context"
 	"sync"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -44,9 +46,40 @@ type healthService struct {
 }
 
 func (s *healthService) register(g *grpc.Server) {
-	healthpb.RegisterHealthServer(g, s.health)
+	healthpb.RegisterHealthServer(g, &mortalHealth{Server: s.health, stopping: s.stopping})
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 }
+
+// mortalHealth ends its watches when serving stops. They would never end by
+// themselves, and a process that stops waits for them.
+type mortalHealth struct {
+	*health.Server
+	stopping <-chan struct{}
+}
+
+func (s *mortalHealth) Watch(r *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	go func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := s.Server.Watch(r, &mortalWatch{Health_WatchServer: stream, ctx: ctx})
+	if ctx.Err() != nil && stream.Context().Err() == nil {
+		return rpctypes.ErrGRPCStopped // with the next leader it goes on
+	}
+	return err
+}
+
+type mortalWatch struct {
+	healthpb.Health_WatchServer
+	ctx context.Context
+}
+
+func (w *mortalWatch) Context() context.Context { return w.ctx }
 
 // Run does what a leader does besides answering requests, until ctx ends.
 func (a *API) Run(ctx context.Context) {
