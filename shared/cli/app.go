@@ -31,6 +31,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.removeCommand(),
 		a.scaleCommand(),
 		a.ctlCommand(),
+		a.snapshotCommand(),
 		a.benchCommand(),
 	}
 	for _, name := range []string{"put", "get", "del"} {

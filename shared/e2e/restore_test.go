@@ -1,0 +1,124 @@
+package e2e
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/dynast-io/dynast/shared/restore"
+)
+
+// saveSnapshot writes what "etcdctl snapshot save" does.
+func saveSnapshot(t *testing.T, cl *clientv3.Client, path string) {
+	t.Helper()
+	body := must(cl.Snapshot(testContext(t)))(t)
+	defer body.Close()
+	raw := must(io.ReadAll(body))(t)
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restored starts a cluster from a source, and looks at it.
+func restored(t *testing.T, source string, args ...string) (*cluster, restore.Result) {
+	t.Helper()
+	c := newCluster(t)
+	out, err := c.command(append([]string{"snapshot", "restore", source, "--config", c.config, "--json"}, args...)...).Output()
+	if err != nil {
+		t.Fatalf("restore: %v\n%s", err, c.logText())
+	}
+	var res restore.Result
+	if err := json.Unmarshal(out, &res); err != nil {
+		t.Fatal(err)
+	}
+	c.up()
+	c.full()
+	return c, res
+}
+
+// goesOn wants the cluster to go on where the source ended, also under the next leader.
+func (c *cluster) goesOn(want picture, revision int64) {
+	c.t.Helper()
+	takePicture(c.t, c.client).same(c.t, want)
+	c.signal(leaderOf(c.full()), syscall.SIGKILL)
+	c.full()
+	takePicture(c.t, c.client).same(c.t, want)
+	cl, ctx := client(c.t, c.client, "root", "secret"), testContext(c.t)
+	events := cl.Watch(ctx, "next", clientv3.WithRev(revision+1))
+	put := must(cl.Put(ctx, "next", "1"))(c.t)
+	if put.Header.Revision != revision+1 {
+		c.t.Errorf("the next write is at %d, want %d", put.Header.Revision, revision+1)
+	}
+	if resp := <-events; resp.Err() != nil || len(resp.Events) != 1 || resp.Events[0].Kv.ModRevision != revision+1 {
+		c.t.Errorf("watched %v %v", resp.Events, resp.Err())
+	}
+}
+
+// Moving in from etcd: by a snapshot of it, and by the directory of one that
+// crashed when its last writes were in its log only. And from a cluster of dynast
+// to another.
+func TestRestore(t *testing.T) {
+	base := t.TempDir()
+	dir, file := filepath.Join(base, "default.etcd"), filepath.Join(base, "snapshot.db")
+	stop, address := realEtcd(t, dir)
+	fill(t, client(t, address, "", ""))
+	root := client(t, address, "root", "secret")
+	fillMore(t, root)
+	// An etcd that was killed now would leave these files. (To look at it makes
+	// it commit.)
+	crashed := filepath.Join(base, "crashed.etcd")
+	if err := os.CopyFS(crashed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	want := takePicture(t, address)
+	revision := must(root.Get(testContext(t), "k"))(t).Header.Revision
+	saveSnapshot(t, root, file)
+	refused := newCluster(t)
+	if code, out := refused.run("snapshot", "restore", dir, "--config", refused.config); code != 1 || !strings.Contains(out, "etcdctl snapshot save") || !strings.Contains(out, dir) {
+		t.Errorf("of an etcd that runs: exit code %d\n%s", code, out)
+	}
+	if _, err := os.Stat(refused.dir); !os.IsNotExist(err) {
+		t.Errorf("a refusal left a data directory: %v", err)
+	}
+	stop()
+
+	c, res := restored(t, crashed)
+	if res.Replayed < 20 || res.Revision != revision || !res.AuthEnabled || res.Users != 2 || res.Roles != 2 || res.Leases != 3 || res.Members != 1 {
+		t.Errorf("of a crashed etcd: %+v", res)
+	}
+	t.Logf("of a crashed etcd: %+v", res)
+	c.goesOn(want, revision)
+
+	c, res = restored(t, file)
+	if res.Replayed != 0 || res.Revision != revision || res.Keys == 0 || res.CompactRevision == 0 {
+		t.Errorf("of a snapshot: %+v", res)
+	}
+	takePicture(t, c.client).same(t, want)
+
+	own := filepath.Join(base, "own.db")
+	saveSnapshot(t, client(t, c.client, "root", "secret"), own)
+	c, _ = restored(t, own)
+	c.goesOn(want, revision)
+}
+
+// The directory of an etcd that was stopped in order has everything in its
+// database, and a log that goes with it.
+func TestRestoreOfAStoppedEtcd(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "default.etcd")
+	stop, address := realEtcd(t, dir)
+	fill(t, client(t, address, "", ""))
+	want := takePicture(t, address)
+	revision := must(client(t, address, "root", "secret").Get(testContext(t), "k"))(t).Header.Revision
+	stop()
+	c, res := restored(t, dir)
+	if res.Replayed != 0 || res.Revision != revision {
+		t.Errorf("%+v", res)
+	}
+	takePicture(t, c.client).same(t, want)
+}

@@ -1,0 +1,177 @@
+package restore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/txn"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"go.etcd.io/etcd/server/v3/storage/schema"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dynast-io/dynast/shared/store"
+)
+
+// checkEtcd refuses a database of some other program. One of etcd has these
+// buckets from its first start on; a store would make what is missing, and be empty.
+func checkEtcd(path string) (err error) {
+	db, err := openReadOnly(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() {
+		if p := recover(); p != nil { // bbolt's assertions
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		}
+	}()
+	return db.View(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{schema.Key.Name(), schema.Meta.Name()} {
+			if tx.Bucket(name) == nil {
+				return fmt.Errorf("%w: it is a database of bbolt without a bucket %q, so of another program than etcd", ErrNoSnapshot, name)
+			}
+		}
+		return nil
+	})
+}
+
+func openReadOnly(path string) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
+	switch {
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: it is no database of bbolt: %w", ErrNoSnapshot, err)
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("%w: another process has it open", ErrInUse)
+	case errors.Is(err, bolterrors.ErrChecksum):
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return db, err
+}
+
+// describe tells what a store has.
+func describe(ctx context.Context, st *store.Store, res *Result) error {
+	res.Revision = st.Revision()
+	keys, err := txn.Count(ctx, st.Logger(), st.KV(), []byte{0}, []byte{0}, 0)
+	if err != nil {
+		return err
+	}
+	res.Keys = keys
+	res.Leases = len(st.Lessor().Leases())
+	res.AuthEnabled = st.Auth().IsAuthEnabled()
+	res.Corrupt = len(st.Alarms().Get(pb.AlarmType_CORRUPT)) > 0
+	return nil
+}
+
+// tokens is the bucket of the logins to a cluster of dynast; see package store.
+// Those of the time of a backup are not to come to life again.
+var tokens = []byte("dynastTokens")
+
+// makeOurs makes a database the beginning of a log of its own: what belongs to
+// the cluster that it comes from is taken out.
+func makeOurs(path string, o Options, res *Result) error {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		res.Users, res.Roles = count(tx, schema.AuthUsers.Name()), count(tx, schema.AuthRoles.Name())
+		res.Members = count(tx, schema.Members.Name())
+		for _, name := range [][]byte{schema.Members.Name(), schema.MembersRemoved.Name(), schema.Cluster.Name(), tokens} {
+			if err := empty(tx, name); err != nil {
+				return err
+			}
+		}
+		if err := dropSpaceAlarms(tx); err != nil {
+			return err
+		}
+		if err := bump(tx, o, res); err != nil {
+			return err
+		}
+		meta := tx.Bucket(schema.Meta.Name())
+		res.CompactRevision = compacted(meta)
+		return errors.Join(
+			meta.Delete(schema.MetaConfStateName),
+			meta.Put(schema.MetaConsistentIndexKeyName, binary.BigEndian.AppendUint64(nil, begin.Index)),
+			meta.Put(schema.MetaTermKeyName, binary.BigEndian.AppendUint64(nil, begin.Epoch)),
+		)
+	})
+	return errors.Join(err, db.Close())
+}
+
+func count(tx *bolt.Tx, bucket []byte) int {
+	n := 0
+	if b := tx.Bucket(bucket); b != nil {
+		_ = b.ForEach(func(_, _ []byte) error { n++; return nil })
+	}
+	return n
+}
+
+func empty(tx *bolt.Tx, bucket []byte) error {
+	if tx.Bucket(bucket) == nil {
+		return nil
+	}
+	if err := tx.DeleteBucket(bucket); err != nil {
+		return err
+	}
+	_, err := tx.CreateBucket(bucket)
+	return err
+}
+
+// dropSpaceAlarms: the room is another one here, and who leads looks for itself.
+func dropSpaceAlarms(tx *bolt.Tx) error {
+	b := tx.Bucket(schema.Alarm.Name())
+	if b == nil {
+		return nil
+	}
+	var gone [][]byte
+	err := b.ForEach(func(k, _ []byte) error {
+		var m pb.AlarmMember
+		if err := proto.Unmarshal(k, &m); err == nil && m.Alarm == pb.AlarmType_NOSPACE {
+			gone = append(gone, append([]byte(nil), k...))
+		}
+		return nil
+	})
+	for _, k := range gone {
+		err = errors.Join(err, b.Delete(k))
+	}
+	return err
+}
+
+// bump raises the latest revision by a row of its own without a key, and marks
+// what is before it as compacted, as etcdutl does.
+func bump(tx *bolt.Tx, o Options, res *Result) error {
+	if o.BumpRevision == 0 {
+		return nil
+	}
+	latest := res.Revision + int64(o.BumpRevision)
+	if latest <= res.Revision {
+		return fmt.Errorf("--bump-revision %d is more than revision %d can be raised by", o.BumpRevision, res.Revision)
+	}
+	row := mvcc.RevToBytes(mvcc.Revision{Main: latest}, mvcc.NewRevBytes())
+	if err := tx.Bucket(schema.Key.Name()).Put(row, []byte{}); err != nil {
+		return err
+	}
+	res.Revision = latest
+	if !o.MarkCompacted {
+		return nil
+	}
+	return tx.Bucket(schema.Meta.Name()).Put(schema.ScheduledCompactKeyName, mvcc.RevToBytes(mvcc.Revision{Main: latest}, mvcc.NewRevBytes()))
+}
+
+// compacted is the revision up to which the old ones are gone, or will be when
+// the store is opened.
+func compacted(meta *bolt.Bucket) int64 {
+	rev := int64(0)
+	for _, name := range [][]byte{schema.ScheduledCompactKeyName, schema.FinishedCompactKeyName} {
+		if v := meta.Get(name); len(v) > 0 {
+			rev = max(rev, mvcc.BytesToRev(v).Main)
+		}
+	}
+	return rev
+}

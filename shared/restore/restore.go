@@ -1,0 +1,199 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/entry"
+	replog "github.com/dynast-io/dynast/shared/log"
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/store"
+)
+
+// What Restore and Status can fail with, besides errors of the file system.
+var (
+	// ErrNotEmpty: the data directory to be made has something in it.
+	ErrNotEmpty = errors.New("not empty")
+	// ErrInUse: another process has the source open.
+	ErrInUse = errors.New("in use")
+	// ErrNoSnapshot: the source is neither a snapshot nor an etcd's data directory.
+	ErrNoSnapshot = errors.New("no etcd snapshot")
+	// ErrDamaged: the source is one, and cannot be relied on.
+	ErrDamaged = errors.New("damaged")
+)
+
+// begin is the position at which a restored log begins: the first epoch's. The
+// first leader begins the second.
+var begin = entry.Position{Epoch: 1, Index: 1}
+
+// Options say what is restored, and to where.
+type Options struct {
+	// Source is a snapshot file or an etcd's data directory.
+	Source string
+	// WALDir is the directory of the log of an etcd that had it elsewhere
+	// (--wal-dir); empty: member/wal in Source.
+	WALDir string
+	// DataDir is the data directory that is made. It must not exist, or be empty.
+	DataDir string
+	// SkipHashCheck takes a file that has no checksum at its end: a copied
+	// database.
+	SkipHashCheck bool
+	// BumpRevision is added to the latest revision, so that no revision is given
+	// twice when clients saw later ones than the snapshot has.
+	BumpRevision uint64
+	// MarkCompacted compacts everything up to the bumped revision: clients that
+	// watch are told so, and read all anew.
+	MarkCompacted bool
+	// Client and Member are what succession.json names until a leader starts, as
+	// host:port.
+	Client, Member string
+	// Logger may be nil.
+	Logger *zap.Logger
+}
+
+// Result is what was restored.
+type Result struct {
+	DataDir         string `json:"data_dir"`
+	Revision        int64  `json:"revision"`
+	CompactRevision int64  `json:"compact_revision"`
+	Keys            int64  `json:"keys"`
+	Leases          int    `json:"leases"`
+	Users           int    `json:"users"`
+	Roles           int    `json:"roles"`
+	AuthEnabled     bool   `json:"auth_enabled"`
+	// Replayed is the number of log entries that the database lacked, and
+	// Uncommitted that of those among them that were not known to be committed.
+	Replayed    uint64 `json:"replayed"`
+	Uncommitted uint64 `json:"uncommitted"`
+	// Members is the number of members that the source's cluster had.
+	Members int `json:"members"`
+	// Corrupt: an alarm says that the source was corrupt; it is kept.
+	Corrupt bool `json:"corrupt_alarm"`
+}
+
+// Restore makes a data directory. When it fails or ctx ends there is none.
+func Restore(ctx context.Context, o Options) (*Result, error) {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	if o.MarkCompacted && o.BumpRevision == 0 {
+		return nil, errors.New("restore: revisions are marked compacted up to the bumped one: --mark-compacted needs --bump-revision")
+	}
+	src, err := openSource(o)
+	if err != nil {
+		return nil, fmt.Errorf("restore %s: %w", o.Source, err)
+	}
+	defer src.close()
+	s, err := newStage(o.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("restore to %s: %w", o.DataDir, err)
+	}
+	defer s.discard()
+	res, err := build(ctx, o, src, s)
+	if err != nil {
+		return nil, fmt.Errorf("restore %s: %w", o.Source, err)
+	}
+	if res.DataDir, err = s.publish(); err != nil {
+		return nil, fmt.Errorf("restore to %s: %w", o.DataDir, err)
+	}
+	return res, nil
+}
+
+// build fills the stage.
+func build(ctx context.Context, o Options, src *source, s *stage) (*Result, error) {
+	slot := s.dir.Slot(1)
+	if err := slot.Make(); err != nil {
+		return nil, err
+	}
+	db := store.Path(slot.DBDir())
+	if err := src.copyTo(ctx, db); err != nil {
+		return nil, err
+	}
+	if err := checkEtcd(db); err != nil {
+		return nil, err
+	}
+	clusterID, err := s.dir.MakeClusterID()
+	if err != nil {
+		return nil, err
+	}
+	res := &Result{}
+	if err := fill(ctx, o, src, slot, clusterID, res); err != nil {
+		return nil, err
+	}
+	if err := makeOurs(db, o, res); err != nil {
+		return nil, err
+	}
+	if err := syncAll(db, slot.Path(), filepath.Dir(slot.Path())); err != nil {
+		return nil, err
+	}
+	log, err := replog.Create(replog.Options{Dir: slot.LogDir(), Logger: o.Logger}, begin)
+	if err != nil {
+		return nil, err
+	}
+	if err := log.Close(); err != nil {
+		return nil, err
+	}
+	return res, nameSlot(o, s.dir, clusterID)
+}
+
+// fill applies what the source's log has beyond its database, and looks at
+// the outcome.
+func fill(ctx context.Context, o Options, src *source, slot datadir.Slot, clusterID uint64, res *Result) error {
+	st, err := store.Open(store.Config{
+		Dir: slot.DBDir(), QuotaBytes: -1, Logger: o.Logger, OpenTimeout: time.Second, ClusterID: clusterID, MemberID: 1,
+	})
+	if err != nil {
+		return sourceError(err)
+	}
+	err = src.replay(ctx, st, res)
+	if err == nil {
+		err = describe(ctx, st, res)
+	}
+	return errors.Join(err, st.Close())
+}
+
+// sourceError: a store that cannot be opened was copied from the source a
+// moment ago, and is as the source is.
+func sourceError(err error) error {
+	switch {
+	case errors.Is(err, store.ErrCorrupt):
+		return fmt.Errorf("%w: %w; take another snapshot, or one of another member", ErrDamaged, err)
+	case errors.Is(err, store.ErrNewer):
+		return fmt.Errorf("%w: it is of a later etcd than this program's", err)
+	}
+	return err
+}
+
+// nameSlot says that the one slot has every write there is: the first leader
+// goes on with it.
+func nameSlot(o Options, dir *datadir.Dir, clusterID uint64) error {
+	boot, err := proc.BootID()
+	if err != nil {
+		return err
+	}
+	self := proc.Self()
+	return dir.WriteSuccession(datadir.Succession{
+		ClusterID: clusterID, Epoch: begin.Epoch, Slot: 1, Client: o.Client, BootID: boot, At: time.Now().UTC(),
+		Leader: datadir.Leader{Address: o.Member, PID: self.PID, StartTime: self.StartTime},
+	})
+}
+
+func syncAll(paths ...string) error {
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
