@@ -19,7 +19,9 @@ func (a *App) snapshotCommand() *cobra.Command {
 		Use:                "save FILE",
 		Short:              "Short for 'dynast ctl snapshot save'",
 		DisableFlagParsing: true,
-		RunE:               func(_ *cobra.Command, args []string) error { return a.ctl(append([]string{"snapshot", "save"}, args...)) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.ctl(append([]string{"snapshot", "save"}, args...))
+		},
 	})
 	return cmd
 }

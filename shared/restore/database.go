@@ -1,14 +1,16 @@
 package restore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/txn"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
@@ -20,38 +22,52 @@ import (
 
 // checkEtcd refuses a database of some other program. One of etcd has these
 // buckets from its first start on; a store would make what is missing, and be empty.
-func checkEtcd(path string) (err error) {
+func checkEtcd(path string) error {
 	db, err := openReadOnly(path)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	defer func() {
-		if p := recover(); p != nil { // bbolt's assertions
-			err = fmt.Errorf("%w: %v", ErrDamaged, p)
-		}
-	}()
-	return db.View(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{schema.Key.Name(), schema.Meta.Name()} {
-			if tx.Bucket(name) == nil {
-				return fmt.Errorf("%w: it is a database of bbolt without a bucket %q, so of another program than etcd", ErrNoSnapshot, name)
-			}
-		}
-		return nil
-	})
+	err = db.View(func(tx *bolt.Tx) error { return isEtcds(tx) })
+	return errors.Join(err, db.Close())
 }
 
-func openReadOnly(path string) (*bolt.DB, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
-	switch {
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: it is no database of bbolt: %w", ErrNoSnapshot, err)
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("%w: another process has it open", ErrInUse)
-	case errors.Is(err, bolterrors.ErrChecksum):
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+func isEtcds(tx *bolt.Tx) error {
+	for _, name := range [][]byte{schema.Key.Name(), schema.Meta.Name()} {
+		if tx.Bucket(name) == nil {
+			return fmt.Errorf("%w: it is a database of bbolt without a bucket %q, so of another program than etcd", ErrNoSnapshot, name)
+		}
 	}
-	return db, err
+	return nil
+}
+
+// openReadOnly opens a file that bbolt will not stumble over.
+func openReadOnly(path string) (*bolt.DB, error) {
+	if err := isBolts(path); err != nil {
+		return nil, err
+	}
+	if err := store.Verify(path, 0); err != nil {
+		return nil, sourceError(err)
+	}
+	return bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
+}
+
+// isBolts looks for the number that marks bbolt's files, in the first two pages:
+// one of them may be damaged.
+func isBolts(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := make([]byte, 64<<10)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if !bytes.Contains(head[:n], []byte{0xed, 0xda, 0x0c, 0xed}) {
+		return fmt.Errorf("%w: it is no database of bbolt", ErrNoSnapshot)
+	}
+	return nil
 }
 
 // describe tells what a store has.

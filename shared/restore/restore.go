@@ -165,6 +165,8 @@ func sourceError(err error) error {
 	switch {
 	case errors.Is(err, store.ErrCorrupt):
 		return fmt.Errorf("%w: %w; take another snapshot, or one of another member", ErrDamaged, err)
+	case errors.Is(err, store.ErrLocked):
+		return fmt.Errorf("%w: another process has it open", ErrInUse)
 	case errors.Is(err, store.ErrNewer):
 		return fmt.Errorf("%w: it is of a later etcd than this program's", err)
 	}

@@ -37,22 +37,12 @@ func Status(path string) (st FileStatus, err error) {
 		return st, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", ErrDamaged, p)
-		}
-	}()
 	err = db.View(func(tx *bolt.Tx) error {
-		for err := range tx.Check() {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		if tx.Bucket(schema.Key.Name()) == nil {
-			return fmt.Errorf("%w: it has no bucket %q, so it is of another program than etcd", ErrNoSnapshot, schema.Key.Name())
+		if err := isEtcds(tx); err != nil {
+			return err
 		}
 		st.TotalSize = tx.Size()
-		if meta := tx.Bucket(schema.Meta.Name()); meta != nil {
-			st.Version = string(meta.Get(schema.MetaStorageVersionName))
-		}
+		st.Version = string(tx.Bucket(schema.Meta.Name()).Get(schema.MetaStorageVersionName))
 		return st.sum(tx)
 	})
 	return st, err

@@ -15,6 +15,17 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
+// Verify walks a whole database file and returns ErrCorrupt if bbolt or etcd
+// would stumble over something, with a panic that nobody can recover: see Open,
+// which does this first. It waits for another process to let go of the file
+// (ErrLocked).
+func Verify(path string, timeout time.Duration) error {
+	if err := verify(path, timeout); err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	return nil
+}
+
 // verify walks the whole database file before it is opened for good, and
 // returns ErrCorrupt if bbolt or etcd would stumble over something. They would
 // do so with a panic, in goroutines where nobody can recover it, or by reading
