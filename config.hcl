@@ -92,8 +92,9 @@ replication {
 }
 
 store {
-  # The size of the database above which writes are refused and the NOSPACE
-  # alarm is raised; reads and deletes go on.
+  # The size of the database in use above which writes are refused and the
+  # NOSPACE alarm is raised; reads and deletes go on. When keys are deleted, and
+  # old revisions compacted, until 9/10 of it are in use, writes are taken again.
   # Unit: size, 1MiB to 1TiB. Default: 2GiB.
   quota = "2GiB"
 

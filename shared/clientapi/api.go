@@ -32,10 +32,6 @@ const (
 	keepaliveTimeout  = 20 * time.Second
 )
 
-// QuotaAlarmMember is the member that the NOSPACE alarm names when the store
-// is at its quota. The quota is every member's, so it is none of them.
-const QuotaAlarmMember = 2
-
 // Proposer replicates writes.
 type Proposer interface {
 	// Propose replicates one request and returns when it is applied by this

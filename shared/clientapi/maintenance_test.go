@@ -42,7 +42,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// The way out of a full store, as etcd's manual has it.
+// The way out of a full store that etcd's manual has works too.
 func TestNoSpaceIsDisarmed(t *testing.T) {
 	s := serve(t, func(c *store.Config, _ *Config) { c.QuotaBytes = 256 << 10 })
 	c, ctx := s.stock(t), t.Context()

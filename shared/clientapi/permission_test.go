@@ -1,7 +1,6 @@
 package clientapi
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"testing"
@@ -11,8 +10,6 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-
-	"github.com/dynast-io/dynast/shared/store"
 )
 
 // must proposes as nobody, which is allowed until users are enabled.
@@ -127,49 +124,5 @@ func TestTokenIsReplicated(t *testing.T) {
 		if _, err := pb.NewKVClient(dial(t, s.address)).Put(token, &pb.PutRequest{Key: []byte("a")}); err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-func TestQuota(t *testing.T) {
-	s := serve(t, func(c *store.Config, _ *Config) { c.QuotaBytes = 256 << 10 })
-	kv, ctx := pb.NewKVClient(dial(t, s.address)), t.Context()
-	value := bytes.Repeat([]byte("x"), 10<<10)
-	var err error
-	for i := 0; err == nil && i < 1000; i++ {
-		_, err = kv.Put(ctx, &pb.PutRequest{Key: fmt.Append(nil, i), Value: value})
-		s.store.Commit() // the size is known at a commit
-	}
-	noSpace := func(what string, err error) {
-		t.Helper()
-		if status.Convert(err).Message() != status.Convert(rpctypes.ErrGRPCNoSpace).Message() {
-			t.Fatalf("%s: %v", what, err)
-		}
-	}
-	noSpace("put past the quota", err)
-	alarms := s.store.Alarms().Get(pb.AlarmType_NOSPACE)
-	if len(alarms) != 1 || alarms[0].MemberID != QuotaAlarmMember {
-		t.Fatalf("alarms %v", alarms)
-	}
-	_, err = kv.Put(ctx, &pb.PutRequest{Key: []byte("a")})
-	noSpace("small put", err)
-	put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("a")}}}
-	_, err = kv.Txn(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{put}})
-	noSpace("txn", err)
-	if _, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("1")}); err != nil {
-		t.Fatal(err)
-	}
-	del, err := kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
-	if err != nil || del.Deleted < 10 {
-		t.Fatal(del, err)
-	}
-	if _, err := kv.Compact(ctx, &pb.CompactionRequest{Revision: del.Header.Revision, Physical: true}); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.store.Defrag(); err != nil {
-		t.Fatal(err)
-	}
-	s.must(t, &pb.InternalRaftRequest{Alarm: &pb.AlarmRequest{MemberID: QuotaAlarmMember, Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType_NOSPACE}})
-	if _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte("a"), Value: value}); err != nil {
-		t.Fatalf("after making room: %v", err)
 	}
 }

@@ -2,10 +2,8 @@ package clientapi
 
 import (
 	"context"
-	"errors"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/auth"
 	"go.etcd.io/etcd/server/v3/etcdserver/apply"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
@@ -37,9 +35,6 @@ func (a *API) propose(ctx context.Context, r *pb.InternalRaftRequest) (*apply.Re
 	if err != nil {
 		return nil, err
 	}
-	if errors.Is(res.Err, etcderrors.ErrNoSpace) && !a.fits(r) {
-		a.raiseQuotaAlarm(ctx)
-	}
 	return res, res.Err
 }
 
@@ -58,50 +53,6 @@ func (a *API) caller(ctx context.Context) (*auth.AuthInfo, error) {
 		}
 	}
 	return nil, nil
-}
-
-// fits reports whether the store has room for a request. One that was refused
-// all the same met an alarm with another cause: for a disk that was full, the
-// alarm for the quota must not take over when there is room again.
-func (a *API) fits(r *pb.InternalRaftRequest) bool {
-	switch {
-	case r.Put != nil:
-		return a.store.Quota().Available(r.Put)
-	case r.Txn != nil:
-		return a.store.Quota().Available(r.Txn)
-	case r.LeaseGrant != nil:
-		return a.store.Quota().Available(r.LeaseGrant)
-	}
-	return true
-}
-
-// checkQuota refuses a request that the store has no room for, before it is
-// replicated. As in etcd the request's own validity is looked at later.
-func (a *API) checkQuota(ctx context.Context, r any) error {
-	if a.store.Quota().Available(r) {
-		return nil
-	}
-	a.raiseQuotaAlarm(ctx)
-	return rpctypes.ErrGRPCNoSpace
-}
-
-// raiseQuotaAlarm makes every member refuse writes until an operator has made
-// room and disarmed the alarm. That it fails is no reason to tell the client
-// anything else: the next write tries again.
-func (a *API) raiseQuotaAlarm(ctx context.Context) {
-	if len(a.store.Alarms().Get(pb.AlarmType_NOSPACE)) > 0 {
-		return
-	}
-	_, err := a.proposer.Propose(ctx, &pb.InternalRaftRequest{
-		Header: &pb.RequestHeader{ID: a.ids.Next()},
-		Alarm:  &pb.AlarmRequest{MemberID: QuotaAlarmMember, Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_NOSPACE},
-	})
-	if err != nil {
-		a.logger.Warn("the NOSPACE alarm could not be raised", "error", err)
-		return
-	}
-	a.logger.Warn("the store is at its quota: writes are refused until there is room and the alarm is disarmed",
-		"size_bytes", a.store.Size(), "in_use_bytes", a.store.SizeInUse())
 }
 
 // read runs get if the caller may, and fails if its permissions changed

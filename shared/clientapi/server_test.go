@@ -94,6 +94,7 @@ func (testCluster) Defragment(context.Context) (bool, error) { return true, nil 
 // server is an API on a loopback port.
 type server struct {
 	address  string
+	dir      string // of the store
 	store    *store.Store
 	proposer *direct
 	api      *API
@@ -135,7 +136,7 @@ func serve(t testing.TB, configure func(*store.Config, *Config)) *server {
 			t.Error(err)
 		}
 	})
-	return &server{address: l.Addr().String(), store: st, proposer: p, api: api}
+	return &server{address: l.Addr().String(), dir: sc.Dir, store: st, proposer: p, api: api}
 }
 
 // stock is an unmodified etcd client.

@@ -33,6 +33,7 @@ func newServices(a *API) []service {
 		&maintenanceServer{API: a},
 		newLeaseServer(a),
 		&healthService{API: a},
+		&quotaKeeper{API: a},
 	}
 	// These are clients of the others.
 	local := newInProcess(a, services)

@@ -35,8 +35,9 @@ func (s *Store) newApplier() apply.UberApplier {
 		ConsistentIndex:              s.index,
 		TxnModeWriteWithSharedBuffer: true,
 		Backend:                      s.be,
-		QuotaBackendBytesCfg:         s.cfg.QuotaBytes,
-		WarningApplyDuration:         noWarning,
+		// Off: who takes requests asks Fits. etcd's applier goes by the file.
+		QuotaBackendBytesCfg: -1,
+		WarningApplyDuration: noWarning,
 	})
 }
 
@@ -101,9 +102,9 @@ func (s *Store) applyGuarded(e entry.Entry, r *pb.InternalRaftRequest) (res *app
 		res = s.applyEntries(r)
 	}
 	s.countIdle(e)
-	if s.uncommittedBytes += len(e.Data); s.uncommittedBytes >= commitBytes {
+	if s.uncommittedBytes.Add(int64(len(e.Data))) >= commitBytes {
 		s.be.ForceCommit()
-		s.uncommittedBytes = 0
+		s.uncommittedBytes.Store(0)
 	}
 	return res, nil
 }

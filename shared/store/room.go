@@ -56,7 +56,7 @@ func (h commitHook) OnPreCommitUnsafe(tx backend.UnsafeReadWriter) {
 // the disk, or when the store is closed.
 func (s *Store) makeRoom(n int) {
 	if s.room.committed.Swap(false) {
-		s.uncommittedBytes = 0
+		s.uncommittedBytes.Store(0)
 	}
 	if s.room.replaced.Swap(false) {
 		s.room.estimate(Path(s.cfg.Dir))
@@ -65,7 +65,7 @@ func (s *Store) makeRoom(n int) {
 	for !s.room.off {
 		size := s.be.Size()
 		// An entry's content, and the pages around it that are written anew.
-		need := size + 2*int64(s.uncommittedBytes+n) + commitRoomBytes
+		need := size + 2*(s.uncommittedBytes.Load()+int64(n)) + commitRoomBytes
 		want := need + spareRoomBytes
 		if s.room.allocatedBytes >= want {
 			return

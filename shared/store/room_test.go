@@ -26,7 +26,7 @@ func TestRoomIsAllocatedAhead(t *testing.T) {
 		if s.room.off {
 			t.Skip("this file system cannot allocate ahead")
 		}
-		want := s.Size() + 2*int64(s.uncommittedBytes) + spareRoomBytes
+		want := s.Size() + 2*int64(s.uncommittedBytes.Load()) + spareRoomBytes
 		if got := allocatedBytes(t, dir); got < want {
 			t.Fatalf("after %d entries %d bytes are allocated, want %d", i+1, got, want)
 		}
@@ -41,7 +41,7 @@ func TestRoomIsAllocatedAhead(t *testing.T) {
 	}
 	s.Commit()
 	feed(t, s, 1, put(t, "last", "x"))
-	if s.uncommittedBytes > 1000 {
-		t.Errorf("%d bytes count as not committed", s.uncommittedBytes)
+	if n := s.uncommittedBytes.Load(); n > 1000 {
+		t.Errorf("%d bytes count as not committed", s.uncommittedBytes.Load())
 	}
 }

@@ -35,7 +35,7 @@ const (
 	// for the interval.
 	commitEntries = 10000
 	// commitBytes is the size of entries after which neither does: they are in
-	// memory until then, some of it twice, and unknown to the quota.
+	// memory until then, some of it twice.
 	commitBytes = 16 << 20
 	// minLeaseTTLSeconds is the floor of a lease's time to live, as etcd's with
 	// its default settings.
@@ -53,7 +53,7 @@ const (
 type Config struct {
 	// Dir holds the database file, Dir/db. It is created if it is missing.
 	Dir string
-	// QuotaBytes is the size of the file from which on writes are refused; 0
+	// QuotaBytes is the size in use from which on writes are refused, see Fits; 0
 	// is etcd's default of 2 GiB, less than 0 is no limit.
 	QuotaBytes int64
 	// CommitInterval is DefaultCommitInterval if 0.
@@ -92,14 +92,14 @@ type Store struct {
 	lessor lease.Lessor
 	auth   auth.AuthStore
 	alarms *v3alarm.AlarmStore
-	quota  storage.Quota
+	quota  storage.Quota // for what a request costs
 	uber   apply.UberApplier
 
 	// leading is set between Promote and Demote: somebody waits for results.
 	leading atomic.Bool
 
-	// uncommittedBytes is an upper bound, used by Apply only.
-	uncommittedBytes int
+	// uncommittedBytes is an upper bound, changed by Apply only.
+	uncommittedBytes atomic.Int64
 	room             room
 
 	mu      sync.Mutex
@@ -207,8 +207,9 @@ func (s *Store) assemble() error {
 	if err != nil {
 		return fmt.Errorf("alarms: %w", err)
 	}
-	s.quota = storage.NewBackendQuota(s.lg, s.cfg.QuotaBytes, s.be, "dynast")
 	s.uber = s.newApplier()
+	// After the applier's, so that the metrics have this one.
+	s.quota = storage.NewBackendQuota(s.lg, s.cfg.QuotaBytes, s.be, "dynast")
 	s.be.SetTxPostLockInsideApplyHook(s.countEntry)
 	return nil
 }
@@ -299,9 +300,6 @@ func (s *Store) Auth() auth.AuthStore { return s.auth }
 // Alarms has the active alarms.
 func (s *Store) Alarms() *v3alarm.AlarmStore { return s.alarms }
 
-// Quota says whether a request still fits.
-func (s *Store) Quota() storage.Quota { return s.quota }
-
 // Logger is the store's logger, for etcd's functions that want one.
 func (s *Store) Logger() *zap.Logger { return s.lg }
 
@@ -319,15 +317,6 @@ func (s *Store) Size() int64 { return s.be.Size() }
 
 // SizeInUse is the part of Size, in bytes, that is not free pages.
 func (s *Store) SizeInUse() int64 { return s.be.SizeInUse() }
-
-// QuotaBytes is the size of the file from which on writes are refused; less
-// than 0 is no limit.
-func (s *Store) QuotaBytes() int64 {
-	if s.cfg.QuotaBytes == 0 {
-		return storage.DefaultQuotaBytes
-	}
-	return s.cfg.QuotaBytes
-}
 
 // Version is the version of the database's format.
 func (s *Store) Version() string { return formatVersion{}.Version().String() }
