@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"time"
@@ -101,15 +102,32 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 
 func upCommand(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{Use: "up", Short: "Start a leader, which starts its followers", Args: cobra.NoArgs}
+	var readyFile string
+	cmd.Flags().StringVar(&readyFile, "ready-file", "", "`FILE` that is written once clients are served, by every leader, and removed when the cluster stops")
 	c := app.WithConfig(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		cfg, err := c.Load()
 		if err != nil {
 			return err
 		}
+		if err := announceIn(readyFile); err != nil {
+			return err
+		}
 		return run(cfg, "", worker.Up)
 	}
 	return cmd
+}
+
+// announceIn has this leader and all later ones write a file once they serve.
+func announceIn(readyFile string) error {
+	if readyFile == "" {
+		return os.Unsetenv(member.ReadyFileEnv) // an outer cluster's
+	}
+	path, err := filepath.Abs(readyFile)
+	if err != nil {
+		return &cli.Error{Code: core.ExitError, Err: fmt.Errorf("--ready-file: %w", err)}
+	}
+	return os.Setenv(member.ReadyFileEnv, path)
 }
 
 func joinCommand(app *cli.App) *cobra.Command {

@@ -30,6 +30,10 @@ var ErrLocked = errors.New("another leader owns the data directory")
 
 // Up runs this process as the leader, until the end.
 func Up(opts Options) (core.ExitCode, error) {
+	activated, err := takeActivation(&opts)
+	if err != nil {
+		return core.ExitError, err
+	}
 	cfg := opts.Config
 	dir, err := datadir.Open(cfg.DataDir, true)
 	if err != nil {
@@ -40,6 +44,9 @@ func Up(opts Options) (core.ExitCode, error) {
 		return core.ExitLocked, lockedError(dir)
 	}
 	if err != nil {
+		return core.ExitError, err
+	}
+	if err := dropReadyFile(os.Getenv(member.ReadyFileEnv)); err != nil {
 		return core.ExitError, err
 	}
 	clusterID, err := dir.MakeClusterID()
@@ -53,9 +60,11 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err := checkClientTLS(cfg); err != nil {
 		return core.ExitError, err
 	}
-	socket, err := listenClients(cfg.Client.Listen)
-	if err != nil {
-		return core.ExitError, err
+	socket := activated
+	if socket == nil {
+		if socket, err = listenClients(cfg.Client.Listen); err != nil {
+			return core.ExitError, err
+		}
 	}
 	listener, err := listenMember(cfg, nil)
 	if err != nil {

@@ -243,6 +243,9 @@ func (m *Member) reported(r core.Report) {
 	if r.Detail != "" {
 		args = append(args, "detail", r.Detail)
 	}
+	if r.Kind == core.Stopping {
+		m.service.stop()
+	}
 	switch r.Kind {
 	case core.LossPossible:
 		m.logger.Error("acknowledged writes may be lost", args...)

@@ -78,6 +78,7 @@ type Member struct {
 	compaction  *autoCompaction
 	comparison  *comparison
 	control     *control
+	service     *service
 	adminServer atomic.Pointer[grpc.Server] // nil until this process leads
 
 	// What other goroutines read of the loop's state.
@@ -136,7 +137,7 @@ func newMember(p parts) (*Member, error) {
 	m.proposals = newProposals(cfg.Replication.QueueRequests, int(cfg.Replication.QueueBytes), m.space.guard)
 	m.writer, m.syncer, m.applier = newWriter(m), newSyncer(m), newApplier(m)
 	m.upstream, m.downstream, m.watches = newUpstream(m), newDownstream(m), newWatches(m)
-	m.control = &control{m: m}
+	m.control, m.service = &control{m: m}, newService(m)
 	m.clientTLS, m.compaction = newClientTLS(m), newAutoCompaction(m)
 	m.comparison = newComparison(m)
 	m.deaths.Store(&wire.Deaths{})
@@ -230,6 +231,7 @@ func (m *Member) end(code core.ExitCode, reason string) {
 
 func (m *Member) publish(r *roster.Roster) {
 	m.published.Store(&published{roster: r, bytes: wire.EncodeRoster(r), metadata: rosterMetadata(r)})
+	m.service.rosterChanged()
 }
 
 func (m *Member) roster() *roster.Roster { return m.published.Load().roster }

@@ -108,6 +108,7 @@ func (m *Member) beginServing() {
 		}
 	})
 	m.compaction.lead()
+	go m.guarded(m.service.lead)
 }
 
 // splitClients has gRPC and HTTP on the one address for clients.

@@ -40,6 +40,10 @@ const (
 	RosterEnv = "DYNAST_WORKER_ROSTER" // wire.EncodeRoster in base64
 )
 
+// ReadyFileEnv is the file that the leader writes once it serves; every later
+// leader inherits it with the environment.
+const ReadyFileEnv = "DYNAST_READY_FILE"
+
 // The exit codes that a supervisor understands, besides those of the core.
 const (
 	// ExitSlotBusy: another process owns the slot that the worker was given.

@@ -1,0 +1,100 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/dynast-io/dynast/shared/tree"
+)
+
+// unit copies a shipped unit file with other paths in it.
+func unit(t *testing.T, dir, name, as string, replace ...string) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("../../scripts", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, as)
+	if err := os.WriteFile(path, []byte(strings.NewReplacer(replace...).Replace(string(raw))), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestUnitFilesAreUnderstood by systemd's own checker: a misspelt setting is only a warning at
+// run time, and the protection that it stood for is missing.
+func TestUnitFilesAreUnderstood(t *testing.T) {
+	check, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("needs systemd-analyze")
+	}
+	dir := t.TempDir()
+	// A checker without a running systemd knows no users.
+	service := unit(t, dir, "dynast.service", "dynast.service", "/usr/local/bin/dynast", binary, "User=dynast\n", "User=root\n")
+	socket := unit(t, dir, "dynast.socket", "dynast.socket")
+	out, err := exec.Command(check, "verify", "--man=no", service, socket).CombinedOutput()
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "dynast.") {
+			t.Errorf("%s", line)
+		}
+	}
+	if err != nil && t.Failed() {
+		t.Error(err)
+	}
+	broken := unit(t, dir, "dynast.service", "broken.service", "OOMPolicy=continue", "OOMPolicies=continue", "/usr/local/bin/dynast", binary)
+	if out, _ := exec.Command(check, "verify", "--man=no", broken).CombinedOutput(); !strings.Contains(string(out), "OOMPolicies") {
+		t.Errorf("the checker finds nothing wrong with a misspelt setting:\n%s", out)
+	}
+}
+
+// TestRealSystemd runs the shipped unit: the leader's death is no end of the service, the heir
+// becomes its main process, a reload and a stop work.
+func TestRealSystemd(t *testing.T) {
+	if _, err := os.Stat("/run/systemd/system"); err != nil || os.Getuid() != 0 {
+		t.Skip("needs root and a host that runs systemd")
+	}
+	c := newCluster(t)
+	const name = "dynast-e2e.service"
+	systemctl := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("systemctl", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("systemctl %v: %v\n%s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	show := func(property string) string { return systemctl("show", "--value", "-p", property, name) }
+	path := unit(t, "/run/systemd/system", "dynast.service", name, "/usr/local/bin/dynast", binary, "/etc/dynast/config.hcl", c.config,
+		"/var/lib/dynast", c.dir, "User=dynast\n", "", "PrivateTmp=yes\n", "ReadWritePaths="+filepath.Dir(c.dir)+"\n",
+		"Directory=dynast\n", "Directory=dynast-e2e\n")
+	t.Cleanup(func() {
+		_ = exec.Command("systemctl", "kill", "-s", "KILL", name).Run()
+		os.Remove(path)
+		_ = exec.Command("systemctl", "daemon-reload").Run()
+	})
+	systemctl("daemon-reload")
+	systemctl("start", name)
+	before := c.full()
+	if show("MainPID") != strconv.Itoa(leaderOf(before).PID) || show("ActiveState") != "active" {
+		t.Errorf("main process %s, %s; the leader is %d", show("MainPID"), show("ActiveState"), leaderOf(before).PID)
+	}
+	c.kill(leaderOf(before))
+	after := c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	eventually(t, "systemd knows the new leader", func() bool { return show("MainPID") == strconv.Itoa(leaderOf(after).PID) })
+	c.full()
+	if s := show("ActiveState"); s != "active" || show("NRestarts") != "0" {
+		t.Errorf("%s, %s restarts after the death of a leader", s, show("NRestarts"))
+	}
+	if s := show("StatusText"); !strings.Contains(s, leaderOf(after).Address) {
+		t.Errorf("status %q", s)
+	}
+	systemctl("reload", name)
+	systemctl("stop", name)
+	if s := show("ActiveState"); s != "inactive" || len(c.processes()) != 0 {
+		t.Errorf("after the stop: %s, %v", s, c.processes())
+	}
+}
