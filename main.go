@@ -21,9 +21,12 @@ import (
 
 	"github.com/dynast-io/dynast/shared/cli"
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/container"
 	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/datadir"
 	"github.com/dynast-io/dynast/shared/logging"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/supervisor"
 	"github.com/dynast-io/dynast/worker"
@@ -113,9 +116,28 @@ func upCommand(app *cli.App) *cobra.Command {
 		if err := announceIn(readyFile); err != nil {
 			return err
 		}
+		if container.Needed() {
+			return containerParent(cfg.DataDir)
+		}
 		return run(cfg, "", worker.Up)
 	}
 	return cmd
+}
+
+// containerParent stays above the leader where the kernel would end everything with it.
+func containerParent(dataDir string) error {
+	code, err := container.Run(os.Args, func() (proc.Identity, error) {
+		dir, err := datadir.OpenForReading(dataDir)
+		if err != nil {
+			return proc.Identity{}, err
+		}
+		owner, err := proc.ReadOwner(dir.ClusterLock())
+		return owner.Identity, err
+	})
+	if code == 0 && err == nil {
+		return nil
+	}
+	return &cli.Error{Code: core.ExitCode(code), Err: err}
 }
 
 // announceIn has this leader and all later ones write a file once they serve.
