@@ -88,7 +88,7 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 	if err != nil {
 		return &cli.Error{Code: core.ExitError, Err: err}
 	}
-	code, err := f(worker.Options{Config: cfg, Version: buildVersion(), NewSupervisor: supervisor.New, Logs: logs})
+	code, err := f(worker.Options{Config: cfg, Version: buildVersion(), NewSupervisor: supervisor.New, Logs: logs, Reload: reload})
 	if err == nil && code == core.ExitDone {
 		logs.Flush(time.Second)
 		return nil
@@ -103,6 +103,19 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 	return &cli.Error{Code: max(code, core.ExitError), Err: err}
 }
 
+// reload reads the configuration again from where the first leader had it from.
+func reload() (*config.Config, string, error) {
+	source, err := config.ParseSource(os.Getenv(member.SourceEnv))
+	if err != nil {
+		return nil, "", err
+	}
+	cfg, err := source.Load(defaults)
+	if source.File == "" {
+		source.File = config.DefaultName
+	}
+	return cfg, source.File, err
+}
+
 func upCommand(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{Use: "up", Short: "Start a leader, which starts its followers", Args: cobra.NoArgs}
 	var readyFile string
@@ -111,6 +124,9 @@ func upCommand(app *cli.App) *cobra.Command {
 	cmd.RunE = func(*cobra.Command, []string) error {
 		cfg, err := c.Load()
 		if err != nil {
+			return err
+		}
+		if err := os.Setenv(member.SourceEnv, c.Source(cfg).String()); err != nil {
 			return err
 		}
 		if err := announceIn(readyFile); err != nil {

@@ -128,9 +128,9 @@ func (s *Supervisor) command(a roster.Address, slot int, null, listener *os.File
 		argv: []string{"dynast", "worker",
 			"--address", a.String(),
 			"--slot", strconv.Itoa(slot),
-			"--data-dir", s.host.Config.DataDir},
+			"--data-dir", s.host.Config().DataDir},
 		env: append(s.environment(member.ConfigEnv, member.RosterEnv, plugin.EnvUnixSocketDir),
-			member.ConfigEnv+"="+string(s.host.Config.Encode()),
+			member.ConfigEnv+"="+string(s.host.Config().Encode()),
 			member.RosterEnv+"="+base64.StdEncoding.EncodeToString(wire.EncodeRoster(s.host.Roster()))),
 		stdin: null,
 		// Standard error is the first leader's, handed from leader to leader.
@@ -147,7 +147,7 @@ func (s *Supervisor) clientConfig(c *child) *plugin.ClientConfig {
 		HandshakeConfig:  member.Handshake,
 		Plugins:          plugin.PluginSet{member.ControlPlugin: wire.ControlPlugin{}},
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		StartTimeout:     s.host.Config.Spawn.Timeout,
+		StartTimeout:     s.host.Config().Spawn.Timeout,
 		SkipHostEnv:      true, // command has built it
 		GRPCDialOptions:  wire.GuardClient(),
 		// The worker's socket lies in a 0700 directory: that is its protection.

@@ -132,7 +132,7 @@ func (s *Supervisor) introduce(id roster.ID) {
 func (s *Supervisor) bind() (*net.TCPListener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	host, rng := s.host.Config.Member.Host, s.portRange()
+	host, rng := s.host.Config().Member.Host, s.portRange()
 	var used []uint16
 	for _, m := range s.host.Roster().Members {
 		used = append(used, m.Address.Port())
@@ -157,7 +157,7 @@ func (s *Supervisor) bind() (*net.TCPListener, error) {
 }
 
 func (s *Supervisor) portRange() roster.PortRange {
-	p := s.host.Config.Member.Ports
+	p := s.host.Config().Member.Ports
 	return roster.PortRange{First: uint16(p.First), Last: uint16(p.Last)}
 }
 

@@ -117,7 +117,7 @@ func newBench(t *testing.T, mode string) *bench {
 	}
 	b := &bench{t: t, events: make(chan core.Event, 100), roster: &roster.Roster{Epoch: 1, Leader: address(24100)}}
 	s, err := New(member.Host{
-		Config: cfg, Dir: dir, Logger: hclog.NewNullLogger(), Version: "test", ClientListener: file,
+		Config: func() *config.Config { return cfg }, Dir: dir, Logger: hclog.NewNullLogger(), Version: "test", ClientListener: file,
 		Roster: func() *roster.Roster { b.mu.Lock(); defer b.mu.Unlock(); return b.roster },
 		Post:   func(e core.Event) { b.events <- e },
 	})
@@ -206,7 +206,7 @@ func children(t *testing.T) []int {
 func TestASpawnThatNeverShakesHandsIsKilled(t *testing.T) {
 	for _, mode := range []string{"hang", "noise"} {
 		b := newBench(t, mode)
-		b.host.Config.Spawn.Timeout = 300 * time.Millisecond
+		b.host.Config().Spawn.Timeout = 300 * time.Millisecond
 		b.Spawn(2)
 		if f := b.failed(); f.Slot != 2 || f.SlotBusy || f.Reason == "" || strings.Contains(f.Reason, "\n") {
 			t.Errorf("%s: %+v", mode, f)
@@ -326,7 +326,7 @@ search:
 func TestPorts(t *testing.T) {
 	b := newBench(t, "hang")
 	p := block(t, 5)
-	b.host.Config.Member.Ports = config.PortRange{First: int(p), Last: int(p) + 4}
+	b.host.Config().Member.Ports = config.PortRange{First: int(p), Last: int(p) + 4}
 	for _, tc := range []struct {
 		used []uint16
 		want uint16

@@ -133,6 +133,15 @@ func (a *admin) Remove(ctx context.Context, r *wire.RemoveRequest) (*wire.Remove
 	return &wire.RemoveResponse{Member: wire.FromMember(member)}, nil
 }
 
+// Reload reads the configuration again.
+func (a *admin) Reload(ctx context.Context, _ *wire.ReloadRequest) (*wire.ReloadResponse, error) {
+	caller, err := a.owner(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return a.m.reload(ctx, fmt.Sprintf("a command of pid %d", caller.pid))
+}
+
 // callerInfo is who the kernel says is at the other end of a Unix socket.
 type callerInfo struct {
 	credentials.CommonAuthInfo

@@ -229,11 +229,13 @@ func listenMember(cfg *config.Config, used []uint16) (net.Listener, error) {
 }
 
 // handleSignals: an interrupt or a termination ends in order, the second one
-// at once; a closed terminal ends nothing; writing to a closed pipe is an
-// error, not a death.
+// at once; a hangup reads the configuration again, and a closed terminal so ends nothing;
+// writing to a closed pipe is an error, not a death.
 func (m *Member) handleSignals() {
 	ignored := make(chan os.Signal, 1)
-	signal.Notify(ignored, syscall.SIGPIPE, syscall.SIGHUP)
+	signal.Notify(ignored, syscall.SIGPIPE)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGTTOU)
 	ends := make(chan os.Signal, 4)
 	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
@@ -241,6 +243,10 @@ func (m *Member) handleSignals() {
 		for {
 			select {
 			case <-ignored:
+			case <-hangups:
+				if m.leading.Load() {
+					go m.guarded(m.reloadForSignal)
+				}
 			case s := <-ends:
 				m.logger.Info("signal", "signal", s.String())
 				m.post(core.StopRequested{Reason: "signal: " + s.String()})
@@ -294,6 +300,9 @@ func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
 		return core.ExitUnreachable, fmt.Errorf("%s does not lead the cluster in %s: its leader is %s", args.Leader, dir.Path(), ros.Leader)
 	}
 	if opts.Config, err = joinConfig(opts.Config, resp.Config); err != nil {
+		return core.ExitError, err
+	}
+	if err := os.Setenv(member.SourceEnv, resp.Source); err != nil {
 		return core.ExitError, err
 	}
 	listener, err := joinListener(opts.Config, ros, args.Address)

@@ -11,7 +11,7 @@ func clientFiles(cfg *config.Config) clienttls.Files {
 	return clienttls.Files{Cert: cfg.Client.CertFile, Key: cfg.Client.KeyFile, ClientCA: cfg.Client.ClientCAFile}
 }
 
-// checkClientTLS refuses to start a cluster whose clients could not connect.
+// checkClientTLS refuses a configuration with which clients could not connect.
 func checkClientTLS(cfg *config.Config) error {
 	if !cfg.Client.TLS() {
 		return nil

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -15,7 +16,15 @@ import (
 // in every member, paused in followers: they too remember which revision there was
 // when, so that a takeover does not begin the period anew. (By count there is
 // nothing to remember.)
-type autoCompaction struct{ compactor v3compactor.Compactor }
+type autoCompaction struct {
+	lg   *zap.Logger
+	what compactable
+
+	mu        sync.Mutex
+	compactor v3compactor.Compactor // nil: off
+	running   bool
+	leading   bool
+}
 
 // newAutoCompaction needs a member whose replica and proposals are there when
 // start is called. Off, it does nothing.
@@ -34,39 +43,68 @@ type compactable interface {
 }
 
 func compactBy(lg *zap.Logger, keep config.AutoCompaction, what compactable) (*autoCompaction, error) {
+	a := &autoCompaction{lg: lg, what: what}
+	return a, a.keep(keep)
+}
+
+// keep changes how much history is kept. What was remembered until now is forgotten: by time,
+// nothing is compacted before the new period is over.
+func (a *autoCompaction) keep(keep config.AutoCompaction) error {
+	next, err := newCompactor(a.lg, keep, a.what)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.compactor != nil && a.running {
+		a.compactor.Stop()
+	}
+	a.compactor = next
+	if next == nil {
+		return nil
+	}
+	if !a.leading {
+		next.Pause()
+	}
+	if a.running {
+		next.Run()
+	}
+	return nil
+}
+
+func newCompactor(lg *zap.Logger, keep config.AutoCompaction, what compactable) (v3compactor.Compactor, error) {
 	mode, retention := v3compactor.ModePeriodic, keep.Period
 	switch {
 	case keep == config.AutoCompaction{}:
-		return &autoCompaction{}, nil
+		return nil, nil
 	case keep.Revisions != 0:
 		mode, retention = v3compactor.ModeRevision, time.Duration(keep.Revisions)
 	}
-	c, err := v3compactor.New(lg, mode, retention, what, what)
-	if err != nil {
-		return nil, err
-	}
-	c.Pause()
-	return &autoCompaction{compactor: c}, nil
+	return v3compactor.New(lg, mode, retention, what, what)
 }
 
 // start begins to remember revisions.
-func (a *autoCompaction) start() {
-	if a.compactor != nil {
-		a.compactor.Run()
-	}
-}
+func (a *autoCompaction) start() { a.change(&a.running, v3compactor.Compactor.Run) }
 
 // lead begins to compact.
-func (a *autoCompaction) lead() {
+func (a *autoCompaction) lead() { a.change(&a.leading, v3compactor.Compactor.Resume) }
+
+func (a *autoCompaction) change(state *bool, do func(v3compactor.Compactor)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	*state = true
 	if a.compactor != nil {
-		a.compactor.Resume()
+		do(a.compactor)
 	}
 }
 
 func (a *autoCompaction) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.compactor != nil {
 		a.compactor.Stop()
 	}
+	a.compactor, a.running = nil, false
 }
 
 // compacted is the store of a member.

@@ -60,6 +60,8 @@ type session struct {
 	awaiting uint64 // a snapshot at this index is sent; entries follow its acknowledgement
 	beat     bool
 	deaths   bool
+	config   bool   // the configuration is to be sent
+	informed uint64 // checksum of the configuration that the follower goes by
 	leave    *string
 	digest   *int64 // the revision of a DigestRequest
 	defrag   bool
@@ -130,6 +132,24 @@ func (d *downstream) tellDeaths() {
 	d.each(func(s *session) { s.update(func() { s.deaths = true }) })
 }
 
+func (d *downstream) tellConfig() {
+	d.each(func(s *session) { s.update(func() { s.config = true }) })
+}
+
+// informed counts the followers with a stream, and those of them that go by the
+// configuration with this checksum.
+func (d *downstream) informed(sum uint64) (informed, all int) {
+	d.each(func(s *session) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		all++
+		if s.informed == sum {
+			informed++
+		}
+	})
+	return informed, all
+}
+
 func (d *downstream) sendFrom(id roster.ID, after uint64) {
 	if s := d.find(id); s != nil {
 		s.update(func() { s.mode, s.cursor, s.snapshot = modeEntries, after, false })
@@ -190,7 +210,7 @@ func (d *downstream) Follow(stream wire.Member_FollowServer) error {
 		m.logger.Warn("a follower was refused", "error", err)
 		return err
 	}
-	s := &session{id: peer.ID, d: d, stream: stream, wake: make(chan struct{}, 1), gone: make(chan struct{}), deaths: true}
+	s := &session{id: peer.ID, d: d, stream: stream, wake: make(chan struct{}, 1), gone: make(chan struct{}), deaths: true, config: true}
 	d.mu.Lock()
 	old := d.sessions[peer.ID]
 	d.sessions[peer.ID] = s
@@ -263,6 +283,9 @@ func (s *session) receive() {
 			index = body.Ack.GetIndex()
 		case *wire.FollowerMessage_Heartbeat:
 			index = body.Heartbeat.GetIndex()
+			s.mu.Lock()
+			s.informed = body.Heartbeat.GetConfig()
+			s.mu.Unlock()
 		case *wire.FollowerMessage_Digest:
 			s.d.m.comparison.answered(s.id, body.Digest)
 			continue
@@ -360,6 +383,10 @@ func (s *session) nextErrand() func() error {
 	case s.deaths:
 		s.deaths = false
 		return message(&wire.LeaderMessage{Body: &wire.LeaderMessage_Deaths{Deaths: s.d.m.deathsMessage()}})
+	case s.config:
+		s.config = false
+		cfg := &wire.Configuration{Encoded: s.d.m.config().Encode()}
+		return message(&wire.LeaderMessage{Body: &wire.LeaderMessage_Configuration{Configuration: cfg}})
 	case s.defrag:
 		s.defrag = false
 		return message(&wire.LeaderMessage{Body: &wire.LeaderMessage_Defragment{Defragment: &wire.Defragment{}}})

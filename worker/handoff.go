@@ -78,7 +78,7 @@ func (m *Member) handOff(c *net.UnixConn) error {
 		if err := proto.Unmarshal(payload, &req); err != nil {
 			return fmt.Errorf("hand-off request: %w", err)
 		}
-		resp := &wire.HandoffResponse{Roster: m.rosterBytes(), Config: m.cfg.Encode()}
+		resp := &wire.HandoffResponse{Roster: m.rosterBytes(), Config: m.config().Encode(), Source: os.Getenv(member.SourceEnv)}
 		var pass []*os.File
 		if uid != os.Getuid() {
 			resp = &wire.HandoffResponse{Error: fmt.Sprintf("the cluster runs as uid %d, not %d", os.Getuid(), uid)}

@@ -35,11 +35,14 @@ type Options struct {
 	// NewSupervisor makes the supervisor that the member needs as a leader.
 	NewSupervisor member.NewSupervisor
 	Logs          *logging.Logs
+	// Reload reads the configuration again from where it came from; file is that
+	// place, for people.
+	Reload func() (cfg *config.Config, file string, err error)
 }
 
 // Member is one process of the cluster.
 type Member struct {
-	cfg       *config.Config
+	cfg       *config.Config // as at the start; config() is what is in force
 	opts      Options
 	dir       *datadir.Dir
 	authority *pki.Authority
@@ -79,6 +82,8 @@ type Member struct {
 	comparison  *comparison
 	control     *control
 	service     *service
+	reloading   sync.Mutex // one reload at a time
+	live        atomic.Pointer[config.Config]
 	adminServer atomic.Pointer[grpc.Server] // nil until this process leads
 
 	// What other goroutines read of the loop's state.
@@ -128,6 +133,7 @@ func newMember(p parts) (*Member, error) {
 		clientSocket: p.clientSocket, listener: p.listener, lock: p.lock,
 		mail: newMailbox(), started: time.Now(), ended: make(chan struct{}), leads: make(chan struct{}),
 	}
+	m.live.Store(cfg)
 	if err := m.logs.SetAddress(address.String()); err != nil {
 		return nil, err
 	}

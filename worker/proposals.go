@@ -35,10 +35,12 @@ type proposal struct {
 // waiting is ordered by index and has no gaps: within an epoch every entry
 // but the first is somebody's proposal.
 type proposals struct {
-	maxRequests, maxBytes int
-	guard                 func(*pb.InternalRaftRequest) error // refuses for lack of disk space
+	guard func(*pb.InternalRaftRequest) error // refuses for lack of disk space
 
-	mu       sync.Mutex
+	mu sync.Mutex
+
+	maxRequests, maxBytes int
+
 	queue    []*proposal
 	waiting  []*proposal
 	first    uint64 // index of waiting[0]
@@ -51,6 +53,13 @@ type proposals struct {
 func newProposals(maxRequests, maxBytes int, guard func(*pb.InternalRaftRequest) error) *proposals {
 	return &proposals{maxRequests: maxRequests, maxBytes: maxBytes, guard: guard,
 		idle: make(chan struct{}), notify: make(chan struct{}, 1)}
+}
+
+// limit changes how much may wait.
+func (p *proposals) limit(maxRequests, maxBytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.maxRequests, p.maxBytes = maxRequests, maxBytes
 }
 
 // Propose replicates a request and returns when it is applied here.

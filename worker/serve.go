@@ -236,7 +236,7 @@ func (n clientNode) AuthEnabled() bool { return n.store().Auth().IsAuthEnabled()
 // first effect that needs it.
 func (m *Member) startSupervisor() error {
 	s, err := m.opts.NewSupervisor(member.Host{
-		Config: m.cfg, Dir: m.dir, Logger: m.logs.Logger("supervisor"), Roster: m.roster,
+		Config: m.config, Dir: m.dir, Logger: m.logs.Logger("supervisor"), Roster: m.roster,
 		ClientListener: m.clientSocket, Post: m.post, Version: m.opts.Version,
 	})
 	m.supervisor = s

@@ -28,7 +28,7 @@ func (s *space) guard(r *pb.InternalRaftRequest) error {
 	}
 	// Who deletes may have to log in for it.
 	if r.DeleteRange != nil || r.Compaction != nil || r.LeaseRevoke != nil || r.LeaseCheckpoint != nil || r.Authenticate != nil {
-		if free, err := proc.FreeBytes(s.m.cfg.DataDir); err == nil && free >= uint64(s.m.cfg.Store.DiskReserve)/4 {
+		if free, err := proc.FreeBytes(s.m.cfg.DataDir); err == nil && free >= uint64(s.m.config().Store.DiskReserve)/4 {
 			return nil
 		}
 	}
@@ -51,7 +51,7 @@ func (s *space) look() {
 		s.m.logger.Warn("free disk space cannot be read", "error", err)
 		return
 	}
-	reserve := uint64(s.m.cfg.Store.DiskReserve)
+	reserve := uint64(s.m.config().Store.DiskReserve)
 	switch was := s.full.Load(); {
 	case !was && free < reserve:
 		s.full.Store(true)

@@ -213,7 +213,7 @@ func (u *upstream) send(ctx context.Context, cancel context.CancelFunc, stream w
 		switch {
 		case beat:
 			msg.Body = &wire.FollowerMessage_Heartbeat{Heartbeat: &wire.Heartbeat{
-				Address: address, Index: acked, Applied: u.m.applied.Load()}}
+				Address: address, Index: acked, Applied: u.m.applied.Load(), Config: checksum(u.m.config())}}
 		case acked != told:
 			msg.Body = &wire.FollowerMessage_Ack{Ack: &wire.Ack{Address: address, Index: acked}}
 		default:
@@ -263,6 +263,10 @@ func (in *inbound) take(msg *wire.LeaderMessage) error {
 		heard.Deaths = deaths
 	case *wire.LeaderMessage_Leave:
 		m.post(core.Dismissed{Reason: body.Leave.GetReason()})
+	case *wire.LeaderMessage_Configuration:
+		if err := m.configureAs(body.Configuration.GetEncoded()); err != nil {
+			return err
+		}
 	case *wire.LeaderMessage_Defragment:
 		m.defragment()
 	case *wire.LeaderMessage_DigestRequest:

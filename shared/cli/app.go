@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -30,6 +31,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.addCommand(),
 		a.removeCommand(),
 		a.scaleCommand(),
+		a.reloadCommand(),
 		a.ctlCommand(),
 		a.snapshotCommand(),
 		a.benchCommand(),
@@ -66,6 +68,16 @@ func (c *Configured) Load() (*config.Config, error) {
 		return nil, &Error{Code: ExitUsage, Err: err}
 	}
 	return cfg, nil
+}
+
+// Source is where cfg, which Load returned, came from, for whoever reads it again in
+// another directory.
+func (c *Configured) Source(cfg *config.Config) config.Source {
+	file := c.file
+	if abs, err := filepath.Abs(file); err == nil && file != "" {
+		file = abs
+	}
+	return c.flags.Source(file, cfg)
 }
 
 // asError gives an error of a command that was understood the exit code 1,

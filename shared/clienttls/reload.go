@@ -24,11 +24,11 @@ type Files struct{ Cert, Key, ClientCA string }
 // Reloader has the configuration that the files say. It is safe for use by
 // several goroutines.
 type Reloader struct {
-	files  Files
 	logger hclog.Logger
 	now    func() time.Time
 
 	mu        sync.Mutex
+	files     Files
 	current   *configs // nil until the files were good once
 	stamp     stamp    // of the files that current is from
 	looked    time.Time
@@ -44,6 +44,16 @@ func New(f Files, logger hclog.Logger) *Reloader {
 		logger = hclog.NewNullLogger()
 	}
 	return &Reloader{files: f, logger: logger, now: time.Now}
+}
+
+// SetFiles has the next connection use other files. If they are no good, what was
+// there before goes on.
+func (r *Reloader) SetFiles(f Files) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f != r.files {
+		r.files, r.stamp, r.looked = f, stamp{}, time.Time{}
+	}
 }
 
 // Load reads the files now if they changed, and says what is wrong with them.

@@ -103,6 +103,8 @@ func (c *Core) dispatch(ev Event) {
 		c.onAppended(ev)
 	case Synced:
 		c.onSynced(ev)
+	case Configured:
+		c.configured(ev)
 	case StopRequested:
 		c.stopRequested(ev)
 	case Heard, Deaf, LeaderStopped, Received, Installed, Dismissed, Introduced:

@@ -55,6 +55,12 @@ type (
 	// StopRequested asks for an orderly end: of the cluster when the member
 	// leads, of this member when it follows.
 	StopRequested struct{ Reason string }
+	// Configured says that the operator changed the configuration: Config's
+	// MinSync and Keeper.StartTimeout.
+	Configured struct {
+		MinSync      int
+		StartTimeout time.Duration
+	}
 )
 
 // The events of a follower.
@@ -212,6 +218,7 @@ func (Died) event()                {}
 func (Appended) event()            {}
 func (Synced) event()              {}
 func (StopRequested) event()       {}
+func (Configured) event()          {}
 func (Heard) event()               {}
 func (Deaf) event()                {}
 func (LeaderStopped) event()       {}

@@ -48,6 +48,9 @@ func New(cfg Config, rng *rand.Rand) *Keeper {
 	return &Keeper{cfg: cfg, rng: rng, seats: map[int]*seat{}}
 }
 
+// SetStartTimeout changes Config.StartTimeout for the starts to come.
+func (k *Keeper) SetStartTimeout(d time.Duration) { k.cfg.StartTimeout = d }
+
 func (k *Keeper) seat(n int) *seat {
 	s := k.seats[n]
 	if s == nil {

@@ -44,6 +44,10 @@ const (
 // leader inherits it with the environment.
 const ReadyFileEnv = "DYNAST_READY_FILE"
 
+// SourceEnv is where the configuration is read again from, config.Source; every
+// later leader inherits it with the environment.
+const SourceEnv = "DYNAST_CONFIG_SOURCE"
+
 // The exit codes that a supervisor understands, besides those of the core.
 const (
 	// ExitSlotBusy: another process owns the slot that the worker was given.
@@ -76,7 +80,8 @@ type Supervisor interface {
 
 // Host is what a supervisor needs of the process that it runs in.
 type Host struct {
-	Config *config.Config
+	// Config returns what is in force: a reload changes it.
+	Config func() *config.Config
 	Dir    *datadir.Dir
 	Logger hclog.Logger
 	// Roster returns the current roster.

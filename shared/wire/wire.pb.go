@@ -77,18 +77,20 @@ func (x *Position) GetIndex() uint64 {
 }
 
 type MemberInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	Pid           int64                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
-	StartTime     uint64                 `protobuf:"varint,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	Role          uint32                 `protobuf:"varint,4,opt,name=role,proto3" json:"role,omitempty"`
-	State         uint32                 `protobuf:"varint,5,opt,name=state,proto3" json:"state,omitempty"`
-	Slot          uint32                 `protobuf:"varint,6,opt,name=slot,proto3" json:"slot,omitempty"`
-	Plugin        string                 `protobuf:"bytes,7,opt,name=plugin,proto3" json:"plugin,omitempty"`
-	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
-	ByHand        bool                   `protobuf:"varint,9,opt,name=by_hand,json=byHand,proto3" json:"by_hand,omitempty"`
-	Busy          bool                   `protobuf:"varint,10,opt,name=busy,proto3" json:"busy,omitempty"`
-	OwesDefrag    bool                   `protobuf:"varint,11,opt,name=owes_defrag,json=owesDefrag,proto3" json:"owes_defrag,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Address    string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Pid        int64                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	StartTime  uint64                 `protobuf:"varint,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	Role       uint32                 `protobuf:"varint,4,opt,name=role,proto3" json:"role,omitempty"`
+	State      uint32                 `protobuf:"varint,5,opt,name=state,proto3" json:"state,omitempty"`
+	Slot       uint32                 `protobuf:"varint,6,opt,name=slot,proto3" json:"slot,omitempty"`
+	Plugin     string                 `protobuf:"bytes,7,opt,name=plugin,proto3" json:"plugin,omitempty"`
+	Version    string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	ByHand     bool                   `protobuf:"varint,9,opt,name=by_hand,json=byHand,proto3" json:"by_hand,omitempty"`
+	Busy       bool                   `protobuf:"varint,10,opt,name=busy,proto3" json:"busy,omitempty"`
+	OwesDefrag bool                   `protobuf:"varint,11,opt,name=owes_defrag,json=owesDefrag,proto3" json:"owes_defrag,omitempty"`
+	// protocol is the version of the control service that was negotiated.
+	Protocol      uint32 `protobuf:"varint,20,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +200,13 @@ func (x *MemberInfo) GetOwesDefrag() bool {
 		return x.OwesDefrag
 	}
 	return false
+}
+
+func (x *MemberInfo) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
 }
 
 type Roster struct {
@@ -684,10 +693,12 @@ func (x *Ack) GetIndex() uint64 {
 }
 
 type Heartbeat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
-	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Index   uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Applied uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	// config is a checksum of the configuration that the sender goes by.
+	Config        uint64 `protobuf:"varint,4,opt,name=config,proto3" json:"config,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -743,6 +754,13 @@ func (x *Heartbeat) GetApplied() uint64 {
 	return 0
 }
 
+func (x *Heartbeat) GetConfig() uint64 {
+	if x != nil {
+		return x.Config
+	}
+	return 0
+}
+
 type LeaderMessage struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Roster []byte                 `protobuf:"bytes,1,opt,name=roster,proto3" json:"roster,omitempty"`
@@ -757,6 +775,7 @@ type LeaderMessage struct {
 	//	*LeaderMessage_Deaths
 	//	*LeaderMessage_DigestRequest
 	//	*LeaderMessage_Defragment
+	//	*LeaderMessage_Configuration
 	Body          isLeaderMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -883,6 +902,15 @@ func (x *LeaderMessage) GetDefragment() *Defragment {
 	return nil
 }
 
+func (x *LeaderMessage) GetConfiguration() *Configuration {
+	if x != nil {
+		if x, ok := x.Body.(*LeaderMessage_Configuration); ok {
+			return x.Configuration
+		}
+	}
+	return nil
+}
+
 type isLeaderMessage_Body interface {
 	isLeaderMessage_Body()
 }
@@ -915,6 +943,10 @@ type LeaderMessage_Defragment struct {
 	Defragment *Defragment `protobuf:"bytes,10,opt,name=defragment,proto3,oneof"`
 }
 
+type LeaderMessage_Configuration struct {
+	Configuration *Configuration `protobuf:"bytes,11,opt,name=configuration,proto3,oneof"`
+}
+
 func (*LeaderMessage_Entries) isLeaderMessage_Body() {}
 
 func (*LeaderMessage_Snapshot) isLeaderMessage_Body() {}
@@ -928,6 +960,8 @@ func (*LeaderMessage_Deaths) isLeaderMessage_Body() {}
 func (*LeaderMessage_DigestRequest) isLeaderMessage_Body() {}
 
 func (*LeaderMessage_Defragment) isLeaderMessage_Body() {}
+
+func (*LeaderMessage_Configuration) isLeaderMessage_Body() {}
 
 // DigestRequest asks a follower for the hash of its keys at a revision, to be
 // compared with the leader's.
@@ -1318,6 +1352,52 @@ func (x *SnapshotChunk) GetLast() bool {
 	return false
 }
 
+// Configuration is what the leader goes by since it was reloaded; a member
+// takes over what can change while it runs.
+type Configuration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Encoded       []byte                 `protobuf:"bytes,1,opt,name=encoded,proto3" json:"encoded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Configuration) Reset() {
+	*x = Configuration{}
+	mi := &file_wire_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Configuration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Configuration) ProtoMessage() {}
+
+func (x *Configuration) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Configuration.ProtoReflect.Descriptor instead.
+func (*Configuration) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Configuration) GetEncoded() []byte {
+	if x != nil {
+		return x.Encoded
+	}
+	return nil
+}
+
 type Leave struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1327,7 +1407,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1419,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1432,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Leave) GetReason() string {
@@ -1371,7 +1451,7 @@ type IntroduceRequest struct {
 
 func (x *IntroduceRequest) Reset() {
 	*x = IntroduceRequest{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1463,7 @@ func (x *IntroduceRequest) String() string {
 func (*IntroduceRequest) ProtoMessage() {}
 
 func (x *IntroduceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1476,7 @@ func (x *IntroduceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntroduceRequest.ProtoReflect.Descriptor instead.
 func (*IntroduceRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IntroduceRequest) GetRoster() []byte {
@@ -1416,7 +1496,7 @@ type IntroduceResponse struct {
 
 func (x *IntroduceResponse) Reset() {
 	*x = IntroduceResponse{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1508,7 @@ func (x *IntroduceResponse) String() string {
 func (*IntroduceResponse) ProtoMessage() {}
 
 func (x *IntroduceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1521,7 @@ func (x *IntroduceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntroduceResponse.ProtoReflect.Descriptor instead.
 func (*IntroduceResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *IntroduceResponse) GetMember() *MemberInfo {
@@ -1468,7 +1548,7 @@ type RetireRequest struct {
 
 func (x *RetireRequest) Reset() {
 	*x = RetireRequest{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1560,7 @@ func (x *RetireRequest) String() string {
 func (*RetireRequest) ProtoMessage() {}
 
 func (x *RetireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1573,7 @@ func (x *RetireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
 func (*RetireRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RetireRequest) GetRoster() []byte {
@@ -1519,7 +1599,7 @@ type RetireResponse struct {
 
 func (x *RetireResponse) Reset() {
 	*x = RetireResponse{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1611,7 @@ func (x *RetireResponse) String() string {
 func (*RetireResponse) ProtoMessage() {}
 
 func (x *RetireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1624,7 @@ func (x *RetireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireResponse.ProtoReflect.Descriptor instead.
 func (*RetireResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RetireResponse) GetRoster() []byte {
@@ -1562,7 +1642,7 @@ type TreeRequest struct {
 
 func (x *TreeRequest) Reset() {
 	*x = TreeRequest{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1654,7 @@ func (x *TreeRequest) String() string {
 func (*TreeRequest) ProtoMessage() {}
 
 func (x *TreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1667,7 @@ func (x *TreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeRequest.ProtoReflect.Descriptor instead.
 func (*TreeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 type TreeResponse struct {
@@ -1599,7 +1679,7 @@ type TreeResponse struct {
 
 func (x *TreeResponse) Reset() {
 	*x = TreeResponse{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1691,7 @@ func (x *TreeResponse) String() string {
 func (*TreeResponse) ProtoMessage() {}
 
 func (x *TreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1704,7 @@ func (x *TreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeResponse.ProtoReflect.Descriptor instead.
 func (*TreeResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TreeResponse) GetJson() []byte {
@@ -1642,7 +1722,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1734,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1747,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 type StopResponse struct {
@@ -1679,7 +1759,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1771,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1784,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StopResponse) GetMembers() []*MemberInfo {
@@ -1724,7 +1804,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1816,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1829,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PromoteRequest) GetAddress() string {
@@ -1770,7 +1850,7 @@ type PromoteResponse struct {
 
 func (x *PromoteResponse) Reset() {
 	*x = PromoteResponse{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1862,7 @@ func (x *PromoteResponse) String() string {
 func (*PromoteResponse) ProtoMessage() {}
 
 func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1875,7 @@ func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
 func (*PromoteResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PromoteResponse) GetAddress() string {
@@ -1823,7 +1903,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1915,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1928,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ScaleRequest) GetFollowers() int32 {
@@ -1875,7 +1955,7 @@ type ScaleResponse struct {
 
 func (x *ScaleResponse) Reset() {
 	*x = ScaleResponse{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +1967,7 @@ func (x *ScaleResponse) String() string {
 func (*ScaleResponse) ProtoMessage() {}
 
 func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +1980,7 @@ func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleResponse.ProtoReflect.Descriptor instead.
 func (*ScaleResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ScaleResponse) GetBefore() uint32 {
@@ -1926,7 +2006,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2018,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2031,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveRequest) GetAddress() string {
@@ -1970,7 +2050,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2062,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,12 +2075,309 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RemoveResponse) GetMember() *MemberInfo {
 	if x != nil {
 		return x.Member
+	}
+	return nil
+}
+
+type ReloadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadRequest) Reset() {
+	*x = ReloadRequest{}
+	mi := &file_wire_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadRequest) ProtoMessage() {}
+
+func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
+func (*ReloadRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{33}
+}
+
+// ReloadResponse tells what is in force now, and what would need a restart.
+type ReloadResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	File    string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	Changed []*ConfigChange        `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
+	Restart []*ConfigChange        `protobuf:"bytes,3,rep,name=restart,proto3" json:"restart,omitempty"`
+	// informed of the followers members confirmed that they have it.
+	Informed      uint32 `protobuf:"varint,4,opt,name=informed,proto3" json:"informed,omitempty"`
+	Followers     uint32 `protobuf:"varint,5,opt,name=followers,proto3" json:"followers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadResponse) Reset() {
+	*x = ReloadResponse{}
+	mi := &file_wire_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadResponse) ProtoMessage() {}
+
+func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
+func (*ReloadResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ReloadResponse) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *ReloadResponse) GetChanged() []*ConfigChange {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetRestart() []*ConfigChange {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetInformed() uint32 {
+	if x != nil {
+		return x.Informed
+	}
+	return 0
+}
+
+func (x *ReloadResponse) GetFollowers() uint32 {
+	if x != nil {
+		return x.Followers
+	}
+	return 0
+}
+
+type ConfigChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Field         string                 `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	Before        string                 `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	After         string                 `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigChange) Reset() {
+	*x = ConfigChange{}
+	mi := &file_wire_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigChange) ProtoMessage() {}
+
+func (x *ConfigChange) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
+func (*ConfigChange) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ConfigChange) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// UpgradeRequest: binary is an absolute path as the leader sees it; empty is
+// the file that the leader was started from.
+type UpgradeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Binary        string                 `protobuf:"bytes,1,opt,name=binary,proto3" json:"binary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeRequest) Reset() {
+	*x = UpgradeRequest{}
+	mi := &file_wire_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeRequest) ProtoMessage() {}
+
+func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
+func (*UpgradeRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *UpgradeRequest) GetBinary() string {
+	if x != nil {
+		return x.Binary
+	}
+	return ""
+}
+
+type UpgradeResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Binary string                 `protobuf:"bytes,1,opt,name=binary,proto3" json:"binary,omitempty"`
+	Before string                 `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	After  string                 `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// successor leads next; leader is the process that ends for it.
+	Successor     string      `protobuf:"bytes,4,opt,name=successor,proto3" json:"successor,omitempty"`
+	Leader        *MemberInfo `protobuf:"bytes,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeResponse) Reset() {
+	*x = UpgradeResponse{}
+	mi := &file_wire_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeResponse) ProtoMessage() {}
+
+func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
+func (*UpgradeResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *UpgradeResponse) GetBinary() string {
+	if x != nil {
+		return x.Binary
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetSuccessor() string {
+	if x != nil {
+		return x.Successor
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetLeader() *MemberInfo {
+	if x != nil {
+		return x.Leader
 	}
 	return nil
 }
@@ -2018,7 +2395,7 @@ type HandoffRequest struct {
 
 func (x *HandoffRequest) Reset() {
 	*x = HandoffRequest{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2407,7 @@ func (x *HandoffRequest) String() string {
 func (*HandoffRequest) ProtoMessage() {}
 
 func (x *HandoffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2420,7 @@ func (x *HandoffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffRequest.ProtoReflect.Descriptor instead.
 func (*HandoffRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HandoffRequest) GetMember() *MemberInfo {
@@ -2061,19 +2438,21 @@ func (x *HandoffRequest) GetBootId() string {
 }
 
 type HandoffResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
-	Slot          uint32                 `protobuf:"varint,2,opt,name=slot,proto3" json:"slot,omitempty"`
-	Roster        []byte                 `protobuf:"bytes,3,opt,name=roster,proto3" json:"roster,omitempty"`
-	Config        []byte                 `protobuf:"bytes,4,opt,name=config,proto3" json:"config,omitempty"`
-	HasStderr     bool                   `protobuf:"varint,5,opt,name=has_stderr,json=hasStderr,proto3" json:"has_stderr,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Error     string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Slot      uint32                 `protobuf:"varint,2,opt,name=slot,proto3" json:"slot,omitempty"`
+	Roster    []byte                 `protobuf:"bytes,3,opt,name=roster,proto3" json:"roster,omitempty"`
+	Config    []byte                 `protobuf:"bytes,4,opt,name=config,proto3" json:"config,omitempty"`
+	HasStderr bool                   `protobuf:"varint,5,opt,name=has_stderr,json=hasStderr,proto3" json:"has_stderr,omitempty"`
+	// source is where the configuration is read again from.
+	Source        string `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HandoffResponse) Reset() {
 	*x = HandoffResponse{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2085,7 +2464,7 @@ func (x *HandoffResponse) String() string {
 func (*HandoffResponse) ProtoMessage() {}
 
 func (x *HandoffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2098,7 +2477,7 @@ func (x *HandoffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffResponse.ProtoReflect.Descriptor instead.
 func (*HandoffResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HandoffResponse) GetError() string {
@@ -2136,6 +2515,13 @@ func (x *HandoffResponse) GetHasStderr() bool {
 	return false
 }
 
+func (x *HandoffResponse) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
 var File_wire_proto protoreflect.FileDescriptor
 
 const file_wire_proto_rawDesc = "" +
@@ -2144,7 +2530,7 @@ const file_wire_proto_rawDesc = "" +
 	"wire.proto\x12\tdynast.v1\"6\n" +
 	"\bPosition\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\x95\x02\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\xb1\x02\n" +
 	"\n" +
 	"MemberInfo\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
@@ -2160,7 +2546,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x04busy\x18\n" +
 	" \x01(\bR\x04busy\x12\x1f\n" +
 	"\vowes_defrag\x18\v \x01(\bR\n" +
-	"owesDefrag\"\xe9\x01\n" +
+	"owesDefrag\x12\x1a\n" +
+	"\bprotocol\x18\x14 \x01(\rR\bprotocol\"\xe9\x01\n" +
 	"\x06Roster\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x16\n" +
@@ -2196,11 +2583,12 @@ const file_wire_proto_rawDesc = "" +
 	"cluster_id\x18\x04 \x01(\x04R\tclusterId\"5\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"U\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"m\n" +
 	"\tHeartbeat\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
-	"\aapplied\x18\x03 \x01(\x04R\aapplied\"\xce\x03\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x16\n" +
+	"\x06config\x18\x04 \x01(\x04R\x06config\"\x90\x04\n" +
 	"\rLeaderMessage\x12\x16\n" +
 	"\x06roster\x18\x01 \x01(\fR\x06roster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
@@ -2214,7 +2602,8 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"defragment\x18\n" +
 	" \x01(\v2\x15.dynast.v1.DefragmentH\x00R\n" +
-	"defragmentB\x06\n" +
+	"defragment\x12@\n" +
+	"\rconfiguration\x18\v \x01(\v2\x18.dynast.v1.ConfigurationH\x00R\rconfigurationB\x06\n" +
 	"\x04body\"+\n" +
 	"\rDigestRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"y\n" +
@@ -2239,7 +2628,9 @@ const file_wire_proto_rawDesc = "" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12\x16\n" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x12\n" +
-	"\x04last\x18\x06 \x01(\bR\x04last\"\x1f\n" +
+	"\x04last\x18\x06 \x01(\bR\x04last\")\n" +
+	"\rConfiguration\x12\x18\n" +
+	"\aencoded\x18\x01 \x01(\fR\aencoded\"\x1f\n" +
 	"\x05Leave\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"*\n" +
 	"\x10IntroduceRequest\x12\x16\n" +
@@ -2272,28 +2663,50 @@ const file_wire_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"?\n" +
 	"\x0eRemoveResponse\x12-\n" +
-	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\"X\n" +
+	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\"\x0f\n" +
+	"\rReloadRequest\"\xc4\x01\n" +
+	"\x0eReloadResponse\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x121\n" +
+	"\achanged\x18\x02 \x03(\v2\x17.dynast.v1.ConfigChangeR\achanged\x121\n" +
+	"\arestart\x18\x03 \x03(\v2\x17.dynast.v1.ConfigChangeR\arestart\x12\x1a\n" +
+	"\binformed\x18\x04 \x01(\rR\binformed\x12\x1c\n" +
+	"\tfollowers\x18\x05 \x01(\rR\tfollowers\"R\n" +
+	"\fConfigChange\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"(\n" +
+	"\x0eUpgradeRequest\x12\x16\n" +
+	"\x06binary\x18\x01 \x01(\tR\x06binary\"\xa4\x01\n" +
+	"\x0fUpgradeResponse\x12\x16\n" +
+	"\x06binary\x18\x01 \x01(\tR\x06binary\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\x12\x1c\n" +
+	"\tsuccessor\x18\x04 \x01(\tR\tsuccessor\x12-\n" +
+	"\x06leader\x18\x05 \x01(\v2\x15.dynast.v1.MemberInfoR\x06leader\"X\n" +
 	"\x0eHandoffRequest\x12-\n" +
 	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\x12\x17\n" +
-	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"\x8a\x01\n" +
+	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"\xa2\x01\n" +
 	"\x0fHandoffResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\rR\x04slot\x12\x16\n" +
 	"\x06roster\x18\x03 \x01(\fR\x06roster\x12\x16\n" +
 	"\x06config\x18\x04 \x01(\fR\x06config\x12\x1d\n" +
 	"\n" +
-	"has_stderr\x18\x05 \x01(\bR\thasStderr2L\n" +
+	"has_stderr\x18\x05 \x01(\bR\thasStderr\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\tR\x06source2L\n" +
 	"\x06Member\x12B\n" +
 	"\x06Follow\x12\x1a.dynast.v1.FollowerMessage\x1a\x18.dynast.v1.LeaderMessage(\x010\x012\x90\x01\n" +
 	"\aControl\x12F\n" +
 	"\tIntroduce\x12\x1b.dynast.v1.IntroduceRequest\x1a\x1c.dynast.v1.IntroduceResponse\x12=\n" +
-	"\x06Retire\x12\x18.dynast.v1.RetireRequest\x1a\x19.dynast.v1.RetireResponse2\xb6\x02\n" +
+	"\x06Retire\x12\x18.dynast.v1.RetireRequest\x1a\x19.dynast.v1.RetireResponse2\xb7\x03\n" +
 	"\x05Admin\x127\n" +
 	"\x04Tree\x12\x16.dynast.v1.TreeRequest\x1a\x17.dynast.v1.TreeResponse\x127\n" +
 	"\x04Stop\x12\x16.dynast.v1.StopRequest\x1a\x17.dynast.v1.StopResponse\x12@\n" +
 	"\aPromote\x12\x19.dynast.v1.PromoteRequest\x1a\x1a.dynast.v1.PromoteResponse\x12:\n" +
 	"\x05Scale\x12\x17.dynast.v1.ScaleRequest\x1a\x18.dynast.v1.ScaleResponse\x12=\n" +
-	"\x06Remove\x12\x18.dynast.v1.RemoveRequest\x1a\x19.dynast.v1.RemoveResponseB)Z'github.com/dynast-io/dynast/shared/wireb\x06proto3"
+	"\x06Remove\x12\x18.dynast.v1.RemoveRequest\x1a\x19.dynast.v1.RemoveResponse\x12=\n" +
+	"\x06Reload\x12\x18.dynast.v1.ReloadRequest\x1a\x19.dynast.v1.ReloadResponse\x12@\n" +
+	"\aUpgrade\x12\x19.dynast.v1.UpgradeRequest\x1a\x1a.dynast.v1.UpgradeResponseB)Z'github.com/dynast-io/dynast/shared/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -2307,7 +2720,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_wire_proto_goTypes = []any{
 	(*Position)(nil),          // 0: dynast.v1.Position
 	(*MemberInfo)(nil),        // 1: dynast.v1.MemberInfo
@@ -2326,23 +2739,29 @@ var file_wire_proto_goTypes = []any{
 	(*Entry)(nil),             // 14: dynast.v1.Entry
 	(*Entries)(nil),           // 15: dynast.v1.Entries
 	(*SnapshotChunk)(nil),     // 16: dynast.v1.SnapshotChunk
-	(*Leave)(nil),             // 17: dynast.v1.Leave
-	(*IntroduceRequest)(nil),  // 18: dynast.v1.IntroduceRequest
-	(*IntroduceResponse)(nil), // 19: dynast.v1.IntroduceResponse
-	(*RetireRequest)(nil),     // 20: dynast.v1.RetireRequest
-	(*RetireResponse)(nil),    // 21: dynast.v1.RetireResponse
-	(*TreeRequest)(nil),       // 22: dynast.v1.TreeRequest
-	(*TreeResponse)(nil),      // 23: dynast.v1.TreeResponse
-	(*StopRequest)(nil),       // 24: dynast.v1.StopRequest
-	(*StopResponse)(nil),      // 25: dynast.v1.StopResponse
-	(*PromoteRequest)(nil),    // 26: dynast.v1.PromoteRequest
-	(*PromoteResponse)(nil),   // 27: dynast.v1.PromoteResponse
-	(*ScaleRequest)(nil),      // 28: dynast.v1.ScaleRequest
-	(*ScaleResponse)(nil),     // 29: dynast.v1.ScaleResponse
-	(*RemoveRequest)(nil),     // 30: dynast.v1.RemoveRequest
-	(*RemoveResponse)(nil),    // 31: dynast.v1.RemoveResponse
-	(*HandoffRequest)(nil),    // 32: dynast.v1.HandoffRequest
-	(*HandoffResponse)(nil),   // 33: dynast.v1.HandoffResponse
+	(*Configuration)(nil),     // 17: dynast.v1.Configuration
+	(*Leave)(nil),             // 18: dynast.v1.Leave
+	(*IntroduceRequest)(nil),  // 19: dynast.v1.IntroduceRequest
+	(*IntroduceResponse)(nil), // 20: dynast.v1.IntroduceResponse
+	(*RetireRequest)(nil),     // 21: dynast.v1.RetireRequest
+	(*RetireResponse)(nil),    // 22: dynast.v1.RetireResponse
+	(*TreeRequest)(nil),       // 23: dynast.v1.TreeRequest
+	(*TreeResponse)(nil),      // 24: dynast.v1.TreeResponse
+	(*StopRequest)(nil),       // 25: dynast.v1.StopRequest
+	(*StopResponse)(nil),      // 26: dynast.v1.StopResponse
+	(*PromoteRequest)(nil),    // 27: dynast.v1.PromoteRequest
+	(*PromoteResponse)(nil),   // 28: dynast.v1.PromoteResponse
+	(*ScaleRequest)(nil),      // 29: dynast.v1.ScaleRequest
+	(*ScaleResponse)(nil),     // 30: dynast.v1.ScaleResponse
+	(*RemoveRequest)(nil),     // 31: dynast.v1.RemoveRequest
+	(*RemoveResponse)(nil),    // 32: dynast.v1.RemoveResponse
+	(*ReloadRequest)(nil),     // 33: dynast.v1.ReloadRequest
+	(*ReloadResponse)(nil),    // 34: dynast.v1.ReloadResponse
+	(*ConfigChange)(nil),      // 35: dynast.v1.ConfigChange
+	(*UpgradeRequest)(nil),    // 36: dynast.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),   // 37: dynast.v1.UpgradeResponse
+	(*HandoffRequest)(nil),    // 38: dynast.v1.HandoffRequest
+	(*HandoffResponse)(nil),   // 39: dynast.v1.HandoffResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	1,  // 0: dynast.v1.Roster.members:type_name -> dynast.v1.MemberInfo
@@ -2357,39 +2776,47 @@ var file_wire_proto_depIdxs = []int32{
 	15, // 9: dynast.v1.LeaderMessage.entries:type_name -> dynast.v1.Entries
 	16, // 10: dynast.v1.LeaderMessage.snapshot:type_name -> dynast.v1.SnapshotChunk
 	8,  // 11: dynast.v1.LeaderMessage.heartbeat:type_name -> dynast.v1.Heartbeat
-	17, // 12: dynast.v1.LeaderMessage.leave:type_name -> dynast.v1.Leave
+	18, // 12: dynast.v1.LeaderMessage.leave:type_name -> dynast.v1.Leave
 	4,  // 13: dynast.v1.LeaderMessage.deaths:type_name -> dynast.v1.Deaths
 	10, // 14: dynast.v1.LeaderMessage.digest_request:type_name -> dynast.v1.DigestRequest
 	12, // 15: dynast.v1.LeaderMessage.defragment:type_name -> dynast.v1.Defragment
-	0,  // 16: dynast.v1.Entries.prev:type_name -> dynast.v1.Position
-	14, // 17: dynast.v1.Entries.entries:type_name -> dynast.v1.Entry
-	0,  // 18: dynast.v1.SnapshotChunk.position:type_name -> dynast.v1.Position
-	1,  // 19: dynast.v1.IntroduceResponse.member:type_name -> dynast.v1.MemberInfo
-	1,  // 20: dynast.v1.StopResponse.members:type_name -> dynast.v1.MemberInfo
-	1,  // 21: dynast.v1.PromoteResponse.leader:type_name -> dynast.v1.MemberInfo
-	1,  // 22: dynast.v1.RemoveResponse.member:type_name -> dynast.v1.MemberInfo
-	1,  // 23: dynast.v1.HandoffRequest.member:type_name -> dynast.v1.MemberInfo
-	5,  // 24: dynast.v1.Member.Follow:input_type -> dynast.v1.FollowerMessage
-	18, // 25: dynast.v1.Control.Introduce:input_type -> dynast.v1.IntroduceRequest
-	20, // 26: dynast.v1.Control.Retire:input_type -> dynast.v1.RetireRequest
-	22, // 27: dynast.v1.Admin.Tree:input_type -> dynast.v1.TreeRequest
-	24, // 28: dynast.v1.Admin.Stop:input_type -> dynast.v1.StopRequest
-	26, // 29: dynast.v1.Admin.Promote:input_type -> dynast.v1.PromoteRequest
-	28, // 30: dynast.v1.Admin.Scale:input_type -> dynast.v1.ScaleRequest
-	30, // 31: dynast.v1.Admin.Remove:input_type -> dynast.v1.RemoveRequest
-	9,  // 32: dynast.v1.Member.Follow:output_type -> dynast.v1.LeaderMessage
-	19, // 33: dynast.v1.Control.Introduce:output_type -> dynast.v1.IntroduceResponse
-	21, // 34: dynast.v1.Control.Retire:output_type -> dynast.v1.RetireResponse
-	23, // 35: dynast.v1.Admin.Tree:output_type -> dynast.v1.TreeResponse
-	25, // 36: dynast.v1.Admin.Stop:output_type -> dynast.v1.StopResponse
-	27, // 37: dynast.v1.Admin.Promote:output_type -> dynast.v1.PromoteResponse
-	29, // 38: dynast.v1.Admin.Scale:output_type -> dynast.v1.ScaleResponse
-	31, // 39: dynast.v1.Admin.Remove:output_type -> dynast.v1.RemoveResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	17, // 16: dynast.v1.LeaderMessage.configuration:type_name -> dynast.v1.Configuration
+	0,  // 17: dynast.v1.Entries.prev:type_name -> dynast.v1.Position
+	14, // 18: dynast.v1.Entries.entries:type_name -> dynast.v1.Entry
+	0,  // 19: dynast.v1.SnapshotChunk.position:type_name -> dynast.v1.Position
+	1,  // 20: dynast.v1.IntroduceResponse.member:type_name -> dynast.v1.MemberInfo
+	1,  // 21: dynast.v1.StopResponse.members:type_name -> dynast.v1.MemberInfo
+	1,  // 22: dynast.v1.PromoteResponse.leader:type_name -> dynast.v1.MemberInfo
+	1,  // 23: dynast.v1.RemoveResponse.member:type_name -> dynast.v1.MemberInfo
+	35, // 24: dynast.v1.ReloadResponse.changed:type_name -> dynast.v1.ConfigChange
+	35, // 25: dynast.v1.ReloadResponse.restart:type_name -> dynast.v1.ConfigChange
+	1,  // 26: dynast.v1.UpgradeResponse.leader:type_name -> dynast.v1.MemberInfo
+	1,  // 27: dynast.v1.HandoffRequest.member:type_name -> dynast.v1.MemberInfo
+	5,  // 28: dynast.v1.Member.Follow:input_type -> dynast.v1.FollowerMessage
+	19, // 29: dynast.v1.Control.Introduce:input_type -> dynast.v1.IntroduceRequest
+	21, // 30: dynast.v1.Control.Retire:input_type -> dynast.v1.RetireRequest
+	23, // 31: dynast.v1.Admin.Tree:input_type -> dynast.v1.TreeRequest
+	25, // 32: dynast.v1.Admin.Stop:input_type -> dynast.v1.StopRequest
+	27, // 33: dynast.v1.Admin.Promote:input_type -> dynast.v1.PromoteRequest
+	29, // 34: dynast.v1.Admin.Scale:input_type -> dynast.v1.ScaleRequest
+	31, // 35: dynast.v1.Admin.Remove:input_type -> dynast.v1.RemoveRequest
+	33, // 36: dynast.v1.Admin.Reload:input_type -> dynast.v1.ReloadRequest
+	36, // 37: dynast.v1.Admin.Upgrade:input_type -> dynast.v1.UpgradeRequest
+	9,  // 38: dynast.v1.Member.Follow:output_type -> dynast.v1.LeaderMessage
+	20, // 39: dynast.v1.Control.Introduce:output_type -> dynast.v1.IntroduceResponse
+	22, // 40: dynast.v1.Control.Retire:output_type -> dynast.v1.RetireResponse
+	24, // 41: dynast.v1.Admin.Tree:output_type -> dynast.v1.TreeResponse
+	26, // 42: dynast.v1.Admin.Stop:output_type -> dynast.v1.StopResponse
+	28, // 43: dynast.v1.Admin.Promote:output_type -> dynast.v1.PromoteResponse
+	30, // 44: dynast.v1.Admin.Scale:output_type -> dynast.v1.ScaleResponse
+	32, // 45: dynast.v1.Admin.Remove:output_type -> dynast.v1.RemoveResponse
+	34, // 46: dynast.v1.Admin.Reload:output_type -> dynast.v1.ReloadResponse
+	37, // 47: dynast.v1.Admin.Upgrade:output_type -> dynast.v1.UpgradeResponse
+	38, // [38:48] is the sub-list for method output_type
+	28, // [28:38] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2412,6 +2839,7 @@ func file_wire_proto_init() {
 		(*LeaderMessage_Deaths)(nil),
 		(*LeaderMessage_DigestRequest)(nil),
 		(*LeaderMessage_Defragment)(nil),
+		(*LeaderMessage_Configuration)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2419,7 +2847,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
