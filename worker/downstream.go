@@ -455,6 +455,7 @@ func (s *session) sendSnapshot() error {
 	s.release = release
 	s.mu.Unlock()
 	m.logger.Info("sending a snapshot", "to", s.id.Address, "at", snap.Position, "bytes", snap.Size)
+	m.history.rebuilds(s.id, fmt.Sprintf("gets the database as it is at %s, %d bytes", snap.Position, snap.Size))
 	w := &chunkWriter{s: s, position: wire.FromPosition(snap.Position), size: snap.Size}
 	if _, err := snap.WriteTo(w); err != nil {
 		return fmt.Errorf("send snapshot to %s: %w", s.id, err)

@@ -90,6 +90,7 @@ func (m *Member) do(e core.Effect) {
 		m.watches.kill(e.ID)
 	case core.Report:
 		m.reported(e)
+		m.history.reported(e)
 	case core.Exit:
 		m.end(e.Code, e.Reason)
 	case core.Follow, core.Expect, core.Unfollow, core.Append, core.Ack, core.Resync:
@@ -174,6 +175,7 @@ func (m *Member) doLeader(e core.Effect) {
 	case core.SendSnapshot:
 		m.downstream.sendSnapshot(e.ID)
 	case core.Spawn:
+		m.history.rec.CountStart(e.Slot)
 		m.supervisor.Spawn(e.Slot)
 	case core.AbortSpawn:
 		m.supervisor.Abort(e.Slot, e.Reason)
@@ -223,6 +225,7 @@ func (m *Member) lead(epoch uint64) {
 	self.Role, self.State = roster.Leader, roster.Serving
 	m.me.Store(&self)
 	m.leading.Store(true)
+	m.history.lead()
 	close(m.leads)
 	proc.SetTitle(titleLeader)
 	m.writer.lead(epoch)

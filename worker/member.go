@@ -18,6 +18,7 @@ import (
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/events"
 	"github.com/dynast-io/dynast/shared/keeper"
 	"github.com/dynast-io/dynast/shared/logging"
 	"github.com/dynast-io/dynast/shared/member"
@@ -59,6 +60,9 @@ type Member struct {
 	clientSocket *os.File
 	listener     net.Listener
 
+	// startedToLead: by "up", not by a takeover.
+	startedToLead bool
+
 	mail    *mailbox
 	core    *core.Core // owned by the loop
 	started time.Time
@@ -85,6 +89,7 @@ type Member struct {
 	reloading   sync.Mutex // one reload at a time
 	live        atomic.Pointer[config.Config]
 	adminServer atomic.Pointer[grpc.Server] // nil until this process leads
+	history     *eventHistory
 
 	// What other goroutines read of the loop's state.
 	leading   atomic.Bool
@@ -143,7 +148,7 @@ func newMember(p parts) (*Member, error) {
 	m.proposals = newProposals(cfg.Replication.QueueRequests, int(cfg.Replication.QueueBytes), m.space.guard)
 	m.writer, m.syncer, m.applier = newWriter(m), newSyncer(m), newApplier(m)
 	m.upstream, m.downstream, m.watches = newUpstream(m), newDownstream(m), newWatches(m)
-	m.control, m.service = &control{m: m}, newService(m)
+	m.control, m.service, m.history = &control{m: m}, newService(m), newEventHistory(m)
 	m.clientTLS, m.compaction = newClientTLS(m), newAutoCompaction(m)
 	m.comparison = newComparison(m)
 	m.deaths.Store(&wire.Deaths{})
@@ -170,7 +175,7 @@ func (m *Member) coreConfig(slot int) core.Config {
 
 // run starts the goroutines and the loop, and returns the exit code.
 func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
-	m.core = core.New(m.coreConfig(slot))
+	m.core, m.startedToLead = core.New(m.coreConfig(slot)), boot.Lead
 	self := m.coreConfig(slot).Self
 	m.me.Store(&self)
 	if boot.Roster != nil {
@@ -181,6 +186,9 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 		go m.guarded(f)
 	}
 	m.compaction.start()
+	if boot.Lead {
+		m.history.started()
+	}
 	m.serveMembers()
 	m.post(boot)
 	m.guarded(m.loop)
@@ -188,6 +196,7 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 		flushAnswers(s)
 	}
 	m.compaction.stop()
+	m.history.rec.Close(eventsPatience)
 	m.logs.Flush(time.Second)
 	return m.exitCode
 }
@@ -227,8 +236,12 @@ func (m *Member) end(code core.ExitCode, reason string) {
 		m.exitCode = code
 		if code == core.ExitDone {
 			m.logger.Info("ends", "reason", reason)
+			if m.leading.Load() {
+				m.history.tell(events.Stopped, reason)
+			}
 		} else {
 			m.logger.Error("ends", "exit_code", int(code), "reason", reason)
+			m.history.tell(events.Ended, fmt.Sprintf("exit code %d: %s", code, reason))
 		}
 		close(m.ended)
 		m.mail.post(mail{ask: func() {}})

@@ -99,6 +99,7 @@ func (m *Member) beginServing() {
 		}()
 	}
 	m.logger.Info("serves clients", "listen", m.cfg.Client.Listen)
+	m.history.serving(m.replica.current().slot.Number)
 	m.patiently(m.serveAdmin)
 	m.patiently(m.serveHandoff)
 	// After all that a takeover is in a hurry for; gRPC clients are served.

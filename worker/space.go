@@ -1,11 +1,13 @@
 package worker
 
 import (
+	"fmt"
 	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"github.com/dynast-io/dynast/shared/events"
 	"github.com/dynast-io/dynast/shared/proc"
 )
 
@@ -40,6 +42,7 @@ func (s *space) guard(r *pb.InternalRaftRequest) error {
 func (s *space) ranOut(err error) {
 	if !s.full.Swap(true) {
 		s.m.logger.Error("disk full: writes are refused until there is room", "error", err, "path", s.m.cfg.DataDir)
+		s.m.history.tell(events.DiskFull, err.Error())
 	}
 }
 
@@ -56,8 +59,10 @@ func (s *space) look() {
 	case !was && free < reserve:
 		s.full.Store(true)
 		s.m.logger.Error("disk full: writes are refused until there is room", "free_bytes", free, "reserve_bytes", reserve, "path", s.m.cfg.DataDir)
+		s.m.history.tell(events.DiskFull, fmt.Sprintf("%d bytes are free, %d are kept in reserve", free, reserve))
 	case was && free >= reserve+reserve/8:
 		s.full.Store(false)
 		s.m.logger.Info("the disk has room again: writes are accepted", "free_bytes", free)
+		s.m.history.tell(events.DiskFreed, fmt.Sprintf("%d bytes are free", free))
 	}
 }

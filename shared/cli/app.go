@@ -26,6 +26,7 @@ type App struct {
 func (a *App) Commands() []*cobra.Command {
 	commands := []*cobra.Command{
 		a.treeCommand(),
+		a.eventsCommand(),
 		a.stopCommand(),
 		a.promoteCommand(),
 		a.addCommand(),

@@ -1,0 +1,176 @@
+package events
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dynast-io/dynast/shared/core"
+)
+
+// FailoverBounds are the upper bounds, in seconds, of the buckets in which
+// the durations of takeovers are counted.
+var FailoverBounds = []float64{.0025, .005, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+// Totals counts what happened, across leaders.
+type Totals struct {
+	// Restarts counts processes that have to be replaced, by the reason.
+	Restarts map[string]uint64 `json:"restarts"`
+	// Takeovers counts successions of one leader to another, by the reason.
+	Takeovers map[string]uint64 `json:"takeovers"`
+	// FailoverCounts has one count for each of FailoverBounds and one for what is
+	// above the last; FailoverSeconds is the sum.
+	FailoverCounts  []uint64 `json:"failover_counts"`
+	FailoverSeconds float64  `json:"failover_seconds"`
+	// Starts counts the processes that were started for each slot since the last "up".
+	Starts map[int]uint64 `json:"starts"`
+}
+
+// The reasons of restarts and takeovers, the values of a label of metrics.
+const (
+	ReasonSignal     = "signal"       // killed by a signal from outside
+	ReasonExit       = "exit"         // ended by itself
+	ReasonSilent     = "silent"       // hung or stopped, and ended for it
+	ReasonStart      = "start_failed" // never came up
+	ReasonUnknown    = "unknown"      // nobody saw how it ended
+	ReasonHandedOver = "handed_over"  // on purpose
+)
+
+// Reasons are all of them, so that a metric can have its zeros.
+var Reasons = []string{ReasonSignal, ReasonExit, ReasonSilent, ReasonStart, ReasonUnknown}
+
+// TakeoverReasons are those of takeovers.
+var TakeoverReasons = []string{ReasonSignal, ReasonExit, ReasonSilent, ReasonUnknown, ReasonHandedOver}
+
+// Reason sorts the words that say how a process ended.
+func Reason(text string) string {
+	switch {
+	case strings.HasPrefix(text, "signal"):
+		return ReasonSignal
+	case strings.HasPrefix(text, "exit status"):
+		return ReasonExit
+	case strings.HasPrefix(text, "silent"), strings.HasPrefix(text, "stopped by a signal"):
+		return ReasonSilent
+	case strings.HasPrefix(text, "did not join"):
+		return ReasonStart
+	case strings.Contains(text, "hand"):
+		return ReasonHandedOver
+	}
+	return ReasonUnknown
+}
+
+const takeoverPrefix = "after the leader before: "
+
+// TakeoverDetail says, in a Serving event, how the leader before ended.
+func TakeoverDetail(reason string) string { return takeoverPrefix + reason }
+
+// with returns the totals with one note more.
+func (t *Totals) with(n note) *Totals {
+	out := t.clone()
+	if n.slot > 0 {
+		out.Starts[n.slot]++
+		return out
+	}
+	switch e := n.event; e.Kind {
+	case core.MemberDied.String():
+		out.Restarts[Reason(e.Detail)]++
+	case core.SpawnError.String():
+		out.Restarts[ReasonStart]++
+	case Started:
+		clear(out.Starts)
+	case Serving:
+		reason, after := strings.CutPrefix(e.Detail, takeoverPrefix)
+		if !after {
+			break
+		}
+		out.Takeovers[Reason(reason)]++
+		if r := Reason(reason); r != ReasonHandedOver {
+			out.Restarts[r]++ // the old leader's process is replaced, too
+		}
+		i := 0
+		for i < len(FailoverBounds) && e.Seconds > FailoverBounds[i] {
+			i++
+		}
+		out.FailoverCounts[i]++
+		out.FailoverSeconds += e.Seconds
+	}
+	return out
+}
+
+func (t *Totals) clone() *Totals {
+	out := *t
+	out.Restarts, out.Takeovers, out.Starts = maps.Clone(t.Restarts), maps.Clone(t.Takeovers), maps.Clone(t.Starts)
+	if out.Restarts == nil {
+		out.Restarts = map[string]uint64{}
+	}
+	if out.Takeovers == nil {
+		out.Takeovers = map[string]uint64{}
+	}
+	if out.Starts == nil {
+		out.Starts = map[int]uint64{}
+	}
+	out.FailoverCounts = make([]uint64, len(FailoverBounds)+1)
+	copy(out.FailoverCounts, t.FailoverCounts)
+	return &out
+}
+
+// RestartsIn is how often a slot needed another process since the last "up".
+func (t *Totals) RestartsIn(slot int) uint64 { return max(t.Starts[slot], 1) - 1 }
+
+// AllRestarts is the sum over all reasons.
+func (t *Totals) AllRestarts() uint64 { return sum(t.Restarts) }
+
+// AllTakeovers is the sum over all reasons.
+func (t *Totals) AllTakeovers() uint64 { return sum(t.Takeovers) }
+
+func sum(m map[string]uint64) uint64 {
+	var n uint64
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+// maxTotalsBytes bounds what is read of the file.
+const maxTotalsBytes = 64 << 10
+
+// readTotals returns nil without an error when there are none yet.
+func readTotals(dir string) (*Totals, error) {
+	f, err := os.Open(filepath.Join(dir, totalsName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("totals: %w", err)
+	}
+	defer f.Close()
+	var t Totals
+	if err := json.NewDecoder(io.LimitReader(f, maxTotalsBytes)).Decode(&t); err != nil {
+		return nil, fmt.Errorf("totals: %s: %w", f.Name(), err)
+	}
+	return t.clone(), nil
+}
+
+// write replaces the file as a whole. It is not synced: what a power loss
+// takes away is a few counts.
+func (t *Totals) write(dir string) error {
+	raw, err := json.MarshalIndent(t, "", "  ")
+	if err != nil {
+		return fmt.Errorf("totals: %w", err)
+	}
+	path := filepath.Join(dir, totalsName)
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, append(raw, '\n'), fileMode); err != nil {
+		_ = os.Remove(tmp) // on a full disk, give the room back
+		return fmt.Errorf("totals: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("totals: %w", err)
+	}
+	return nil
+}
