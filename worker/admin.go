@@ -15,7 +15,6 @@ import (
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
-	"github.com/dynast-io/dynast/shared/tree"
 	"github.com/dynast-io/dynast/shared/wire"
 )
 
@@ -41,11 +40,11 @@ func (m *Member) serveAdmin() error {
 
 // Tree describes the processes of the cluster.
 func (a *admin) Tree(context.Context, *wire.TreeRequest) (*wire.TreeResponse, error) {
-	var v core.View
-	if !a.m.ask(func() { v = a.m.core.View(a.m.now()) }) {
-		return nil, status.Error(codes.Unavailable, "the leader is ending")
+	t, err := a.m.look()
+	if err != nil {
+		return nil, err
 	}
-	b, err := tree.FromView(v, a.m.address).Encode()
+	b, err := t.Encode()
 	if err != nil {
 		return nil, status.Errorf(codes.Internal, "encode the tree: %v", err)
 	}

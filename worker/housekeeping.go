@@ -37,6 +37,7 @@ func (m *Member) housekeeping() {
 		if m.leading.Load() {
 			m.space.look()
 			m.alarm()
+			m.cpu.note(now, m.pids())
 		} else if now.Sub(lastSync) >= syncInterval {
 			lastSync = now
 			m.syncer.sync()
@@ -54,6 +55,15 @@ func (m *Member) housekeeping() {
 			}
 		}
 	}
+}
+
+// pids are those of all members.
+func (m *Member) pids() []int {
+	var out []int
+	for _, member := range m.roster().Members {
+		out = append(out, member.PID)
+	}
+	return out
 }
 
 // alarm keeps etcd's NOSPACE alarm equal to the state of the disk, whoever

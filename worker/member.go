@@ -22,6 +22,7 @@ import (
 	"github.com/dynast-io/dynast/shared/keeper"
 	"github.com/dynast-io/dynast/shared/logging"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/meter"
 	"github.com/dynast-io/dynast/shared/pki"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
@@ -90,6 +91,9 @@ type Member struct {
 	live        atomic.Pointer[config.Config]
 	adminServer atomic.Pointer[grpc.Server] // nil until this process leads
 	history     *eventHistory
+	requests    meter.Requests  // of clients
+	fsyncs      meter.Histogram // of the log
+	cpu         cpuUsage
 
 	// What other goroutines read of the loop's state.
 	leading   atomic.Bool

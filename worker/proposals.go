@@ -91,6 +91,13 @@ func (p *proposals) Propose(ctx context.Context, r *pb.InternalRaftRequest) (*ap
 	}
 }
 
+// pending counts the writes that are not answered yet.
+func (p *proposals) pending() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.queue) + len(p.waiting)
+}
+
 func (p *proposals) enqueue(pr *proposal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -81,6 +81,7 @@ func (m *Member) beginServing() {
 		Proposer: m.proposals,
 		Cluster:  &clusterView{m: m},
 		Logger:   m.logs.Logger("client"),
+		Meter:    &m.requests,
 	})
 	options, split := append(wire.GuardServer(), api.ServerOptions()...), m.splitClients(l)
 	if m.clientTLS != nil {

@@ -181,13 +181,19 @@ func (s *syncer) sync() {
 }
 
 func (s *syncer) run() {
+	var synced uint64
 	for {
 		select {
 		case <-s.kick:
 		case <-s.m.ended:
 			return
 		}
+		began := time.Now()
 		pos, err := s.m.replica.sync()
+		if pos.Index != synced { // else there was nothing to sync
+			s.m.fsyncs.Observe(time.Since(began))
+			synced = pos.Index
+		}
 		if err != nil {
 			// After a failed fsync the kernel may have dropped the pages: nothing
 			// that this process knows of its log is certain any more.

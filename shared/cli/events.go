@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dynast-io/dynast/shared/events"
+	"github.com/dynast-io/dynast/shared/term"
 )
 
 func (a *App) eventsCommand() *cobra.Command {
@@ -34,7 +35,7 @@ func (a *App) eventsCommand() *cobra.Command {
 		if o.Since, err = parseSince(since, time.Now()); err != nil {
 			return &Error{Code: ExitUsage, Err: err}
 		}
-		o.Style = styleOf(os.Stdout)
+		o.Style = term.StyleOf(os.Stdout)
 		return asError(Events(cmd.Context(), cfg.DataDir, o, os.Stdout))
 	}
 	return cmd
@@ -45,7 +46,7 @@ type EventsOptions struct {
 	Follow, JSON bool
 	// Since leaves out what happened before; zero: nothing.
 	Since time.Time
-	Style Style
+	Style term.Style
 }
 
 // Events prints the events of a data directory.
@@ -87,31 +88,31 @@ func printEvent(out io.Writer, e events.Event, o EventsOptions) error {
 }
 
 // eventLine is an event for people, in columns.
-func eventLine(e events.Event, s Style) string {
+func eventLine(e events.Event, s term.Style) string {
 	who := e.Member
 	if e.PID != 0 {
 		who = fmt.Sprintf("%s pid %d", who, e.PID)
 	}
-	text := printable(e.Detail)
+	text := term.Printable(e.Detail)
 	if e.Seconds > 0 {
 		text = fmt.Sprintf("%s (%.1f ms without a leader)", text, e.Seconds*1000)
 	}
 	return fmt.Sprintf("%s  epoch %-4d %s  %-28s %s",
-		s.dim(e.At.Local().Format("2006-01-02 15:04:05.000")), e.Epoch, s.paint(eventColour(e.Kind), fmt.Sprintf("%-18s", e.Kind)), who, text)
+		s.Paint(term.Dim, e.At.Local().Format("2006-01-02 15:04:05.000")), e.Epoch, s.Paint(eventColour(e.Kind), fmt.Sprintf("%-18s", e.Kind)), who, text)
 }
 
 // eventColour: red for what is bad, yellow for what is mended by itself, green
 // for what is well again.
-func eventColour(kind string) colour {
+func eventColour(kind string) term.Colour {
 	switch kind {
 	case "loss_possible", "succession_blocked", "spawn_error", events.Ended, events.DiskFull, events.Lost:
-		return red
-	case "leader_lost", "leader_silent", "member_died", "member_silent", "member_lagging", "spawn_delayed", "degraded", "stopping", events.Rebuilt:
-		return yellow
+		return term.Red
+	case "leader_lost", "leader_silent", "member_died", "member_silent", "member_lagging", "spawn_delayed", "degraded", "stopping", events.Stopped, events.Rebuilt:
+		return term.Yellow
 	case "took_over", "member_in_sync", "restored", events.Serving, events.Started, events.DiskFreed:
-		return green
+		return term.Green
 	}
-	return plain
+	return term.Plain
 }
 
 // parseSince reads a duration before now, or a time.

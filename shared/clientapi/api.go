@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/dynast-io/dynast/shared/meter"
 	"github.com/dynast-io/dynast/shared/store"
 )
 
@@ -91,6 +92,8 @@ type Config struct {
 	// WatchProgressInterval is how often watchers that want it are told their
 	// progress; 0 is DefaultWatchProgressInterval.
 	WatchProgressInterval time.Duration
+	// Meter counts the requests; nil: nobody asks.
+	Meter *meter.Requests
 }
 
 // API serves clients.
@@ -106,6 +109,7 @@ type API struct {
 	health   *health.Server
 	services []service
 
+	meter         *meter.Requests
 	watchProgress time.Duration
 	stopping      chan struct{} // closed by Shutdown
 	inFlight      atomic.Int64  // requests and streams that are not answered yet
@@ -126,12 +130,15 @@ func New(c Config) *API {
 	if c.WatchProgressInterval <= 0 {
 		c.WatchProgressInterval = DefaultWatchProgressInterval
 	}
+	if c.Meter == nil {
+		c.Meter = &meter.Requests{}
+	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
 	a := &API{
 		store: c.Store, proposer: c.Proposer, cluster: c.Cluster, limits: c.Limits, logger: c.Logger,
-		memberID: c.Store.MemberID(), health: health.NewServer(),
+		memberID: c.Store.MemberID(), health: health.NewServer(), meter: c.Meter,
 		watchProgress: max(c.WatchProgressInterval, minWatchProgressInterval), stopping: make(chan struct{}),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopping) })

@@ -3,6 +3,7 @@ package clientapi
 import (
 	"context"
 	"runtime/debug"
+	"time"
 	"unicode/utf8"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -10,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/dynast-io/dynast/shared/meter"
 )
 
 // unary goes around each request with one answer. The metadata is attached
@@ -18,10 +21,12 @@ import (
 func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	a.inFlight.Add(1)
 	defer a.inFlight.Add(-1)
+	began := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
 			resp, err = nil, a.panicked(info.FullMethod, p)
 		}
+		a.meter.Done(meter.ClassOf(info.FullMethod), time.Since(began), err != nil)
 		// It fails only when the connection is gone.
 		_ = grpc.SetHeader(ctx, a.cluster.Metadata())
 	}()
@@ -35,6 +40,7 @@ func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, ha
 func (a *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	a.inFlight.Add(1)
 	defer a.inFlight.Add(-1)
+	defer a.meter.Stream()()
 	defer func() {
 		if p := recover(); p != nil {
 			err = a.panicked(info.FullMethod, p)

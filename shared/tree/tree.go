@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/events"
+	"github.com/dynast-io/dynast/shared/meter"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
 )
@@ -25,6 +27,20 @@ type Tree struct {
 	Followers int      `json:"followers"`
 	Members   []Member `json:"members"`
 	Deaths    []Death  `json:"deaths"`
+
+	// At is when this was so, by the leader's clock.
+	At time.Time `json:"at"`
+	// Committed is the last index that is acknowledged, Applied the last that is
+	// in the database.
+	Committed uint64 `json:"committed"`
+	Applied   uint64 `json:"applied"`
+	// Pending are the writes that wait for their acknowledgement.
+	Pending int `json:"pending"`
+	// Restarts and Takeovers are counted since the data directory was made.
+	Restarts  uint64 `json:"restarts"`
+	Takeovers uint64 `json:"takeovers"`
+	// Load is what clients ask for, counted since this leader leads.
+	Load meter.Load `json:"load"`
 }
 
 // Member is one process.
@@ -42,6 +58,12 @@ type Member struct {
 	UptimeMS       int64  `json:"uptime_ms"`
 	RSSBytes       uint64 `json:"rss_bytes"`
 	Version        string `json:"version"`
+	// CPUSeconds is what the process has used since its start, CPUPercent what it
+	// uses of one core, over the last seconds.
+	CPUSeconds float64 `json:"cpu_seconds"`
+	CPUPercent float64 `json:"cpu_percent"`
+	// Restarts is how often its slot needed another process since the last "up".
+	Restarts uint64 `json:"restarts"`
 }
 
 // Death is a process that is no more.
@@ -53,13 +75,25 @@ type Death struct {
 	ReplacedBy string    `json:"replaced_by"` // empty: not yet
 }
 
+// Facts is what a leader knows beside its core. All but Totals may be left out.
+type Facts struct {
+	Applied uint64
+	Pending int
+	Totals  *events.Totals
+	Load    meter.Load
+	// CPUPercent is how much of a core a process uses, of which this is the usage now.
+	CPUPercent func(pid int, now proc.Usage) float64
+}
+
 // FromView describes what a leader's core knows, with what the operating
 // system knows of the same processes.
-func FromView(v core.View, self roster.Address) *Tree {
+func FromView(v core.View, self roster.Address, f Facts) *Tree {
 	r := v.Roster
 	t := &Tree{
 		Schema: Schema, Epoch: r.Epoch, Client: r.Client, Degraded: v.Degraded, Followers: r.Followers,
 		Members: []Member{}, Deaths: []Death{},
+		At: time.Now().UTC(), Committed: v.Committed, Applied: f.Applied, Pending: f.Pending,
+		Restarts: f.Totals.AllRestarts(), Takeovers: f.Totals.AllTakeovers(), Load: f.Load,
 	}
 	if r.Leader.IsValid() {
 		t.Leader = r.Leader.String()
@@ -68,7 +102,7 @@ func FromView(v core.View, self roster.Address) *Tree {
 		t.Heir = heir.String()
 	}
 	for _, m := range r.Members {
-		t.Members = append(t.Members, describe(v, m, self))
+		t.Members = append(t.Members, describe(v, m, self, f))
 	}
 	for _, d := range v.Deaths {
 		out := Death{Address: d.ID.Address.String(), PID: d.ID.PID, Reason: d.Reason, At: d.At.UTC()}
@@ -80,20 +114,25 @@ func FromView(v core.View, self roster.Address) *Tree {
 	return t
 }
 
-func describe(v core.View, m roster.Member, self roster.Address) Member {
+func describe(v core.View, m roster.Member, self roster.Address, f Facts) Member {
 	out := Member{
 		Address: m.Address.String(), PID: m.PID, Role: m.Role.String(), State: m.State.String(),
 		Slot: m.Slot, Version: m.Version, Index: v.Appended.Index,
+		Restarts: f.Totals.RestartsIn(m.Slot),
 	}
-	if f, ok := v.Followers[m.Address]; ok && m.Address != self {
-		out.Index = f.Match
-		out.Lag = v.Appended.Index - f.Match
-		out.HeartbeatAgeMS = f.HeartbeatAge.Milliseconds()
+	if p, ok := v.Followers[m.Address]; ok && m.Address != self {
+		out.Index = p.Match
+		out.Lag = v.Appended.Index - min(p.Match, v.Appended.Index)
+		out.HeartbeatAgeMS = p.HeartbeatAge.Milliseconds()
 	}
 	// A process that ended this instant has no usage; what is known is told.
 	if u, err := proc.ReadUsage(m.PID); err == nil {
 		out.PPID, out.RSSBytes = u.PPID, u.RSSBytes
 		out.UptimeMS = time.Since(u.StartedAt).Milliseconds()
+		out.CPUSeconds = u.CPU.Seconds()
+		if f.CPUPercent != nil {
+			out.CPUPercent = f.CPUPercent(m.PID, u)
+		}
 	}
 	return out
 }
