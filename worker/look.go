@@ -4,10 +4,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/metrics"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/tree"
 )
@@ -22,6 +24,32 @@ func (m *Member) look() (*tree.Tree, error) {
 		Applied: m.applied.Load(), Pending: m.proposals.pending(), Totals: m.history.rec.Totals(),
 		Load: m.requests.Snapshot(), CPUPercent: m.cpu.percent,
 	}), nil
+}
+
+// metrics are what /metrics serves.
+func (m *Member) metrics() prometheus.Gatherer {
+	g, err := metrics.New(m.status).Gatherer()
+	if err != nil {
+		m.logger.Error("the metrics of this leader are not served", "error", err)
+		return nil
+	}
+	return g
+}
+
+func (m *Member) status() (metrics.Status, error) {
+	t, err := m.look()
+	if err != nil {
+		return metrics.Status{}, err
+	}
+	free, err := proc.FreeBytes(m.cfg.DataDir)
+	if err != nil {
+		return metrics.Status{}, err
+	}
+	return metrics.Status{
+		Tree: t, Totals: m.history.rec.Totals(), Fsyncs: m.fsyncs.Snapshot(), Version: m.opts.Version,
+		Followers: m.cfg.Followers, MinSync: m.cfg.Replication.MinSync, DiskFree: free, DiskFull: m.space.full.Load(),
+		LogLinesLost: m.logs.Dropped(), EventsLost: m.history.rec.LostEvents(),
+	}, nil
 }
 
 // cpuInterval is how often a leader notes what its processes have used. It is

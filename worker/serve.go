@@ -89,7 +89,7 @@ func (m *Member) beginServing() {
 	}
 	server := grpc.NewServer(options...)
 	api.Register(server)
-	web := clienthttp.New(clienthttp.Config{Node: clientNode{m}, GRPC: server, Logger: m.logs.Logger("http")})
+	web := clienthttp.New(clienthttp.Config{Node: clientNode{m}, GRPC: server, Metrics: m.metrics(), Logger: m.logs.Logger("http")})
 	m.clients.Store(&clientServer{api: api, grpc: server, http: web, split: split})
 	go m.guarded(func() { api.Run(m.lifetime()) })
 	for _, serve := range []func() error{split.Serve, func() error { return server.Serve(split.GRPC()) }} {

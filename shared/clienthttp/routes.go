@@ -13,6 +13,9 @@ import (
 	"go.etcd.io/etcd/api/v3/version"
 )
 
+// maxScrapes bounds what impatient monitoring can make this process do at once.
+const maxScrapes = 4
+
 // Node is the process behind the port: a leader, or nobody would answer.
 type Node interface {
 	Alarms() []*pb.AlarmMember
@@ -25,7 +28,10 @@ type Node interface {
 func (s *Server) routes(gateway http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	handleHealth(mux, s.cfg.Node, s.cfg.Logger)
-	mux.Handle("/metrics", promhttp.Handler())
+	// What cannot be collected is left out and logged; the rest is served.
+	mux.Handle("/metrics", promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{
+		ErrorLog: s.http.ErrorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
+	}))
 	mux.HandleFunc("/version", get(serveVersion))
 	mux.Handle("/v3/", s.withoutCertificate(gateway))
 	return sameOrigin(oldPaths(mux))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 )
 
@@ -23,8 +24,10 @@ type Config struct {
 	// Node is asked for the health.
 	Node Node
 	// GRPC answers the gateway's requests.
-	GRPC   *grpc.Server
-	Logger hclog.Logger
+	GRPC *grpc.Server
+	// Metrics are what /metrics serves; nil: what the libraries count by themselves.
+	Metrics prometheus.Gatherer
+	Logger  hclog.Logger
 }
 
 // Server answers HTTP.
@@ -39,6 +42,9 @@ type Server struct {
 
 // New is quick; what takes time is done by Serve.
 func New(c Config) *Server {
+	if c.Metrics == nil {
+		c.Metrics = prometheus.DefaultGatherer
+	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
