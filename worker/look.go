@@ -22,7 +22,7 @@ func (m *Member) look() (*tree.Tree, error) {
 	}
 	return tree.FromView(v, m.address, tree.Facts{
 		Applied: m.applied.Load(), Pending: m.proposals.pending(), Totals: m.history.rec.Totals(),
-		Load: m.requests.Snapshot(), CPUPercent: m.cpu.percent,
+		LogDirectory: m.cfg.Log.Directory, Load: m.requests.Snapshot(), CPUPercent: m.cpu.percent,
 	}), nil
 }
 

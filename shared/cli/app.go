@@ -27,6 +27,7 @@ func (a *App) Commands() []*cobra.Command {
 	commands := []*cobra.Command{
 		a.treeCommand(),
 		a.eventsCommand(),
+		a.logsCommand(),
 		a.stopCommand(),
 		a.promoteCommand(),
 		a.addCommand(),

@@ -43,9 +43,10 @@ type Recorder struct {
 
 	// Of the writing goroutine: lines lost and not told of yet, and why; and
 	// whether the totals of the leaders before are read.
-	untold uint64
-	cause  error
-	loaded bool
+	untold  uint64
+	cause   error
+	loaded  bool
+	written *Totals // as they are in the file
 	// leaving are the processes that were told to leave: no restart follows.
 	leaving map[int]bool
 }
@@ -149,6 +150,7 @@ func (r *Recorder) count(batch []Event, n note) []Event {
 			t, err := readTotals(r.dir)
 			if t != nil {
 				r.totals.Store(t)
+				r.written = t
 			}
 			if err != nil {
 				at := n.event.At
@@ -200,9 +202,8 @@ func (r *Recorder) write(batch []Event) {
 		return
 	}
 	r.untold = 0
-	if r.leading.Load() {
-		// What a full disk refuses is written with the next event.
-		_ = r.totals.Load().write(r.dir)
+	if t := r.totals.Load(); r.leading.Load() && t != r.written && t.write(r.dir) == nil {
+		r.written = t // what a full disk refuses is written with the next event
 	}
 }
 

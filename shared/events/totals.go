@@ -69,8 +69,15 @@ const takeoverPrefix = "after the leader before: "
 // TakeoverDetail says, in a Serving event, how the leader before ended.
 func TakeoverDetail(reason string) string { return takeoverPrefix + reason }
 
-// with returns the totals with one note more.
+// with returns the totals with one note more; the same ones if it counts for nothing.
 func (t *Totals) with(n note) *Totals {
+	switch n.event.Kind {
+	case core.MemberDied.String(), core.SpawnError.String(), Started, Serving:
+	default:
+		if n.slot == 0 {
+			return t
+		}
+	}
 	out := t.clone()
 	if n.slot > 0 {
 		out.Starts[n.slot]++

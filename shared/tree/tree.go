@@ -39,6 +39,8 @@ type Tree struct {
 	// Restarts and Takeovers are counted since the data directory was made.
 	Restarts  uint64 `json:"restarts"`
 	Takeovers uint64 `json:"takeovers"`
+	// LogDirectory has the log files of the members; empty: there are none.
+	LogDirectory string `json:"log_directory"`
 	// Load is what clients ask for, counted since this leader leads.
 	Load meter.Load `json:"load"`
 }
@@ -77,10 +79,11 @@ type Death struct {
 
 // Facts is what a leader knows beside its core. All but Totals may be left out.
 type Facts struct {
-	Applied uint64
-	Pending int
-	Totals  *events.Totals
-	Load    meter.Load
+	Applied      uint64
+	Pending      int
+	LogDirectory string
+	Totals       *events.Totals
+	Load         meter.Load
 	// CPUPercent is how much of a core a process uses, of which this is the usage now.
 	CPUPercent func(pid int, now proc.Usage) float64
 }
@@ -93,7 +96,7 @@ func FromView(v core.View, self roster.Address, f Facts) *Tree {
 		Schema: Schema, Epoch: r.Epoch, Client: r.Client, Degraded: v.Degraded, Followers: r.Followers,
 		Members: []Member{}, Deaths: []Death{},
 		At: time.Now().UTC(), Committed: v.Committed, Applied: f.Applied, Pending: f.Pending,
-		Restarts: f.Totals.AllRestarts(), Takeovers: f.Totals.AllTakeovers(), Load: f.Load,
+		Restarts: f.Totals.AllRestarts(), Takeovers: f.Totals.AllTakeovers(), LogDirectory: f.LogDirectory, Load: f.Load,
 	}
 	if r.Leader.IsValid() {
 		t.Leader = r.Leader.String()
