@@ -54,7 +54,7 @@ func (d *disk) hasContent() bool {
 // put writes entries from an index on; what was there from there on is replaced.
 func (d *disk) put(after uint64, rs []record) {
 	if after < uint64(len(d.log)) {
-		d.log = slices.Clone(d.log[:after]) // others still hold the old tail
+		d.log = d.log[:after:after] // others still hold the old tail
 	}
 	d.log = append(d.log, rs...)
 	d.synced = min(d.synced, int(after))
@@ -62,7 +62,7 @@ func (d *disk) put(after uint64, rs []record) {
 
 // replace installs another's log as a whole.
 func (d *disk) replace(log []record) {
-	d.log, d.synced = slices.Clone(log), len(log)
+	d.log, d.synced = log[:len(log):len(log)], len(log)
 	d.first = uint64(len(log)) + 1
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
@@ -26,20 +27,21 @@ func (w *world) tryLock(p *process) bool {
 	return true
 }
 
+const firstPID = 101
+
 // start makes a process. Its core gets its first event by boot.
 func (w *world) start(a roster.Address) *process {
-	w.nextPID++
-	p := &process{
-		w: w, id: roster.ID{Address: a, PID: w.nextPID, StartTime: uint64(w.now / 10e6)}, started: w.now,
-	}
-	w.processes = append(w.processes, p)
+	pid := firstPID + len(w.processes)
+	p := &process{w: w, id: roster.ID{Address: a, PID: pid, StartTime: uint64(w.now / 10e6)}, started: w.now}
+	p.turn = p.run
+	w.processes, w.living = append(w.processes, p), append(w.living, p)
 	return p
 }
 
 // listening returns the process that is bound to an address.
 func (w *world) listening(a roster.Address) *process {
-	for _, p := range w.processes {
-		if !p.dead && p.id.Address == a {
+	for _, p := range w.living {
+		if p.id.Address == a {
 			return p
 		}
 	}
@@ -47,23 +49,14 @@ func (w *world) listening(a roster.Address) *process {
 }
 
 func (w *world) find(id roster.ID) *process {
-	for _, p := range w.processes {
-		if p.id == id {
-			return p
-		}
+	if i := id.PID - firstPID; i >= 0 && i < len(w.processes) && w.processes[i].id == id {
+		return w.processes[i]
 	}
 	return nil
 }
 
-func (w *world) alive() []*process {
-	var ps []*process
-	for _, p := range w.processes {
-		if !p.dead {
-			ps = append(ps, p)
-		}
-	}
-	return ps
-}
+// alive returns who is alive now, for who goes on to kill some of them.
+func (w *world) alive() []*process { return slices.Clone(w.living) }
 
 // kill is SIGKILL, or the exit of a process: what it was doing is left half
 // done, its locks are free, its pidfds are ready, its sockets are closed.
@@ -75,6 +68,7 @@ func (w *world) kill(p *process, why string) {
 	p.dead = true
 	p.stopped = false
 	p.mail, p.deferred = nil, nil
+	w.living = slices.DeleteFunc(w.living, func(q *process) bool { return q == p })
 	p.writer.tear()
 	if w.lock.holder == p {
 		w.lock.until = w.now
@@ -85,11 +79,9 @@ func (w *world) kill(p *process, why string) {
 	if p.disk != nil {
 		p.disk.owner = nil
 	}
-	for _, q := range w.processes {
-		for _, id := range q.watching {
-			if id == p.id && !q.dead {
-				w.announce(q, p.id)
-			}
+	for _, q := range w.living {
+		if slices.Contains(q.watching, p.id) {
+			w.announce(q, p.id)
 		}
 	}
 	w.closeStreams(p)
@@ -131,10 +123,11 @@ func (w *world) resume(p *process) {
 	}
 	w.tell("%s goes on", p)
 	p.stopped = false
-	late := p.deferred
+	late, d := p.deferred, time.Duration(0)
 	p.deferred = nil
-	for _, do := range late {
-		p.after(w.between(0, 50*time.Microsecond), do)
+	for _, do := range late { // in their order: a stream delivers in order
+		d += w.between(0, 5*time.Microsecond)
+		p.after(d, do)
 	}
 	p.wakeUp()
 }
@@ -151,7 +144,8 @@ func (w *world) losePower() {
 	w.boot++
 	for _, d := range w.disks {
 		if n := len(d.log); n > d.synced {
-			d.log = d.log[:d.synced+w.rng.IntN(n-d.synced+1)]
+			keep := d.synced + w.rng.IntN(n-d.synced+1)
+			d.log = d.log[:keep:keep] // others hold the lost tail
 			w.tell("slot %d keeps %d of %d entries, %d were synced", d.slot, len(d.log), n, d.synced)
 		}
 	}

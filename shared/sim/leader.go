@@ -81,7 +81,7 @@ func (p *process) sendNext(st *stream, c *connection) {
 			break
 		}
 		to := min(p.end(), c.cursor+1+p.w.rng.Uint64N(8))
-		r := &received{prev: c.cursor, rs: slices.Clone(p.disk.log[c.cursor:to])}
+		r := &received{prev: c.cursor, rs: p.disk.log[c.cursor:to:to]}
 		ev := core.Received{
 			Epoch: p.epoch, Prev: p.disk.at(c.cursor), Last: p.disk.at(to), Commit: p.committed, Ref: r,
 		}
@@ -146,7 +146,7 @@ func (p *process) sendSnapshot(id roster.ID) {
 		}
 		p.w.stats.Snapshots++
 		c.awaiting = p.committed
-		log := slices.Clone(p.disk.log[:p.committed])
+		log := p.disk.log[:p.committed:p.committed]
 		p.hear(st, c, p.w.faults.transfer(p.w), func(q *process) { q.install(log) })
 	})
 }

@@ -26,12 +26,12 @@ func (o *operator) begin() {
 // look starts the cluster where no process of it is left.
 func (o *operator) look() {
 	w := o.w
-	if len(w.alive()) == 0 && !o.starting && !o.done {
+	if len(w.living) == 0 && !o.starting && !o.done {
 		w.stats.ColdStarts++
 		o.starting = true
 		w.after(w.between(0, 300*time.Millisecond), func() {
 			o.starting = false
-			if len(w.alive()) == 0 {
+			if len(w.living) == 0 {
 				o.up()
 			}
 		})
@@ -76,8 +76,8 @@ func (o *operator) join() {
 
 // leader returns the process that leads.
 func (w *world) leader() *process {
-	for _, p := range w.processes {
-		if p.epoch != 0 && !p.dead {
+	for _, p := range w.living {
+		if p.epoch != 0 {
 			return p
 		}
 	}

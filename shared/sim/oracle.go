@@ -24,30 +24,14 @@ type answer struct{ payload, index uint64 }
 // everyStep: never two leaders; one that is stopped is one.
 func (o *oracle) everyStep() {
 	n := 0
-	for _, p := range o.w.processes {
-		if p.epoch != 0 && !p.dead {
+	for _, p := range o.w.living {
+		if p.epoch != 0 {
 			n++
 		}
 	}
 	if n > 1 {
 		o.w.fail("%d processes lead", n)
 	}
-	o.forget()
-}
-
-// forget keeps the list of processes short.
-func (o *oracle) forget() {
-	w := o.w
-	if len(w.processes) < 64 {
-		return
-	}
-	kept := w.processes[:0]
-	for _, p := range w.processes {
-		if !p.dead || len(w.processes) < 32 {
-			kept = append(kept, p)
-		}
-	}
-	w.processes = kept
 }
 
 // leads: the process has the lock, its epoch is greater than any before, its log

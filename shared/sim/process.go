@@ -23,7 +23,8 @@ type process struct {
 
 	core    *core.Core // nil until it has booted
 	mail    []core.Event
-	running bool // a run of the loop is due
+	running bool   // a run of the loop is due
+	turn    func() // run, made once
 	wakeGen int
 	ticks   int           // in a row, without an event between
 	tickAt  time.Duration // of the first of these
@@ -56,15 +57,7 @@ func (p *process) String() string {
 // after does something in the process in a while: never once it is dead, and
 // later when it is stopped.
 func (p *process) after(d time.Duration, do func()) {
-	p.w.after(d, func() {
-		switch {
-		case p.dead:
-		case p.stopped:
-			p.deferred = append(p.deferred, do)
-		default:
-			do()
-		}
-	})
+	p.w.schedule(p, d, do)
 }
 
 // clock is the core's: from the start of the process, never 0.
@@ -103,7 +96,7 @@ func (p *process) wakeUp() {
 	if p.w.chance(p.w.faults.starves) {
 		d = p.w.between(0, 2*heartbeatTimeout)
 	}
-	p.w.after(d, p.run)
+	p.w.after(d, p.turn)
 }
 
 // run is one turn of the loop: one event or, when none waits and it is time, a Tick.
@@ -227,9 +220,8 @@ func (p *process) killOther(e core.Kill) {
 		watched = watched || x == e.ID
 	}
 	switch {
-	case q == nil && e.ID.PID > p.w.nextPID:
+	case q == nil:
 		p.w.fail("%s kills %s, which never was", p, e.ID)
-	case q == nil: // long dead
 	case !watched && !q.dead:
 		p.w.fail("%s kills %s without a pidfd", p, q)
 	case !q.dead:

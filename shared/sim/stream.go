@@ -230,16 +230,15 @@ func (w *world) cutStream(p *process) {
 	p.lost(st, c)
 }
 
-// sendUp delivers to the leader.
+// sendUp delivers to the leader. What is under way is the kernel's: it arrives
+// although the sender has died or was stopped meanwhile.
 func (p *process) sendUp(st *stream, c *connection, do func()) {
 	c.up = max(c.up, p.w.now+p.w.faults.delay(p.w))
 	at := c.up
-	p.w.after(at-p.w.now, func() {
-		st.leader.after(0, func() {
-			if !c.cut || at < c.cutAt {
-				do()
-			}
-		})
+	st.leader.after(at-p.w.now, func() {
+		if !c.cut || at < c.cutAt {
+			do()
+		}
 	})
 }
 
@@ -250,14 +249,11 @@ func (p *process) sendDown(st *stream, takes time.Duration, do func(q *process))
 		return
 	}
 	c.down = max(c.down, p.w.now+takes+p.w.faults.delay(p.w))
-	at := c.down
-	p.w.after(at-p.w.now, func() {
-		q := st.follower
-		q.after(0, func() {
-			if !st.over && (!c.cut || at < c.cutAt) {
-				do(q)
-			}
-		})
+	at, q := c.down, st.follower
+	q.after(at-p.w.now, func() {
+		if !st.over && (!c.cut || at < c.cutAt) {
+			do(q)
+		}
 	})
 }
 

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -23,9 +22,9 @@ type world struct {
 	calm  bool // no chance: every delay is the shortest
 	terse bool // the transcript leaves out what is the same all the time
 
-	processes []*process // all that ever were
-	nextPID   int
-	boot      int // of the host; grows with each loss of power
+	processes []*process // all that ever were, by pid from firstPID on
+	living    []*process // those that are alive, the oldest first
+	boot      int        // of the host; grows with each loss of power
 
 	lock       lock
 	succession *core.Succession
@@ -46,11 +45,10 @@ const (
 
 func newWorld(cfg Config) *world {
 	w := &world{
-		cfg:     cfg,
-		rng:     rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15)),
-		now:     time.Second,
-		nextPID: 100,
-		boot:    1,
+		cfg:  cfg,
+		rng:  rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15)),
+		now:  time.Second,
+		boot: 1,
 	}
 	w.oracle.w, w.operator.w = w, w
 	w.operator.followers = 1 + w.rng.IntN(3)
@@ -66,32 +64,12 @@ func (w *world) keeperConfig() keeper.Config {
 	}
 }
 
-type timer struct {
-	at    time.Duration
-	order uint64 // of two at the same time, the older first
-	do    func()
-}
-
-type timers []timer
-
-func (t timers) Len() int { return len(t) }
-func (t timers) Less(i, j int) bool {
-	return t[i].at < t[j].at || t[i].at == t[j].at && t[i].order < t[j].order
-}
-func (t timers) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
-func (t *timers) Push(x any)   { *t = append(*t, x.(timer)) }
-func (t *timers) Pop() any {
-	old := *t
-	last := old[len(old)-1]
-	old[len(old)-1] = timer{}
-	*t = old[:len(old)-1]
-	return last
-}
-
 // after calls do in a while.
-func (w *world) after(d time.Duration, do func()) {
+func (w *world) after(d time.Duration, do func()) { w.schedule(nil, d, do) }
+
+func (w *world) schedule(in *process, d time.Duration, do func()) {
 	w.order++
-	heap.Push(&w.timers, timer{at: w.now + max(d, 0), order: w.order, do: do})
+	w.timers.push(timer{at: w.now + max(d, 0), order: w.order, in: in, do: do})
 }
 
 // between returns a duration in [lo, hi).
@@ -115,9 +93,18 @@ func (w *world) runUntil(end time.Duration, cond func() bool) bool {
 			w.now = max(w.now, end)
 			return false
 		}
-		t := heap.Pop(&w.timers).(timer)
+		t := w.timers.pop()
 		w.now = max(w.now, t.at)
-		t.do()
+		switch p := t.in; {
+		case p == nil:
+			t.do()
+		case p.dead:
+			continue // nothing happens
+		case p.stopped:
+			p.deferred = append(p.deferred, t.do)
+		default:
+			t.do()
+		}
 		w.stats.Steps++
 		w.oracle.everyStep()
 	}
