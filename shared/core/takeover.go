@@ -286,8 +286,8 @@ func (c *Core) becomeLeader() {
 	c.emit(Commit{Index: c.committed}, Lead{Epoch: t.epoch})
 	c.report(TookOver, c.self.ID, "epoch %d at %s in %s", t.epoch, c.appended, (c.now - t.began).Round(10*time.Microsecond))
 	for _, m := range old.Members {
-		if m.Address != old.Leader && m.Address != c.self.Address && m.ID != t.death.ID {
-			c.adoptSibling(m)
+		if m.Address != old.Leader && m.Address != c.self.Address && m.ID != t.death.ID && m.Slot != c.self.Slot {
+			c.adoptSibling(m) // whoever had the slot that is the own one now is dead
 		}
 	}
 	c.takeover = takeoverState{}

@@ -33,6 +33,22 @@ func TestHeirInheritsAtOnce(t *testing.T) {
 	}
 }
 
+// A start that hung took the slot of a dead follower, and inherits before
+// anybody told it of that death.
+func TestWhoHadTheOwnSlotIsNoSibling(t *testing.T) {
+	b := newBench(t, 7003, 2)
+	b.do(Boot{Roster: ros(3, 1, 7001, 7002), HasCopy: true, Last: pos(3, 10)})
+	b.do(dead())
+	b.do(LockTaken{Succession: named(3, 1, 7000), AnyData: true})
+	b.do(Adopted{Last: pos(3, 12), Slot: 2})
+	b.do(Appended{Last: pos(4, 13)})
+	b.do(Synced{Last: pos(4, 13)})
+	b.expect(b.do(SuccessionWritten{}), "Commit 13", "Lead 4", "Watch 127.0.0.1:7002", "Reattach 127.0.0.1:7002", "Publish", "PublishDeaths 1")
+	if b.state(7001) != "unknown" || b.state(7002) != "in_sync" {
+		t.Fatalf("roster %s", b.c.Roster())
+	}
+}
+
 func TestTheNextInLineWaitsItsTurn(t *testing.T) {
 	b := follower(t, 7002, ros(3, 1, 7001, 7002))
 	b.expect(b.do(dead()), "Expect 127.0.0.1:7001")
