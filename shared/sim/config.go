@@ -11,11 +11,14 @@ import (
 type Config struct {
 	// Seed decides everything, also the size of the cluster and the faults.
 	Seed uint64
-	// Faults is how long faults are injected; 0 means 3 s. Simulated time, as all here.
+	// Faults is how long faults are injected; 0 lets the seed choose between 0.3
+	// and 3 s. Simulated time, as all here.
 	Faults time.Duration
 	// Bound is how long a cluster without faults may take to be whole again; 0
 	// means 30 s.
 	Bound time.Duration
+	// BoundSteps is the same in steps of the simulator; 0 means 100,000.
+	BoundSteps int
 	// Trace, if set, is called with every line of the transcript.
 	Trace func(line string)
 
@@ -29,37 +32,6 @@ type mutant struct {
 	name   string
 	effect func(p *process, e core.Effect) bool
 	event  func(p *process, ev core.Event) core.Event
-}
-
-// Stats counts what a run went through.
-type Stats struct {
-	Steps, Leads, Acknowledged              int
-	Kills, Stops, PowerLosses, ColdStarts   int
-	Spawns, Snapshots, Losses, KilledByCore int
-	Simulated                               time.Duration
-}
-
-// Add sums up several runs.
-func (s *Stats) Add(o Stats) {
-	s.Steps += o.Steps
-	s.Leads += o.Leads
-	s.Acknowledged += o.Acknowledged
-	s.Kills += o.Kills
-	s.Stops += o.Stops
-	s.PowerLosses += o.PowerLosses
-	s.ColdStarts += o.ColdStarts
-	s.Spawns += o.Spawns
-	s.Snapshots += o.Snapshots
-	s.Losses += o.Losses
-	s.KilledByCore += o.KilledByCore
-	s.Simulated += o.Simulated
-}
-
-func (s Stats) String() string {
-	return fmt.Sprintf("%d steps in %s of simulated time: %d takeovers, %d writes acknowledged, %d processes killed and %d stopped by faults, "+
-		"%d power losses, %d cold starts, %d spawns, %d snapshots, %d killed by a member, %d runs with a reported loss",
-		s.Steps, s.Simulated.Round(time.Second), s.Leads, s.Acknowledged, s.Kills, s.Stops, s.PowerLosses, s.ColdStarts,
-		s.Spawns, s.Snapshots, s.KilledByCore, s.Losses)
 }
 
 // Violation is what a run found.
@@ -76,17 +48,30 @@ func (v *Violation) Error() string {
 // Run simulates one cluster from its first start to its end. The error is a
 // *Violation.
 func Run(cfg Config) (Stats, error) {
-	if cfg.Faults == 0 {
-		cfg.Faults = 3 * time.Second
-	}
 	if cfg.Bound == 0 {
 		cfg.Bound = 30 * time.Second
 	}
+	if cfg.BoundSteps == 0 {
+		cfg.BoundSteps = 100_000
+	}
 	w := newWorld(cfg)
 	w.guarded(w.play)
-	w.stats.Simulated = w.now
+	w.stats.Simulated = w.now - start
+	w.stats.seal()
 	if w.violation != nil {
 		return w.stats, w.violation
 	}
 	return w.stats, nil
+}
+
+// Transcript runs a seed again and returns its story: the first line, which
+// tells what kind of run it is, and the last ones; all of it when lines is 0.
+func Transcript(cfg Config, lines int) []string {
+	var all []string
+	cfg.Trace = func(line string) { all = append(all, line) }
+	_, _ = Run(cfg) // what it finds is in the transcript
+	if lines > 0 && len(all) > lines+1 {
+		all = append(all[:1:1], all[len(all)-lines:]...)
+	}
+	return all
 }

@@ -53,8 +53,11 @@ func (d *disk) hasContent() bool {
 
 // put writes entries from an index on; what was there from there on is replaced.
 func (d *disk) put(after uint64, rs []record) {
+	if p := d.owner; p != nil && after < p.committed && after < uint64(len(d.log)) {
+		p.w.fail("%s replaces entries from %d on, and has applied up to %d", p, after+1, p.committed)
+	}
 	if after < uint64(len(d.log)) {
-		d.log = d.log[:after:after] // others still hold the old tail
+		d.log = d.log[:after:after] // others still hold the old end
 	}
 	d.log = append(d.log, rs...)
 	d.synced = min(d.synced, int(after))
@@ -78,4 +81,10 @@ func (d *disk) own(p *process, named bool) {
 	d.broken = false
 	d.owner, d.boot = p, p.w.boot
 	p.disk = d
+}
+
+// cut takes the end of a log away.
+func (d *disk) cut(keep uint64) {
+	d.log = d.log[:keep:keep]
+	d.synced = min(d.synced, int(keep))
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/dynast-io/dynast/shared/core"
 )
 
 // faults says what breaks in a run, and how often. Every run has its own
@@ -13,22 +11,32 @@ import (
 type faults struct {
 	on bool
 
-	killEvery, stopEvery, cutEvery, endEvery, powerEvery time.Duration // mean; 0 is never
-	upEvery, joinEvery, fullEvery, slowEvery             time.Duration
+	killEvery, stopEvery, cutEvery, endEvery, powerEvery   time.Duration // mean; 0 is never
+	upEvery, joinEvery, fullEvery, slowEvery, failingEvery time.Duration
 
 	strike         float64 // chance of a SIGKILL before an effect
-	strikeHeir     float64 // the same, in a takeover
+	strikeHeir     float64 // the same, in a takeover; also in the middle of what takes time there
+	strikeWrite    float64 // in the middle of a write to the log
+	strikeSpawn    float64 // while a process starts: it, or who starts it
+	strikeSnapshot float64 // while a database is on its way: its sender, or its receiver
+	crowds         float64 // chance that a kill takes others with it
 	spawnFails     float64
 	spawnHangs     float64
 	starves        float64 // chance that the scheduler leaves a process aside for long
 	late           float64 // chance that a message takes long
 	lockLingers    float64
 	compacts       float64
+	fsyncFails     float64
+	succFails      float64 // chance that succession.json cannot be replaced, or that nobody knows
 	breaksNamed    float64 // chance that the named slot is unreadable at a takeover
-	diskFull       bool
-	slow           bool // fsync takes long
+	cutsNamed      float64 // chance that its log has lost its end at a cold start
+	breaksCopy     float64 // chance that a follower's copy is damaged at its start
 	stoppedForGood bool
-	brokeOnce      bool // a slot was damaged in this run
+
+	diskFull  bool
+	slow      bool // fsync takes long
+	failing   bool // most fsyncs fail
+	brokeOnce bool // the named slot was damaged in this run
 }
 
 // pickFaults chooses what breaks in this run.
@@ -45,7 +53,7 @@ func pickFaults(w *world) faults {
 		}
 		return most * w.rng.Float64()
 	}
-	return faults{
+	f := faults{
 		killEvery:      some(0.7, 30*time.Millisecond, time.Second),
 		stopEvery:      some(0.5, 50*time.Millisecond, time.Second),
 		cutEvery:       some(0.4, 30*time.Millisecond, time.Second),
@@ -55,188 +63,95 @@ func pickFaults(w *world) faults {
 		joinEvery:      some(0.3, 200*time.Millisecond, 2*time.Second),
 		fullEvery:      some(0.2, 200*time.Millisecond, 2*time.Second),
 		slowEvery:      some(0.3, 100*time.Millisecond, time.Second),
+		failingEvery:   some(0.1, 300*time.Millisecond, 2*time.Second),
 		strike:         rare(0.3, 0.001),
 		strikeHeir:     rare(0.5, 0.2),
+		strikeWrite:    rare(0.3, 0.003),
+		strikeSpawn:    rare(0.3, 0.5),
+		strikeSnapshot: rare(0.4, 0.7),
+		crowds:         rare(0.3, 0.7),
 		spawnFails:     rare(0.3, 0.5),
 		spawnHangs:     rare(0.3, 0.3),
 		starves:        rare(0.2, 0.001),
 		late:           rare(0.4, 0.05),
 		lockLingers:    rare(0.5, 1),
 		compacts:       rare(0.7, 1),
+		fsyncFails:     rare(0.2, 0.005),
+		succFails:      rare(0.2, 0.5),
 		breaksNamed:    rare(0.1, 0.5),
+		cutsNamed:      rare(0.2, 1),
+		breaksCopy:     rare(0.3, 0.5),
 		stoppedForGood: w.chance(0.3),
 	}
+	if f.powerEvery > 0 {
+		f.cutsNamed = 0 // what only unsynced logs hold, and then no log, nobody can bring back
+	}
+	return f
 }
 
 func (f faults) String() string {
 	var b strings.Builder
-	add := func(name string, on bool, v any) {
-		if on {
-			fmt.Fprintf(&b, " %s=%v", name, v)
-		}
-	}
 	for _, e := range []struct {
 		name  string
 		every time.Duration
 	}{{"kill", f.killEvery}, {"stop", f.stopEvery}, {"cut", f.cutEvery}, {"end", f.endEvery}, {"power", f.powerEvery},
-		{"up", f.upEvery}, {"join", f.joinEvery}, {"full", f.fullEvery}, {"slow", f.slowEvery}} {
-		add(e.name, e.every > 0, e.every.Round(time.Millisecond))
+		{"up", f.upEvery}, {"join", f.joinEvery}, {"full", f.fullEvery}, {"slow", f.slowEvery}, {"failing", f.failingEvery}} {
+		if e.every > 0 {
+			fmt.Fprintf(&b, " %s=%s", e.name, e.every.Round(time.Millisecond))
+		}
 	}
 	for _, e := range []struct {
 		name string
 		p    float64
-	}{{"strike", f.strike}, {"strikeHeir", f.strikeHeir}, {"spawnFails", f.spawnFails}, {"spawnHangs", f.spawnHangs},
-		{"starves", f.starves}, {"late", f.late}, {"lockLingers", f.lockLingers}, {"compacts", f.compacts}, {"breaksNamed", f.breaksNamed}} {
-		add(e.name, e.p > 0, fmt.Sprintf("%.4f", e.p))
+	}{{"strike", f.strike}, {"strikeHeir", f.strikeHeir}, {"strikeWrite", f.strikeWrite}, {"strikeSpawn", f.strikeSpawn},
+		{"strikeSnapshot", f.strikeSnapshot}, {"crowds", f.crowds}, {"spawnFails", f.spawnFails}, {"spawnHangs", f.spawnHangs},
+		{"starves", f.starves}, {"late", f.late}, {"lockLingers", f.lockLingers}, {"compacts", f.compacts}, {"fsyncFails", f.fsyncFails},
+		{"succFails", f.succFails}, {"breaksNamed", f.breaksNamed}, {"cutsNamed", f.cutsNamed}, {"breaksCopy", f.breaksCopy}} {
+		if e.p > 0 {
+			fmt.Fprintf(&b, " %s=%.4f", e.name, e.p)
+		}
 	}
 	return strings.TrimSpace(b.String())
 }
 
-// begin lets the faults loose.
-func (f *faults) begin(w *world) {
-	f.on = true
-	f.repeat(w, f.killEvery, func() {
-		if p := f.victim(w); p != nil {
-			w.stats.Kills++
-			w.kill(p, "SIGKILL")
-		}
-	})
-	f.repeat(w, f.stopEvery, func() {
-		if p := f.victim(w); p != nil {
-			d := w.between(time.Millisecond, 3*heartbeatTimeout)
-			if f.stoppedForGood && w.chance(0.3) {
-				d = 0
-			}
-			w.stop(p, d)
-		}
-	})
-	f.repeat(w, f.cutEvery, func() {
-		if p := f.victim(w); p != nil {
-			w.cutStream(p)
-		}
-	})
-	f.repeat(w, f.endEvery, func() {
-		w.tell("everything is killed")
-		for _, p := range w.alive() {
-			w.stats.Kills++
-			w.kill(p, "SIGKILL to all")
-		}
-	})
-	f.repeat(w, f.powerEvery, w.losePower)
-	f.repeat(w, f.upEvery, w.operator.up)
-	f.repeat(w, f.joinEvery, w.operator.join)
-	f.repeat(w, f.fullEvery, func() {
-		f.diskFull = true
-		w.after(w.between(0, 500*time.Millisecond), func() { f.diskFull = false })
-	})
-	f.repeat(w, f.slowEvery, func() {
-		f.slow = true
-		w.after(w.between(0, 300*time.Millisecond), func() { f.slow = false })
-	})
-}
-
-func (f *faults) repeat(w *world, mean time.Duration, do func()) {
-	if mean == 0 {
-		return
-	}
-	var again func()
-	again = func() {
-		if f.on {
-			do()
-			w.after(w.between(0, 2*mean), again)
-		}
-	}
-	w.after(w.between(0, 2*mean), again)
-}
-
-// victim picks a process, the leader more often than its share.
-func (f *faults) victim(w *world) *process {
-	if p := w.leader(); p != nil && w.chance(0.3) {
-		return p
-	}
-	ps := w.alive()
-	if len(ps) == 0 {
-		return nil
-	}
-	return ps[w.rng.IntN(len(ps))]
-}
-
-// end stops the faults and takes back what would last, but for processes that
-// the cluster itself has to end: a stopped leader, a stopped follower.
-func (f *faults) end(w *world) {
-	*f = faults{stoppedForGood: f.stoppedForGood, brokeOnce: f.brokeOnce}
-	w.tell("no more faults")
-	for _, p := range w.alive() {
-		if p.stopped && !(f.stoppedForGood && w.owned(p) && w.chance(0.7)) {
-			w.resume(p)
-		}
-	}
-}
-
-// owned reports whether it is somebody's duty to end a process that hangs: the
-// leader by a follower, a follower by its leader.
-func (w *world) owned(p *process) bool {
-	leader := w.leader()
-	if leader == nil {
+// hits is a chance that is taken only while faults are on, and counted.
+func (f *faults) hits(w *world, p float64, kind Fault) bool {
+	if !f.on || !w.chance(p) {
 		return false
 	}
-	if leader == p {
-		for _, q := range w.alive() {
-			if q != p && !q.stopped && q.core != nil && q.core.Role() == core.Following && q.core.Roster().Leader == p.id.Address {
-				return true
-			}
-		}
-		return false
-	}
-	m, ok := leader.core.Roster().Find(p.id.Address)
-	return ok && m.ID == p.id
-}
-
-// strikes reports whether a process is killed before its next effect.
-func (f *faults) strikes(p *process) bool {
-	if !f.on {
-		return false
-	}
-	if r := p.core.Role(); r == core.Inheriting || r == core.Leading && p.epoch == 0 {
-		return p.w.chance(f.strikeHeir)
-	}
-	return p.w.chance(f.strike)
-}
-
-// strikeNamed damages the slot that a new leader is about to read.
-func (f *faults) strikeNamed(w *world) {
-	if !f.on || w.succession == nil || !w.chance(f.breaksNamed) {
-		return
-	}
-	d := w.disk(w.succession.Slot)
-	others := 0
-	for _, x := range w.disks {
-		if x != d && !x.broken && len(x.log) > 0 {
-			others++
-		}
-	}
-	if d.owner == nil && others > 0 {
-		w.tell("slot %d is damaged", d.slot)
-		d.broken, f.brokeOnce = true, true
-	}
+	w.count(kind)
+	return true
 }
 
 func (f *faults) delay(w *world) time.Duration {
-	if w.chance(f.late) {
+	if f.hits(w, f.late, MessageLate) {
 		return w.between(0, heartbeatTimeout)
 	}
 	return w.between(20*time.Microsecond, 300*time.Microsecond)
 }
 
 func (f *faults) write(w *world) time.Duration {
+	if f.slow && w.chance(0.1) {
+		return w.between(time.Millisecond, heartbeatTimeout)
+	}
 	return w.between(5*time.Microsecond, 100*time.Microsecond)
 }
 
 func (f *faults) fsync(w *world) time.Duration {
 	if f.slow {
+		w.count(FsyncSlow)
 		return w.between(time.Millisecond, 2*heartbeatTimeout)
 	}
 	return w.between(100*time.Microsecond, 2*time.Millisecond)
+}
+
+// failsFsync: the disk refuses.
+func (f *faults) failsFsync(w *world) bool {
+	p := f.fsyncFails
+	if f.failing {
+		p = 0.7
+	}
+	return f.hits(w, p, FsyncFailed)
 }
 
 func (f *faults) transfer(w *world) time.Duration {

@@ -69,10 +69,12 @@ func (w *world) kill(p *process, why string) {
 	p.stopped = false
 	p.mail, p.deferred = nil, nil
 	w.living = slices.DeleteFunc(w.living, func(q *process) bool { return q == p })
-	p.writer.tear()
+	if p.writer.tear() {
+		w.count(KilledInWrite)
+	}
 	if w.lock.holder == p {
 		w.lock.until = w.now
-		if w.chance(w.faults.lockLingers) {
+		if w.faults.hits(w, w.faults.lockLingers, LockLingered) {
 			w.lock.until += w.between(0, 40*time.Millisecond)
 		}
 	}
@@ -107,11 +109,12 @@ func (w *world) stop(p *process, d time.Duration) {
 		return
 	}
 	p.stopped = true
-	w.stats.Stops++
 	if d == 0 {
+		w.count(StoppedForGood)
 		w.tell("%s is stopped", p)
 		return
 	}
+	w.count(Stopped)
 	w.tell("%s is stopped for %s", p, d.Round(time.Microsecond))
 	w.after(d, func() { w.resume(p) })
 }
@@ -136,17 +139,23 @@ func (w *world) resume(p *process) {
 // any point on.
 func (w *world) losePower() {
 	w.tell("the host loses power")
-	w.stats.PowerLosses++
+	w.count(PowerLost)
 	for _, p := range w.alive() {
 		w.kill(p, "power loss")
 	}
 	w.lock.until = w.now
 	w.boot++
+	if w.successionBefore != w.succession && w.chance(0.5) {
+		w.tell("succession.json is the one before")
+		w.succession = w.successionBefore
+	}
+	w.successionBefore = w.succession
 	for _, d := range w.disks {
 		if n := len(d.log); n > d.synced {
 			keep := d.synced + w.rng.IntN(n-d.synced+1)
 			d.log = d.log[:keep:keep] // others hold the lost tail
 			w.tell("slot %d keeps %d of %d entries, %d were synced", d.slot, len(d.log), n, d.synced)
 		}
+		d.synced = len(d.log) // it was read from the disk
 	}
 }

@@ -98,10 +98,10 @@ func (p *process) hear(st *stream, c *connection, takes time.Duration, also func
 	c.commit, c.sent = p.committed, p.core.Roster()
 	heard := core.Heard{Roster: c.sent, Commit: c.commit}
 	p.sendDown(st, takes, func(q *process) {
+		q.post(heard)
 		if also != nil {
 			also(q)
 		}
-		q.post(heard)
 	})
 }
 
@@ -147,7 +147,10 @@ func (p *process) sendSnapshot(id roster.ID) {
 		p.w.stats.Snapshots++
 		c.awaiting = p.committed
 		log := p.disk.log[:p.committed:p.committed]
-		p.hear(st, c, p.w.faults.transfer(p.w), func(q *process) { q.install(log) })
+		takes := p.w.faults.transfer(p.w)
+		p.w.faults.within(p, takes+time.Millisecond, p.w.faults.strikeSnapshot/2, KilledInSnapshot)
+		p.w.faults.within(st.follower, takes+time.Millisecond, p.w.faults.strikeSnapshot, KilledInSnapshot)
+		p.hear(st, c, takes, func(q *process) { q.install(log) })
 	})
 }
 

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,12 +17,12 @@ const lookEvery = 20 * time.Millisecond
 
 // expectWhole: without faults the cluster becomes whole, and stays so.
 func (w *world) expectWhole() {
-	deadline := w.now + w.cfg.Bound
+	began, steps := w.now, w.stats.Steps
 	missing := "not looked at yet"
 	w.runUntil(w.now+settle, nil)
 	for w.violation == nil && missing != "" {
-		if w.now >= deadline {
-			w.fail("not whole after %s without faults: %s", w.cfg.Bound, missing)
+		if w.now-began >= w.cfg.Bound || w.stats.Steps-steps >= w.cfg.BoundSteps {
+			w.fail("not whole after %s and %d steps without faults: %s", w.now-began, w.stats.Steps-steps, missing)
 			return
 		}
 		w.runUntil(w.now+lookEvery, nil)
@@ -33,6 +32,8 @@ func (w *world) expectWhole() {
 		return
 	}
 	w.tell("the cluster is whole")
+	w.stats.LongestRecovery = max(w.stats.LongestRecovery, w.now-began)
+	w.stats.MostStepsToRecover = max(w.stats.MostStepsToRecover, w.stats.Steps-steps)
 	if !w.progresses() {
 		w.fail("a write to a whole cluster is not acknowledged")
 		return
@@ -103,19 +104,12 @@ func (w *world) missing() string {
 		if !ok || m.ID != q.id {
 			return fmt.Sprintf("%s is alive and nobody's; %s", q, w.roles())
 		}
-		if q.core == nil || !same(r, q.core.Roster()) {
+		if q.core == nil || !sameRoster(r, q.core.Roster()) {
 			return fmt.Sprintf("%s has another roster than the leader", q)
 		}
 		if q.disk == nil || q.disk.owner != q || q.disk.slot != m.Slot {
 			return fmt.Sprintf("%s does not own the slot %d that the roster says", q, m.Slot)
 		}
-	}
-	want, got := naiveHeir(r), "nobody"
-	if a, ok := r.Heir(); ok {
-		got = a.String()
-	}
-	if want != got {
-		w.fail("the heir is %s and should be %s", got, want)
 	}
 	return ""
 }
@@ -135,40 +129,31 @@ func (w *world) roles() string {
 	return b.String()
 }
 
-func same(a, b *roster.Roster) bool {
-	if a.Epoch != b.Epoch || a.Version != b.Version || a.Leader != b.Leader || len(a.Members) != len(b.Members) {
-		return false
-	}
-	for i := range a.Members {
-		if a.Members[i] != b.Members[i] {
-			return false
+// expectHeir: in a healthy cluster the heir inherits, and nobody else; and it
+// restarts no healthy process.
+func (w *world) expectHeir() {
+	leader := w.leader()
+	heir := naiveHeir(leader.core.Roster())
+	var siblings []*process
+	for _, p := range w.living {
+		if p != leader {
+			siblings = append(siblings, p)
 		}
 	}
-	return true
-}
-
-// naiveHeir reads addresses as text: the lowest host, then the lowest number
-// after the colon, among the followers in sync.
-func naiveHeir(r *roster.Roster) string {
-	best, bestKey := "nobody", ""
-	for _, m := range r.Members {
-		if m.Address == r.Leader || m.State != roster.InSync {
-			continue
-		}
-		text := m.Address.String()
-		host, port, _ := strings.Cut(text, ":")
-		n, _ := strconv.Atoi(port)
-		key := ""
-		for _, part := range strings.Split(host, ".") {
-			b, _ := strconv.Atoi(part)
-			key += fmt.Sprintf("%03d.", b)
-		}
-		key += fmt.Sprintf("%05d", n)
-		if bestKey == "" || key < bestKey {
-			best, bestKey = text, key
+	w.tell("the leader of a healthy cluster is killed: %s is to inherit", heir)
+	w.kill(leader, "SIGKILL")
+	w.expectWhole()
+	if w.violation != nil {
+		return
+	}
+	if got := w.leader().id.Address.String(); heir != nobody && got != heir {
+		w.fail("%s inherited, the heir was %s", got, heir)
+	}
+	for _, p := range siblings {
+		if p.dead {
+			w.fail("%s was healthy, and did not outlive the takeover", p)
 		}
 	}
-	return best
 }
 
 // expectBrokenEnd: a leader that dies while it stops the cluster leaves nobody
@@ -177,6 +162,7 @@ func (w *world) expectBrokenEnd() {
 	leader := w.leader()
 	leader.post(core.StopRequested{Reason: "asked to"})
 	w.runUntil(w.now+w.between(0, 15*time.Millisecond), nil)
+	w.count(LeaderKilledInStop)
 	w.kill(leader, "SIGKILL in the middle of a stop")
 	w.expectWhole()
 }

@@ -17,20 +17,31 @@ type oracle struct {
 	// answered are the payloads whose clients got an answer, with their index.
 	answered     []answer
 	killedByCore int // since it was last looked at
+	rosters      rosters
 }
 
 type answer struct{ payload, index uint64 }
 
-// everyStep: never two leaders; one that is stopped is one.
+// everyStep: never two leaders (one that is stopped is one); who leads holds the
+// lock and is named; and every roster that anybody knows is one that was published.
 func (o *oracle) everyStep() {
-	n := 0
-	for _, p := range o.w.living {
+	w, n := o.w, 0
+	for _, p := range w.living {
 		if p.epoch != 0 {
 			n++
+			if w.lock.holder != p || w.succession == nil || w.succession.Leader != p.id {
+				w.fail("%s leads, the lock is held by %v, and succession.json says %+v", p, w.lock.holder, w.succession)
+			}
+		}
+		if p.core == nil {
+			continue
+		}
+		if r := p.core.Roster(); r != p.seen {
+			o.hears(p, r)
 		}
 	}
 	if n > 1 {
-		o.w.fail("%d processes lead", n)
+		w.fail("%d processes lead", n)
 	}
 }
 
@@ -175,7 +186,7 @@ func (o *oracle) names(p *process, s core.Succession) {
 	if w.lock.holder != p {
 		w.fail("%s replaces succession.json without the lock", p)
 	}
-	if w.succession != nil && s.Epoch <= w.succession.Epoch {
+	if w.succession != nil && s.Epoch <= w.succession.Epoch && s != *w.succession { // it may try again
 		w.fail("%s names epoch %d after epoch %d", p, s.Epoch, w.succession.Epoch)
 	}
 	if p.losses > 0 && !w.faults.brokeOnce {
@@ -224,5 +235,5 @@ func (w *world) startEmpty() {
 	}
 	w.disks, w.succession = nil, nil
 	w.oracle.lose(0)
-	w.oracle.epoch = 0
+	w.oracle.epoch, w.oracle.rosters = 0, rosters{}
 }

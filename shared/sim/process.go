@@ -21,7 +21,8 @@ type process struct {
 	deferred      []func() // what would have happened while it was stopped
 	watching      []roster.ID
 
-	core    *core.Core // nil until it has booted
+	core    *core.Core     // nil until it has booted
+	seen    *roster.Roster // the last that the oracle looked at
 	mail    []core.Event
 	running bool   // a run of the loop is due
 	turn    func() // run, made once
@@ -75,6 +76,7 @@ func (p *process) boot(self roster.Member, ev core.Boot) {
 	})
 	p.post(ev)
 	p.everySecond()
+	p.compact()
 }
 
 // post gives the core an event, in the order of the calls.
@@ -93,7 +95,7 @@ func (p *process) wakeUp() {
 	}
 	p.running = true
 	d := p.w.between(time.Microsecond, 20*time.Microsecond)
-	if p.w.chance(p.w.faults.starves) {
+	if p.w.faults.hits(p.w, p.w.faults.starves, ProcessStarved) {
 		d = p.w.between(0, 2*heartbeatTimeout)
 	}
 	p.w.after(d, p.turn)
@@ -152,7 +154,6 @@ func (p *process) step(ev core.Event) {
 	p.describe(ev, effects)
 	for _, e := range effects {
 		if w.faults.strikes(p) {
-			w.stats.Kills++
 			w.kill(p, fmt.Sprintf("SIGKILL before %T", e))
 			return
 		}
@@ -239,8 +240,18 @@ func (p *process) sync() {
 	}
 	p.syncing = true
 	d, at := p.disk, p.last()
-	p.after(p.w.faults.fsync(p.w), func() {
+	takes := p.w.faults.fsync(p.w)
+	if p.inherits() {
+		p.w.faults.within(p, takes, p.w.faults.strikeHeir, KilledInTakeover)
+	}
+	p.after(takes, func() {
 		p.syncing = false
+		if p.w.faults.failsFsync(p.w) {
+			// Nothing that this process knows of its log is certain any more. What was
+			// synced before is; the rest is in the page cache, for others to read.
+			p.w.kill(p, "exit 1: fsync the log: input/output error")
+			return
+		}
 		if p.disk == d && d.holds(at) {
 			d.synced = max(d.synced, int(at.Index))
 		}
@@ -259,15 +270,27 @@ func (p *process) last() entry.Position {
 	return p.disk.last()
 }
 
-// everySecond is a member's housekeeping: the background sync, and the compaction.
+// everySecond is a member's background sync.
 func (p *process) everySecond() {
 	p.after(p.w.between(50*time.Millisecond, time.Second), func() {
 		if d := p.disk; d != nil && p.w.chance(0.5) {
-			d.synced = len(d.log)
-			if p.epoch != 0 && p.committed > 0 && p.w.chance(p.w.faults.compacts) {
-				d.first = max(d.first, 1+p.w.rng.Uint64N(p.committed))
+			if p.w.faults.failsFsync(p.w) {
+				p.w.kill(p, "exit 1: fsync the log: input/output error")
+				return
 			}
+			d.synced = len(d.log)
 		}
 		p.everySecond()
+	})
+}
+
+// compact lets go of the beginning of a log, which the database has: who needs
+// it gets the database.
+func (p *process) compact() {
+	p.after(p.w.between(20*time.Millisecond, 300*time.Millisecond), func() {
+		if d := p.disk; d != nil && p.committed > 0 && p.w.chance(p.w.faults.compacts) {
+			d.first = max(d.first, 1+p.w.rng.Uint64N(p.committed))
+		}
+		p.compact()
 	})
 }

@@ -5,60 +5,54 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 var (
 	seed   = flag.Uint64("seed", 0, "replay this seed and print its transcript")
 	seeds  = flag.Int("seeds", 0, "run this many seeds; 0: as many as fit in -budget")
 	first  = flag.Uint64("first", 1, "the first seed")
-	budget = flag.Duration("budget", 20*time.Second, "how long to run seeds")
+	budget = flag.Duration("budget", 25*time.Second, "how long to run seeds")
 )
 
-// transcript runs a seed again and returns the end of its story.
-func transcript(cfg Config, lines int) string {
-	var all []string
-	cfg.Trace = func(line string) { all = append(all, line) }
-	Run(cfg)
-	head := all[:1]
-	if len(all) > lines {
-		all = all[len(all)-lines:]
-	}
-	return strings.Join(append(head[:1:1], all...), "\n")
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestSeeds(t *testing.T) {
 	if *seed != 0 {
-		cfg := Config{Seed: *seed, Trace: func(line string) { t.Log(line) }}
-		if stats, err := Run(cfg); err != nil {
+		stats, err := Run(Config{Seed: *seed, Trace: func(line string) { t.Log(line) }})
+		if err != nil {
 			t.Fatal(err)
-		} else {
-			t.Log(stats)
 		}
+		t.Log(stats)
 		return
 	}
-	began := time.Now()
-	limit := *budget
+	s := Search{First: *first, Seeds: *seeds, Budget: *budget}
 	if testing.Short() {
-		limit = min(limit, 2*time.Second)
+		s.Budget = min(s.Budget, 2*time.Second)
 	}
-	var total Stats
-	n := 0
-	for ; *seeds > 0 && n < *seeds || *seeds == 0 && time.Since(began) < limit; n++ {
-		s := *first + uint64(n)
-		stats, err := Run(Config{Seed: s})
-		total.Add(stats)
-		if err != nil {
-			t.Fatalf("%v\nreplay: go test ./shared/sim -run TestSeeds -seed %d -v\n%s", err, s, transcript(Config{Seed: s}, 60))
-		}
+	if s.Seeds > 0 {
+		s.Budget = 0
 	}
-	t.Logf("%d seeds in %s: %s", n, time.Since(began).Round(time.Second), total)
+	found := s.Run(t.Context())
+	if v := found.Violation; v != nil {
+		t.Fatalf("%v\nreplay: go test ./shared/sim -run TestSeeds -seed %d -v, or dynast sim --seed %d\n%s",
+			v, v.Seed, v.Seed, strings.Join(Transcript(Config{Seed: v.Seed}, 60), "\n"))
+	}
+	if found.Stats.Runs == 0 {
+		t.Fatal("not one seed was run")
+	}
+	t.Logf("seeds %d to %d in %s: %s\n%s", *first, *first+uint64(found.Stats.Runs)-1, found.Elapsed.Round(time.Second), found.Stats, found.Stats.FaultTable())
 }
 
 // TestSameSeedSameRun: a seed is worth something only if it can be replayed.
 func TestSameSeedSameRun(t *testing.T) {
 	for s := uint64(1); s <= 5; s++ {
-		a, b := transcript(Config{Seed: s}, 1<<30), transcript(Config{Seed: s}, 1<<30)
-		if a != b {
+		a, b := Transcript(Config{Seed: s}, 0), Transcript(Config{Seed: s}, 0)
+		if len(a) < 100 {
+			t.Fatalf("seed %d has a story of %d lines", s, len(a))
+		}
+		if strings.Join(a, "\n") != strings.Join(b, "\n") {
 			t.Fatalf("two runs of seed %d differ", s)
 		}
 	}

@@ -45,13 +45,15 @@ func (p *process) spawn(slot int) {
 			used = append(used, m.Address.Port())
 		}
 		a, ok := w.bind(used)
-		if !ok || w.chance(w.faults.spawnFails) || s.aborted != "" {
+		if !ok || w.faults.hits(w, w.faults.spawnFails, SpawnFailed) || s.aborted != "" {
 			p.spawnFailed(s, "cannot be started", false)
 			return
 		}
 		s.child = w.start(a)
 		w.tell("%s starts %s for slot %d", p, s.child, slot)
 		s.child.bringUp(p.core.Roster(), slot, false)
+		w.faults.within(s.child, 40*time.Millisecond, w.faults.strikeSpawn, KilledInSpawn)
+		w.faults.within(p, 40*time.Millisecond, w.faults.strikeSpawn/4, KilledInSpawn)
 		p.shakeHands(s)
 	})
 }
@@ -64,7 +66,7 @@ func (p *process) bringUp(r *roster.Roster, slot int, byHand bool) {
 	w := p.w
 	p.byHand = byHand
 	d := w.between(2*time.Millisecond, 20*time.Millisecond)
-	if w.chance(w.faults.spawnHangs) {
+	if w.faults.hits(w, w.faults.spawnHangs, SpawnHung) {
 		d = w.between(startTimeout/2, hangs)
 	}
 	p.after(d, func() {
@@ -80,6 +82,11 @@ func (p *process) bringUp(r *roster.Roster, slot int, byHand bool) {
 			w.kill(p, "its slot is the named one")
 			return
 		}
+		if w.faults.diskFull && w.chance(0.5) {
+			w.kill(p, "exit: the disk is full")
+			return
+		}
+		w.faults.breakCopy(w, disk)
 		disk.own(p, false)
 		self := roster.Member{ID: p.id, Slot: slot, Version: "sim", ByHand: byHand}
 		p.acked = disk.last().Index

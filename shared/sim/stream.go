@@ -224,6 +224,7 @@ func (w *world) cutStream(p *process) {
 		return
 	}
 	w.tell("the stream of %s breaks", p)
+	w.count(StreamCut)
 	c := st.conn
 	p.hangUp(st)
 	st.conn = c
@@ -279,13 +280,12 @@ func (p *process) acknowledged(st *stream, c *connection, index, known uint64) {
 	if !slices.Contains(p.sessions, st) || st.conn != c {
 		return
 	}
-	if c.mode == snapshot {
-		if c.awaiting > 0 && index >= c.awaiting {
-			c.mode, c.cursor, c.awaiting = entries, c.awaiting, 0
-			p.pump()
-		} else {
-			index = 0 // of the copy that is being replaced
-		}
+	if c.mode == snapshot && c.awaiting > 0 && index >= c.awaiting {
+		c.mode, c.cursor, c.awaiting = entries, c.awaiting, 0
+		p.pump()
+	}
+	if c.mode != entries {
+		index = 0 // of a copy that is being replaced, or that nobody has judged yet
 	}
 	p.post(core.Progress{ID: st.follower.id, Index: index, Known: known})
 }

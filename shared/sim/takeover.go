@@ -43,18 +43,33 @@ func (p *process) tryLock() {
 	p.post(ev)
 }
 
-// writeSuccession replaces the file: it is there before the process knows.
+// writeSuccession replaces the file: it is there before the process knows, and
+// durable a moment after that. When its directory cannot be synced it is there, the
+// process is told that it failed, and a loss of power may bring the one before back.
 func (p *process) writeSuccession(epoch uint64) {
 	w := p.w
 	s := core.Succession{Epoch: epoch, Slot: p.disk.slot, Leader: p.id}
-	p.after(w.faults.fsync(w), func() {
+	takes := w.faults.fsync(w)
+	w.faults.within(p, takes+time.Millisecond, w.faults.strikeHeir, KilledInTakeover)
+	p.after(takes, func() {
+		failed := w.faults.hits(w, w.faults.succFails, SuccessionRefused)
 		if w.faults.diskFull {
-			p.post(core.SuccessionFailed{Reason: "disk full"})
+			w.count(SuccessionRefused)
+		}
+		if w.faults.diskFull || failed && w.chance(0.5) {
+			p.post(core.SuccessionFailed{Reason: "no room, or the disk fails"})
 			return
 		}
 		w.oracle.names(p, s)
 		w.succession = &s
-		p.after(w.between(0, time.Millisecond), func() { p.post(core.SuccessionWritten{}) })
+		p.after(w.between(0, time.Millisecond), func() {
+			if failed {
+				p.post(core.SuccessionFailed{Reason: "its directory cannot be synced"})
+				return
+			}
+			w.successionBefore = w.succession
+			p.post(core.SuccessionWritten{})
+		})
 	})
 }
 

@@ -28,11 +28,14 @@ type world struct {
 
 	lock       lock
 	succession *core.Succession
-	disks      []*disk // by slot number
-	faults     faults
-	oracle     oracle
-	operator   operator
-	writes     uint64 // payloads given out
+	// successionBefore is what is left of it after a loss of power: the one before, as
+	// long as its replacement is not durable.
+	successionBefore *core.Succession
+	disks            []*disk // by slot number
+	faults           faults
+	oracle           oracle
+	operator         operator
+	writes           uint64 // payloads given out
 }
 
 // The pace of a simulated cluster; shorter than a real one's, in the same proportions.
@@ -41,16 +44,23 @@ const (
 	heartbeatTimeout  = 120 * time.Millisecond
 	startTimeout      = 600 * time.Millisecond
 	stopTimeout       = 500 * time.Millisecond
+	// roomPoll is how often room on a full disk is looked for by who has to wait
+	// for it; a follower asks its leader again after retryRoom.
+	roomPoll  = 4 * time.Millisecond
+	retryRoom = 40 * time.Millisecond
+	// start is when a run begins: no clock shows zero.
+	start = time.Second
 )
 
 func newWorld(cfg Config) *world {
 	w := &world{
 		cfg:  cfg,
 		rng:  rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15)),
-		now:  time.Second,
+		now:  start,
 		boot: 1,
 	}
 	w.oracle.w, w.operator.w = w, w
+	w.oracle.rosters = rosters{}
 	w.operator.followers = 1 + w.rng.IntN(3)
 	w.operator.minSync = w.rng.IntN(3)
 	w.faults = pickFaults(w)
@@ -142,14 +152,21 @@ func (w *world) tell(format string, args ...any) {
 // play is the plot: start, break things, stop breaking them, and see.
 func (w *world) play() {
 	w.tell("%d followers, min_sync %d, faults %s", w.operator.followers, w.operator.minSync, w.faults)
+	lasts := w.cfg.Faults
+	if lasts == 0 {
+		lasts = w.between(300*time.Millisecond, 3*time.Second)
+	}
 	w.operator.begin()
 	w.faults.begin(w)
-	w.runUntil(w.now+w.cfg.Faults, nil)
+	w.runUntil(w.now+lasts, nil)
 	w.faults.end(w)
 	if w.violation != nil {
 		return
 	}
 	w.expectWhole()
+	if w.violation == nil && w.chance(0.4) {
+		w.expectHeir()
+	}
 	if w.violation == nil && w.chance(0.2) {
 		w.expectBrokenEnd()
 	}

@@ -11,6 +11,8 @@ import (
 type writer struct {
 	jobs []job
 	busy bool
+	// starved: what the leader sends is dropped until there may be room for it.
+	starved bool
 }
 
 // job is a change of the log. When the process is killed meanwhile, torn is
@@ -19,6 +21,7 @@ type job struct {
 	takes time.Duration
 	do    func()
 	torn  func()
+	waits bool // for room, when the disk is full
 }
 
 func (p *process) queue(j job) {
@@ -32,8 +35,19 @@ func (p *process) work() {
 		return
 	}
 	wr.busy = true
-	p.after(wr.jobs[0].takes, func() {
+	takes, f := wr.jobs[0].takes, &p.w.faults
+	if p.inherits() {
+		f.within(p, takes, f.strikeHeir, KilledInTakeover)
+	} else {
+		f.within(p, takes, f.strikeWrite, KilledAnywhere)
+	}
+	p.after(takes, func() {
 		j := wr.jobs[0]
+		if j.waits && f.diskFull {
+			p.w.count(AppendRefused)
+			p.after(roomPoll, func() { wr.busy = false; p.work() })
+			return
+		}
 		wr.jobs = wr.jobs[1:]
 		wr.busy = false
 		j.do()
@@ -43,12 +57,14 @@ func (p *process) work() {
 	})
 }
 
-// tear leaves the job that is under way half done.
-func (wr *writer) tear() {
-	if wr.busy && wr.jobs[0].torn != nil {
+// tear leaves the job that is under way half done; false when there is none.
+func (wr *writer) tear() bool {
+	tears := wr.busy && wr.jobs[0].torn != nil
+	if tears {
 		wr.jobs[0].torn()
 	}
 	wr.jobs, wr.busy = nil, false
+	return tears
 }
 
 // appendJob writes records after an index; a crash leaves some of them.
@@ -69,23 +85,35 @@ func (p *process) appendJob(after func() uint64, rs func() []record, then func()
 
 func (p *process) end() uint64 { return uint64(len(p.disk.log)) }
 
-// propose appends what clients ask for.
+// propose appends what clients ask for. On a full disk the batch is refused as
+// a whole, and its clients are told so.
 func (p *process) propose() {
 	batch := p.proposals
 	p.proposals = nil
-	p.queue(p.appendJob(p.end, func() []record {
+	j := p.appendJob(p.end, func() []record {
 		rs := make([]record, len(batch))
 		for i, payload := range batch {
 			rs[i] = record{epoch: p.epoch, payload: payload}
 		}
 		return rs
-	}, func() { p.post(core.Appended{Last: p.disk.last()}) }))
+	}, func() { p.post(core.Appended{Last: p.disk.last()}) })
+	write := j.do
+	j.do = func() {
+		if p.w.faults.diskFull {
+			p.w.count(AppendRefused)
+			return
+		}
+		write()
+	}
+	p.queue(j)
 }
 
-// beginEpoch appends the first entry of an epoch.
+// beginEpoch appends the first entry of an epoch, once there is room for it.
 func (p *process) beginEpoch(epoch uint64) {
-	p.queue(p.appendJob(p.end, func() []record { return []record{{epoch: epoch}} },
-		func() { p.post(core.Appended{Last: p.disk.last()}) }))
+	j := p.appendJob(p.end, func() []record { return []record{{epoch: epoch}} },
+		func() { p.post(core.Appended{Last: p.disk.last()}) })
+	j.waits = true
+	p.queue(j)
 }
 
 // received is what core.Received refers to.
@@ -100,11 +128,18 @@ func (p *process) appendReceived(r *received) {
 	p.queue(job{
 		takes: p.w.faults.write(p.w),
 		do: func() {
+			if p.writer.starved {
+				return
+			}
 			if r.prev > p.end() {
 				p.resync("a gap in the entries")
 				return
 			}
 			after, rs := p.beyond(r)
+			if len(rs) > 0 && p.w.faults.diskFull {
+				p.starve()
+				return
+			}
 			if len(rs) > 0 {
 				p.disk.put(after, rs)
 			}
@@ -121,6 +156,19 @@ func (p *process) appendReceived(r *received) {
 	})
 }
 
+// starve lets a follower fall behind while its disk is full; then it asks for
+// what it lacks.
+func (p *process) starve() {
+	p.w.count(AppendRefused)
+	p.writer.starved = true
+	p.after(retryRoom, func() {
+		p.queue(job{do: func() {
+			p.writer.starved = false
+			p.resync("the disk was full")
+		}})
+	})
+}
+
 // beyond is the part of a message that the log lacks.
 func (p *process) beyond(r *received) (uint64, []record) {
 	after, rs := r.prev, r.rs
@@ -130,12 +178,26 @@ func (p *process) beyond(r *received) (uint64, []record) {
 	return after, rs
 }
 
-// install replaces the log by the leader's.
+// install replaces the log by the leader's. A crash in the middle leaves the old
+// copy or, between the steps, a log that does not fit the database: then the next
+// owner of the slot starts empty.
 func (p *process) install(log []record) {
-	p.queue(job{takes: p.w.faults.write(p.w), do: func() {
-		p.disk.replace(log)
-		p.post(core.Installed{Last: p.disk.last()})
-	}})
+	if p.w.faults.diskFull {
+		p.resync("no room for a snapshot")
+		return
+	}
+	p.queue(job{
+		takes: p.w.faults.write(p.w),
+		do: func() {
+			p.disk.replace(log)
+			p.post(core.Installed{Last: p.disk.last()})
+		},
+		torn: func() {
+			if d := p.disk; d != nil && p.w.chance(0.5) {
+				d.log, d.synced, d.first = nil, 0, 1
+			}
+		},
+	})
 }
 
 // adopt appends what the log of another slot holds beyond the own last entry.
@@ -146,6 +208,7 @@ func (p *process) adopt(slot int) {
 	j := p.appendJob(p.end, lacks, func() { p.post(core.Adopted{Last: p.disk.last(), Slot: p.disk.slot}) })
 	write, torn := j.do, j.torn
 	j.takes += reads
+	j.waits = true
 	j.do = func() {
 		if fail := p.cannotAdopt(d); fail != nil {
 			p.post(*fail)
@@ -166,6 +229,8 @@ func (p *process) cannotAdopt(d *disk) *core.AdoptFailed {
 	switch {
 	case d.broken:
 		return &core.AdoptFailed{Reason: fmt.Sprintf("slot %d cannot be read", d.slot)}
+	case uint64(len(d.log)) < own.Index && p.disk.holds(d.last()):
+		return nil // the own one goes on: with entries of the same leader, never acknowledged
 	case own.Index+1 < d.first || !d.holds(own):
 		return &core.AdoptFailed{Reason: "the own log is no prefix", Diverged: true}
 	}
@@ -180,9 +245,33 @@ func (p *process) takeSlot(slot int, lost string, fatal bool) {
 			p.post(core.AdoptFailed{Reason: fmt.Sprintf("slot %d cannot be opened", slot), Fatal: fatal})
 			return
 		}
+		if p.w.faults.diskFull && p.w.chance(0.3) {
+			p.w.kill(p, "exit: the disk is full")
+			return
+		}
+		p.w.faults.cutNamed(p.w, d)
 		d.own(p, true)
+		p.extend()
 		p.post(core.Adopted{Last: d.last(), Slot: slot, Lost: lost})
 	}})
+}
+
+// extend appends what other slots hold beyond the own last entry: a log can
+// have lost its end, and who holds the entry at which it ends has the rest.
+func (p *process) extend() {
+	for {
+		var best *disk
+		for _, d := range p.w.disks {
+			if d != p.disk && !d.broken && d.first <= p.end()+1 && p.end() > 0 && d.holds(p.disk.last()) &&
+				p.disk.last().Less(d.last()) && (best == nil || best.last().Less(d.last())) {
+				best = d
+			}
+		}
+		if best == nil {
+			return
+		}
+		p.disk.put(p.end(), best.log[p.end():])
+	}
 }
 
 // adoptBest looks for the most complete log among all slots.
