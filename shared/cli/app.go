@@ -37,6 +37,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.ctlCommand(),
 		a.snapshotCommand(),
 		a.benchCommand(),
+		a.simCommand(),
 	}
 	for _, name := range []string{"put", "get", "del"} {
 		commands = append(commands, a.ctlAlias(name))
