@@ -19,6 +19,7 @@ const (
 	KilledInWrite                   // a write to the log is left half done
 	KilledTogether                  // several at once
 	KilledAll                       // everything at once
+	StoppedInTakeover               // SIGSTOP between taking the lock and leading, and SIGCONT later or never
 	Stopped                         // SIGSTOP, and SIGCONT later
 	StoppedForGood                  // SIGSTOP
 	StreamCut                       // a connection breaks, both its ends live
@@ -35,6 +36,7 @@ const (
 	LockLingered                    // cluster.lock outlives its owner for a moment
 	CopyCut                         // a follower finds the end of its log gone at its start
 	CopyCorrupt                     // a follower finds its copy unreadable at its start
+	CopyHidden                      // one of the others neither, just then
 	NamedDamaged                    // the slot that succession.json names cannot be read
 	NamedCut                        // its log has lost its end when it is opened at a cold start
 	LeaderKilledInStop              // in the middle of an orderly end
@@ -43,9 +45,9 @@ const (
 
 var faultNames = [faultKinds]string{
 	"killed", "killed in a takeover", "killed in a spawn", "killed in a snapshot", "killed in a write", "several killed at once", "all killed",
-	"stopped and continued", "stopped for good", "stream cut", "message late", "process starved", "fsync slow", "fsync failed",
+	"stopped in a takeover", "stopped and continued", "stopped for good", "stream cut", "message late", "process starved", "fsync slow", "fsync failed",
 	"disk full", "append refused", "succession.json refused", "power lost", "spawn failed", "spawn hung", "lock lingered",
-	"log of a follower cut", "copy of a follower corrupt", "named slot damaged", "named log cut", "leader killed in a stop",
+	"log of a follower cut", "copy of a follower corrupt", "copy unreadable for once", "named slot damaged", "named log cut", "leader killed in a stop",
 }
 
 func (f Fault) String() string { return faultNames[f] }

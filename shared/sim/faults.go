@@ -30,6 +30,8 @@ type faults struct {
 	succFails      float64 // chance that succession.json cannot be replaced, or that nobody knows
 	breaksNamed    float64 // chance that the named slot is unreadable at a takeover
 	cutsNamed      float64 // chance that its log has lost its end at a cold start
+	hidesCopy      float64 // chance that a slot cannot be read just when the most complete one is looked for
+	stopsHeir      float64 // chance of a SIGSTOP in each step of a takeover
 	breaksCopy     float64 // chance that a follower's copy is damaged at its start
 	stoppedForGood bool
 
@@ -80,6 +82,8 @@ func pickFaults(w *world) faults {
 		succFails:      rare(0.2, 0.5),
 		breaksNamed:    rare(0.1, 0.5),
 		cutsNamed:      rare(0.2, 1),
+		hidesCopy:      rare(0.5, 0.7),
+		stopsHeir:      rare(0.2, 0.1),
 		breaksCopy:     rare(0.3, 0.5),
 		stoppedForGood: w.chance(0.3),
 	}
@@ -106,7 +110,8 @@ func (f faults) String() string {
 	}{{"strike", f.strike}, {"strikeHeir", f.strikeHeir}, {"strikeWrite", f.strikeWrite}, {"strikeSpawn", f.strikeSpawn},
 		{"strikeSnapshot", f.strikeSnapshot}, {"crowds", f.crowds}, {"spawnFails", f.spawnFails}, {"spawnHangs", f.spawnHangs},
 		{"starves", f.starves}, {"late", f.late}, {"lockLingers", f.lockLingers}, {"compacts", f.compacts}, {"fsyncFails", f.fsyncFails},
-		{"succFails", f.succFails}, {"breaksNamed", f.breaksNamed}, {"cutsNamed", f.cutsNamed}, {"breaksCopy", f.breaksCopy}} {
+		{"succFails", f.succFails}, {"breaksNamed", f.breaksNamed}, {"cutsNamed", f.cutsNamed}, {"breaksCopy", f.breaksCopy},
+		{"hidesCopy", f.hidesCopy}, {"stopsHeir", f.stopsHeir}} {
 		if e.p > 0 {
 			fmt.Fprintf(&b, " %s=%.4f", e.name, e.p)
 		}
@@ -147,6 +152,11 @@ func (f *faults) fsync(w *world) time.Duration {
 
 // failsFsync: the disk refuses.
 func (f *faults) failsFsync(w *world) bool {
+	if w.fsyncFailsOnce {
+		w.fsyncFailsOnce = false
+		w.count(FsyncFailed)
+		return true
+	}
 	p := f.fsyncFails
 	if f.failing {
 		p = 0.7

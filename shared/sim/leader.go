@@ -51,7 +51,8 @@ func (p *process) serves(st *stream) bool {
 
 func (p *process) sendFrom(e core.SendFrom) {
 	if st := p.session(e.ID); st != nil {
-		st.conn.mode, st.conn.cursor, st.conn.awaiting = entries, e.After, 0
+		c := st.conn
+		c.mode, c.cursor, c.confirmed, c.awaiting = entries, e.After, e.After, 0
 		p.pump()
 	}
 }
@@ -74,7 +75,7 @@ func (p *process) pump() {
 
 // sendNext sends entries, and else the commit index and the roster if they are new.
 func (p *process) sendNext(st *stream, c *connection) {
-	for c.mode == entries && c.cursor < p.end() {
+	for c.mode == entries && c.cursor < p.end() && c.cursor < c.confirmed+window {
 		if c.cursor+1 < p.disk.first {
 			c.mode = idle
 			p.post(core.Overtaken{ID: st.follower.id})
@@ -170,7 +171,12 @@ func (p *process) introduce(m roster.Member) {
 // control service, if it has one.
 func (p *process) dismiss(e core.Dismiss) {
 	if st := p.session(e.ID); st != nil {
-		p.hear(st, st.conn, 0, func(q *process) { q.post(core.Dismissed{Reason: e.Reason}) })
+		// The word that everybody leaves may be there before this one is told to.
+		p.after(p.w.between(0, 200*time.Microsecond), func() {
+			if p.serves(st) {
+				p.hear(st, st.conn, 0, func(q *process) { q.post(core.Dismissed{Reason: e.Reason}) })
+			}
+		})
 		return
 	}
 	p.after(p.w.faults.delay(p.w), func() {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -161,7 +162,14 @@ func (w *world) expectHeir() {
 func (w *world) expectBrokenEnd() {
 	leader := w.leader()
 	leader.post(core.StopRequested{Reason: "asked to"})
-	w.runUntil(w.now+w.between(0, 15*time.Millisecond), nil)
+	if w.chance(0.5) {
+		w.runUntil(w.now+w.between(0, 15*time.Millisecond), nil)
+	} else { // as soon as they are told to leave
+		w.runUntil(w.now+stopTimeout, func() bool {
+			return slices.ContainsFunc(leader.core.Roster().Members, func(m roster.Member) bool { return m.State == roster.Leaving })
+		})
+		w.runUntil(w.now+w.between(0, 500*time.Microsecond), nil)
+	}
 	w.count(LeaderKilledInStop)
 	w.kill(leader, "SIGKILL in the middle of a stop")
 	w.expectWhole()

@@ -56,6 +56,8 @@ func (o *oracle) leads(p *process) {
 		w.fail("%s leads epoch %d after epoch %d", p, p.epoch, o.epoch)
 	case w.succession == nil || w.succession.Leader != p.id || w.succession.Slot != p.disk.slot || w.succession.Epoch != p.epoch:
 		w.fail("%s leads epoch %d and succession.json says %+v", p, p.epoch, w.succession)
+	case p.committed < uint64(len(o.truth)):
+		w.fail("%s serves and has applied up to %d of the %d entries that were committed", p, p.committed, len(o.truth))
 	case p.disk.synced < len(p.disk.log):
 		w.fail("%s leads with %d of %d entries synced", p, p.disk.synced, len(p.disk.log))
 	}
@@ -210,12 +212,7 @@ func (o *oracle) exited(p *process, e core.Exit) {
 	case core.ExitDone, core.ExitLocked, core.ExitUnreachable:
 		return
 	case core.ExitCorrupt:
-		var best *disk
-		for _, d := range w.disks {
-			if !d.broken && len(d.log) > 0 && (best == nil || best.last().Less(d.last())) {
-				best = d
-			}
-		}
+		best := w.mostComplete(nil)
 		if best == nil {
 			w.after(0, w.startEmpty) // nothing can be read: the operator's decision
 			return

@@ -16,6 +16,7 @@ type process struct {
 	id      roster.ID
 	started time.Duration
 	byHand  bool
+	leads   bool // started to lead: it ends when the lock is taken
 
 	dead, stopped bool
 	deferred      []func() // what would have happened while it was stopped
@@ -42,6 +43,9 @@ type process struct {
 	suitors    []*suitor // streams that wait for this process to lead
 	pumping    bool
 
+	told   [2]string // the last lines of its transcript
+	untold int       // lines since that would have been the same
+
 	// Of a leader:
 	epoch     uint64 // 0 until it leads
 	committed uint64
@@ -67,6 +71,7 @@ func (p *process) clock() time.Duration { return p.w.now - p.started + 1 }
 // boot makes the core and gives it its first event.
 func (p *process) boot(self roster.Member, ev core.Boot) {
 	w := p.w
+	p.leads = ev.Lead
 	p.core = core.New(core.Config{
 		Self: self, Client: "client", Followers: w.operator.followers, MinSync: w.operator.minSync,
 		HeartbeatInterval: heartbeatInterval, HeartbeatTimeout: heartbeatTimeout,
@@ -152,6 +157,9 @@ func (p *process) step(ev core.Event) {
 	}
 	effects := p.core.Step(p.clock(), ev)
 	p.describe(ev, effects)
+	if p.inherits() && w.faults.hits(w, w.faults.stopsHeir, StoppedInTakeover) {
+		w.faults.stop(p)
+	}
 	for _, e := range effects {
 		if w.faults.strikes(p) {
 			w.kill(p, fmt.Sprintf("SIGKILL before %T", e))

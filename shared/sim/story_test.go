@@ -12,11 +12,16 @@ import (
 type scenario struct {
 	*world
 	lines []string
+	muted bool // what happens is not written down
 }
 
 func newScenario(followers, minSync int) *scenario {
 	s := &scenario{}
-	s.world = newWorld(Config{Seed: 1, Trace: func(line string) { s.lines = append(s.lines, line) }})
+	s.world = newWorld(Config{Seed: 1, Trace: func(line string) {
+		if !s.muted {
+			s.lines = append(s.lines, line)
+		}
+	}})
 	s.calm = true
 	s.faults = faults{}
 	s.operator.followers, s.operator.minSync = followers, minSync

@@ -27,12 +27,17 @@ type connection struct {
 	cutAt  time.Duration
 	opened bool // the leader has a session
 
-	mode     mode
-	cursor   uint64
-	awaiting uint64
-	sent     *roster.Roster
-	commit   uint64
+	mode      mode
+	cursor    uint64
+	confirmed uint64 // by the follower; it is sent no more than window entries beyond
+	awaiting  uint64
+	sent      *roster.Roster
+	commit    uint64
 }
+
+// window is how many entries are under way: a follower that does not read is sent
+// no more, falls behind, and may find that the log has lost what it needs next.
+const window = 24
 
 type mode uint8
 
@@ -281,8 +286,14 @@ func (p *process) acknowledged(st *stream, c *connection, index, known uint64) {
 		return
 	}
 	if c.mode == snapshot && c.awaiting > 0 && index >= c.awaiting {
-		c.mode, c.cursor, c.awaiting = entries, c.awaiting, 0
+		c.mode, c.cursor, c.confirmed, c.awaiting = entries, c.awaiting, index, 0
 		p.pump()
+	}
+	if c.mode == entries && index > c.confirmed {
+		c.confirmed = index
+		if c.cursor < p.end() {
+			p.pump()
+		}
 	}
 	if c.mode != entries {
 		index = 0 // of a copy that is being replaced, or that nobody has judged yet

@@ -12,12 +12,8 @@ func (f *faults) begin(w *world) {
 	f.on = true
 	f.repeat(w, f.killEvery, func() { f.kill(w) })
 	f.repeat(w, f.stopEvery, func() {
-		if p := f.victim(w); p != nil && !p.stopped {
-			d := w.between(time.Millisecond, 3*heartbeatTimeout)
-			if f.stoppedForGood && w.chance(0.3) {
-				d = 0
-			}
-			w.stop(p, d)
+		if p := f.victim(w); p != nil {
+			f.stop(p)
 		}
 	})
 	f.repeat(w, f.cutEvery, func() {
@@ -45,6 +41,15 @@ func (f *faults) begin(w *world) {
 	})
 	f.lasting(w, f.slowEvery, 300*time.Millisecond, func(on bool) { f.slow = on })
 	f.lasting(w, f.failingEvery, 200*time.Millisecond, func(on bool) { f.failing = on })
+}
+
+// stop stops a process for any time, also for good.
+func (f *faults) stop(p *process) {
+	d := p.w.between(time.Millisecond, 3*heartbeatTimeout)
+	if f.stoppedForGood && p.w.chance(0.3) {
+		d = 0
+	}
+	p.w.stop(p, d)
 }
 
 // lasting switches something on now and then, for a while.
@@ -126,16 +131,23 @@ func (f *faults) end(w *world) {
 }
 
 // owned reports whether it is somebody's duty to end a process that hangs: the
-// leader by a follower, a follower by its leader.
+// leader by a follower, a follower by its leader, who holds the lock by who waits for it.
 func (w *world) owned(p *process) bool {
 	leader := w.leader()
-	if leader == nil {
-		return false
-	}
-	if leader == p {
+	if leader == nil || leader == p {
 		for _, q := range w.living {
-			if q != p && !q.stopped && q.core != nil && q.core.Role() == core.Following && q.core.Roster().Leader == p.id.Address {
-				return true
+			if q == p || q.stopped || q.core == nil {
+				continue
+			}
+			switch q.core.Role() {
+			case core.Following:
+				if leader == p && q.core.Roster().Leader == p.id.Address {
+					return true
+				}
+			case core.Contending:
+				if w.lock.holder == p && leader == nil && !q.leads {
+					return true
+				}
 			}
 		}
 		return false

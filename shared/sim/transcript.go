@@ -20,6 +20,9 @@ func (p *process) describe(ev core.Event, effects []core.Effect) {
 	if len(parts) == 0 && quiet(ev) {
 		return
 	}
+	if p.w.terse && p.repeats(core.Describe(ev)+strings.Join(parts, "")) {
+		return
+	}
 	if !p.w.terse {
 		p.w.tell("%-11s %-10s %s => %s", p, p.core.Role(), core.Describe(ev), strings.Join(parts, "; "))
 		return
@@ -28,6 +31,20 @@ func (p *process) describe(ev core.Event, effects []core.Effect) {
 	for _, part := range parts {
 		p.w.cfg.Trace(strings.Repeat(" ", 38) + part)
 	}
+}
+
+// repeats reports whether the same was told of this process just before, or one
+// line before that: who waits for a lock tries it again and again.
+func (p *process) repeats(text string) bool {
+	if text == p.told[0] || text == p.told[1] {
+		p.untold++
+		return true
+	}
+	if p.untold > 0 {
+		p.w.tell("%-11s goes on like this: %d lines are left out", p, p.untold)
+	}
+	p.told[0], p.told[1], p.untold = p.told[1], text, 0
+	return false
 }
 
 // quiet events happen all the time; alone they are not worth a line.

@@ -19,8 +19,9 @@ type world struct {
 	stats     Stats
 	violation *Violation
 
-	calm  bool // no chance: every delay is the shortest
-	terse bool // the transcript leaves out what is the same all the time
+	calm           bool // no chance: every delay is the shortest
+	fsyncFailsOnce bool // the next one does
+	terse          bool // the transcript leaves out what is the same all the time
 
 	processes []*process // all that ever were, by pid from firstPID on
 	living    []*process // those that are alive, the oldest first

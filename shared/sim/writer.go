@@ -83,7 +83,12 @@ func (p *process) appendJob(after func() uint64, rs func() []record, then func()
 	}
 }
 
-func (p *process) end() uint64 { return uint64(len(p.disk.log)) }
+func (p *process) end() uint64 {
+	if p.disk == nil {
+		return 0
+	}
+	return uint64(len(p.disk.log))
+}
 
 // propose appends what clients ask for. On a full disk the batch is refused as
 // a whole, and its clients are told so.
@@ -274,14 +279,25 @@ func (p *process) extend() {
 	}
 }
 
+// mostComplete is the slot whose log reaches farthest, but for one of them.
+func (w *world) mostComplete(but *disk) *disk {
+	var best *disk
+	for _, d := range w.disks {
+		if d != but && !d.broken && len(d.log) > 0 && (best == nil || best.last().Less(d.last())) {
+			best = d
+		}
+	}
+	return best
+}
+
 // adoptBest looks for the most complete log among all slots.
 func (p *process) adoptBest(reason string) {
 	p.queue(job{takes: p.w.between(time.Millisecond, 5*time.Millisecond), do: func() {
-		var best *disk
-		for _, d := range p.w.disks {
-			if !d.broken && len(d.log) > 0 && (best == nil || best.last().Less(d.last())) {
-				best = d
-			}
+		best := p.w.mostComplete(nil)
+		if next := p.w.mostComplete(best); next != nil && best != p.disk && p.w.faults.hits(p.w, p.w.faults.hidesCopy, CopyHidden) {
+			// Then who holds more than the new leader has to give way to it.
+			p.w.tell("slot %d cannot be read for once", best.slot)
+			best = next
 		}
 		switch {
 		case best == nil:
