@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/dynast-io/dynast/shared/roster"
@@ -101,6 +102,40 @@ func TestHandoverFindsAnotherSuccessor(t *testing.T) {
 	es = b.do(Joined{Member: member(7003, 2, roster.Starting), Last: pos(1, 1), CanResume: true})
 	es = append(es, b.known(7003)...)
 	find[Exit](t, es)
+}
+
+// A start that was due when clients were told to go waits for the next leader;
+// until then it is no reason to wake at once, again and again.
+func TestHandoverHoldsStartsBackQuietly(t *testing.T) {
+	b := staffed(t, 7001, 7002)
+	dead := uint16(7002)
+	for { // until its slot failed so often that a start is delayed
+		b.known(7001)
+		es := b.do(Died{ID: id(dead), Reason: "SIGKILL"})
+		spawn := slices.IndexFunc(es, func(e Effect) bool { _, ok := e.(Spawn); return ok })
+		if spawn < 0 {
+			break
+		}
+		dead++
+		m := member(dead, es[spawn].(Spawn).Slot, roster.Starting)
+		b.do(Spawned{Member: m})
+		b.do(Joined{Member: m, Last: pos(1, 1), CanResume: true})
+	}
+	b.do(HandoverRequested{Ref: 1})
+	b.known(7001)
+	if b.c.lead.handover.phase != handoverDraining {
+		t.Fatal("clients are served as before")
+	}
+	due, ok := b.c.lead.keeper.Wake()
+	if !ok {
+		t.Fatal("no start is delayed")
+	}
+	for b.now < due+interval {
+		b.now += interval / 4
+		b.known(7001)
+		b.expect(b.do(Tick{}))
+		b.notBusy()
+	}
 }
 
 // The successor is first, and the others give it time.

@@ -84,6 +84,9 @@ func (l *leadState) wake(c *Core) time.Duration {
 	wake := time.Duration(math.MaxInt64)
 	if at, ok := l.keeper.Wake(); ok {
 		wake = at
+		if c.startsHeld() { // one that is due stays so: it is no reason to wake at once
+			wake = max(at, c.now+c.cfg.HeartbeatInterval)
+		}
 	}
 	if c.now < l.settled {
 		wake = min(wake, l.settled)

@@ -38,11 +38,17 @@ func (c *Core) active() int {
 	return n
 }
 
-// ensureFollowers asks for as many starts as followers are missing. A leader
-// about to hand over leaves that to the next, unless there is none.
+// startsHeld reports whether nobody is started now. A leader about to hand over
+// leaves that to the next, unless there is none.
+func (c *Core) startsHeld() bool {
+	l := c.lead
+	return l.stop.phase != stopNot || (c.now < l.settled || l.handover.phase > handoverAnnouncing) && c.active() > 0
+}
+
+// ensureFollowers asks for as many starts as followers are missing.
 func (c *Core) ensureFollowers() {
 	l := c.lead
-	if l.stop.phase != stopNot || (c.now < l.settled || l.handover.phase > handoverAnnouncing) && c.active() > 0 {
+	if c.startsHeld() {
 		return
 	}
 	missing := l.want - c.active() - len(c.pendingSpawns())
