@@ -47,9 +47,13 @@ func (c *Core) owesDefrag(p *peer) {
 	}
 }
 
-// nextDefrag begins with the next one when none is under way.
+// nextDefrag begins with the next one when none is under way. Not while the
+// leader hands over: the successor must be free to serve.
 func (c *Core) nextDefrag() {
 	d := &c.lead.defrag
+	if c.occupied() != "" {
+		return
+	}
 	for d.current == (roster.ID{}) && len(d.queue) > 0 {
 		p := c.lead.peer(d.queue[0])
 		d.queue = d.queue[1:]

@@ -118,6 +118,7 @@ func (c *Core) announce() {
 	h := &c.lead.handover
 	if !c.canSucceed(c.lead.peers[h.to]) {
 		c.giveUpHandover(h.to.String() + " is not in sync any more")
+		c.nextDefrag() // which waited for this
 		return
 	}
 	if c.now < h.deadline {

@@ -273,6 +273,28 @@ func TestDefragmentOneAfterTheOther(t *testing.T) {
 	}
 }
 
+// The one that is to succeed would be last in line while it rewrites its
+// database.
+func TestDefragmentWaitsForAHandover(t *testing.T) {
+	b := staffed(t, 7001, 7002)
+	b.expect(b.do(DefragmentRequested{Ref: 1}), "Publish", "Defragment 127.0.0.1:7002")
+	b.expect(b.do(HandoverRequested{Ref: 2}), "Publish")
+	b.expect(b.do(Defragmented{ID: id(7002)}), "Publish")
+	if h, _ := b.c.Roster().Heir(); h != id(7001).Address {
+		t.Fatalf("the heir is %s", h)
+	}
+	// It is given up: 7001 lags. The other one is done, so the leader's is next.
+	es := b.do(Overtaken{ID: id(7001)})
+	es = append(es, b.do(Tick{})...)
+	if a := find[Answer](t, es); a.Refused == "" || a.Ref != any(2) {
+		t.Fatalf("answer %+v", a)
+	}
+	find[OweDefrag](t, es)
+	if b.c.Roster().Successor != id(7002).Address {
+		t.Fatalf("%s, to be succeeded by %s", b.c.Roster(), b.c.Roster().Successor)
+	}
+}
+
 func TestDefragmentWithoutFollowers(t *testing.T) {
 	b := leader(t)
 	if a := find[Answer](t, b.do(DefragmentRequested{Ref: 1})); !a.InPlace {

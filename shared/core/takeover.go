@@ -215,6 +215,11 @@ func (c *Core) adoptFailed(ev AdoptFailed) {
 	}
 }
 
+// unreadEpochs are left out after a possible loss. A log that could not be read
+// may hold the first entries of epochs whose heirs died before they were named; an
+// epoch that is used twice would make it look like the beginning of another log.
+const unreadEpochs = 100
+
 // beginEpoch appends the first entry of the new epoch. It has no content, so
 // that of two heirs of which one died before it was named, both wrote the same.
 func (c *Core) beginEpoch() {
@@ -224,6 +229,9 @@ func (c *Core) beginEpoch() {
 		t.epoch = max(t.epoch, t.named.Epoch)
 	}
 	t.epoch++
+	if t.lost != "" {
+		t.epoch += unreadEpochs
+	}
 	t.step = stepBeginning
 	c.emit(BeginEpoch{Epoch: t.epoch})
 }

@@ -155,6 +155,10 @@ func TestAdoptFallsBack(t *testing.T) {
 	if ks := kinds(es); len(ks) != 1 || ks[0] != LossPossible {
 		t.Fatalf("reports %v", ks)
 	}
+	// A log that was not read may hold the beginning of epoch 4 by a dead heir.
+	if e := find[BeginEpoch](t, es); e.Epoch != 4+unreadEpochs {
+		t.Fatalf("epoch %d", e.Epoch)
+	}
 	b = follower(t, 7001, ros(3, 1, 7001))
 	b.do(dead())
 	b.expect(b.do(LockTaken{Unreadable: true}), "Unfollow", "AdoptBest")
