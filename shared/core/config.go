@@ -41,7 +41,7 @@ type Config struct {
 	LagLimit uint64
 
 	Keeper keeper.Config
-	// Rand is the source of jitter.
+	// Rand is the source of jitter, and of epochs after a loss.
 	Rand *rand.Rand
 }
 

@@ -215,10 +215,11 @@ func (c *Core) adoptFailed(ev AdoptFailed) {
 	}
 }
 
-// unreadEpochs are left out after a possible loss. A log that could not be read
-// may hold the first entries of epochs whose heirs died before they were named; an
-// epoch that is used twice would make it look like the beginning of another log.
-const unreadEpochs = 100
+// unreadEpochs bounds how many epochs are left out after a possible loss, at
+// random. A log that could not be read may hold the first entries of epochs whose heirs
+// died before they were named, after a loss like this one too; an epoch that is used
+// twice would make it pass for the beginning of another log.
+const unreadEpochs = 1 << 20
 
 // beginEpoch appends the first entry of the new epoch. It has no content, so
 // that of two heirs of which one died before it was named, both wrote the same.
@@ -230,7 +231,7 @@ func (c *Core) beginEpoch() {
 	}
 	t.epoch++
 	if t.lost != "" {
-		t.epoch += unreadEpochs
+		t.epoch += 1 + c.cfg.Rand.Uint64N(unreadEpochs)
 	}
 	t.step = stepBeginning
 	c.emit(BeginEpoch{Epoch: t.epoch})

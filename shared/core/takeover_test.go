@@ -156,7 +156,7 @@ func TestAdoptFallsBack(t *testing.T) {
 		t.Fatalf("reports %v", ks)
 	}
 	// A log that was not read may hold the beginning of epoch 4 by a dead heir.
-	if e := find[BeginEpoch](t, es); e.Epoch != 4+unreadEpochs {
+	if e := find[BeginEpoch](t, es); e.Epoch <= 4 || e.Epoch > 4+unreadEpochs {
 		t.Fatalf("epoch %d", e.Epoch)
 	}
 	b = follower(t, 7001, ros(3, 1, 7001))
