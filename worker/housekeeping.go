@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -19,6 +21,8 @@ const (
 	syncInterval = time.Second
 	// compactInterval is how often old log segments are let go.
 	compactInterval = time.Second
+	// sweepInterval is how often the leader looks for sockets of the dead.
+	sweepInterval = 2 * time.Second
 )
 
 // housekeeping is what is done now and then and is not urgent. An idle member
@@ -26,7 +30,7 @@ const (
 func (m *Member) housekeeping() {
 	tick := time.NewTicker(spaceInterval)
 	defer tick.Stop()
-	var lastSync, lastCompact time.Time
+	var lastSync, lastCompact, lastSweep time.Time
 	for {
 		select {
 		case <-tick.C:
@@ -41,6 +45,10 @@ func (m *Member) housekeeping() {
 		} else if now.Sub(lastSync) >= syncInterval {
 			lastSync = now
 			m.syncer.sync()
+		}
+		if m.leading.Load() && now.Sub(lastSweep) >= sweepInterval {
+			lastSweep = now
+			m.sweepSockets()
 		}
 		if now.Sub(lastCompact) >= compactInterval {
 			lastCompact = now
@@ -64,6 +72,49 @@ func (m *Member) pids() []int {
 		out = append(out, member.PID)
 	}
 	return out
+}
+
+// sweepSockets removes the control sockets of the dead. A leader removes those
+// of its followers; the one that it had itself, when it was a follower, is left by its
+// own death. A process that is just starting is in no roster yet: it is known by the
+// age of its directory, which is no older than a start may take.
+func (m *Member) sweepSockets() {
+	known := map[string]bool{filepath.Dir(m.control.socket()): true}
+	for _, f := range m.roster().Members {
+		known[filepath.Dir(f.Plugin)] = true
+	}
+	err := m.dir.SweepSockets(func(path string) bool {
+		info, err := os.Stat(path)
+		if err != nil || known[path] {
+			return true
+		}
+		if info.IsDir() {
+			return time.Since(info.ModTime()) < m.cfg.Spawn.Timeout+sweepInterval
+		}
+		return socketAlive(path)
+	})
+	if err != nil {
+		m.logger.Debug("sockets of the dead cannot be removed", "error", err)
+	}
+}
+
+// leaveNoSockets removes the own control socket at an orderly end and, where
+// no follower is left, what those left behind.
+func (m *Member) leaveNoSockets() {
+	own := m.control.socket()
+	alone := len(m.roster().Members) <= 1
+	err := m.dir.SweepSockets(func(path string) bool {
+		switch {
+		case path == own || path == filepath.Dir(own):
+			return false
+		case !alone:
+			return true // some may be just starting
+		}
+		return socketAlive(path)
+	})
+	if err != nil {
+		m.logger.Debug("sockets cannot be removed", "error", err)
+	}
 }
 
 // alarm keeps etcd's NOSPACE alarm equal to the state of the disk, whoever

@@ -201,6 +201,9 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 	}
 	m.compaction.stop()
 	m.history.rec.Close(eventsPatience)
+	if m.exitCode == core.ExitDone && m.leading.Load() {
+		m.leaveNoSockets()
+	}
 	m.logs.Flush(time.Second)
 	return m.exitCode
 }

@@ -182,8 +182,9 @@ func (d *Dir) PluginSocketDir() (string, error) {
 
 // SweepSockets removes the sockets of followers that are no more, and the
 // directories around them: a socket outlives a process that is killed. inUse tells by its path
-// which one belongs to a living follower. A leader calls it before it starts
-// followers: the socket of one that is just starting would be taken for stale.
+// which one belongs to a living follower; it is asked for each directory first, and then
+// for what is in those that are not in use. The directory of a follower that is just
+// starting is empty: a leader that has started some must know it by its age.
 func (d *Dir) SweepSockets(inUse func(path string) bool) error {
 	dir, err := d.PluginSocketDir()
 	if err != nil {
@@ -194,8 +195,12 @@ func (d *Dir) SweepSockets(inUse func(path string) bool) error {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
-			return err
+			// Another goroutine may have just removed the directory.
+			return ignoreMissing(err)
 		case e.IsDir() && path != dir:
+			if inUse(path) {
+				return fs.SkipDir
+			}
 			dirs = append(dirs, path)
 		case e.Type() == fs.ModeSocket && !inUse(path):
 			errs = append(errs, ignoreMissing(os.Remove(path)))
