@@ -38,6 +38,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.snapshotCommand(),
 		a.benchCommand(),
 		a.simCommand(),
+		a.chaosCommand(),
 	}
 	for _, name := range []string{"put", "get", "del"} {
 		commands = append(commands, a.ctlAlias(name))

@@ -1,13 +1,9 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/dynast-io/dynast/shared/chaos"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/tree"
 )
@@ -23,21 +20,12 @@ import (
 // that have not come as far as to own a slot.
 func (c *cluster) everyone() []proc.Identity {
 	c.t.Helper()
-	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	found, err := chaos.Processes(c.dir, c.config)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	var found []proc.Identity
-	for _, path := range paths {
-		raw, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(raw, []byte(c.dir)) && !bytes.Contains(raw, []byte(c.config)) {
-			continue
-		}
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if id, err := proc.Identify(pid); err == nil {
-			c.note(id)
-			found = append(found, id)
-		}
+	for _, id := range found {
+		c.note(id)
 	}
 	return found
 }

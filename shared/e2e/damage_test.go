@@ -16,87 +16,40 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/dynast-io/dynast/shared/chaos"
 	"github.com/dynast-io/dynast/shared/datadir"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/tree"
 )
 
-// damage is something that happens to the files of a slot.
-type damage struct {
-	name string
-	do   func(t *testing.T, rng *rand.Rand, slot datadir.Slot)
-}
+// damages are those of package chaos.
+var damages = chaos.Damages
 
-var damages = []damage{
-	{"log cut", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { cut(t, segments(t, s)...) }},
-	{"log flipped", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { flip(t, 700, segments(t, s)...) }},
-	{"log overwritten", func(t *testing.T, rng *rand.Rand, s datadir.Slot) { scribble(t, rng, 0, segments(t, s)...) }},
-	{"log deleted", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { removeAll(t, s.LogDir()) }},
-	{"database cut", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { cut(t, database(s)) }},
-	{"database's first page flipped", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { flip(t, 20, database(s)) }},
-	{"database overwritten", func(t *testing.T, rng *rand.Rand, s datadir.Slot) { scribble(t, rng, 0, database(s)) }},
-	{"database overwritten further on", func(t *testing.T, rng *rand.Rand, s datadir.Slot) { scribble(t, rng, 2*4096, database(s)) }},
-	{"database deleted", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { removeAll(t, database(s)) }},
-	{"slot.json overwritten", func(t *testing.T, rng *rand.Rand, s datadir.Slot) { scribble(t, rng, 0, s.Meta()) }},
-	{"slot deleted", func(t *testing.T, _ *rand.Rand, s datadir.Slot) { removeAll(t, s.Path()) }},
+// damage does one of them.
+func damage(t *testing.T, d chaos.Damage, rng *rand.Rand, s datadir.Slot) {
+	t.Helper()
+	if err := d.Do(rng, s); err != nil {
+		t.Fatalf("%s in slot %d: %v", d.Name, s.Number, err)
+	}
 }
 
 func database(s datadir.Slot) string { return filepath.Join(s.DBDir(), "db") }
 
 func segments(t *testing.T, s datadir.Slot) []string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(s.LogDir(), "*.wal"))
-	if err != nil || len(found) == 0 {
-		t.Fatalf("no log in %s: %v", s.LogDir(), err)
+	found, err := chaos.Segments(s)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return found
 }
 
-// cut takes half of what is written away.
-func cut(t *testing.T, paths ...string) {
+func scribble(t *testing.T, rng *rand.Rand, paths ...string) {
 	t.Helper()
 	for _, p := range paths {
-		raw, err := os.ReadFile(p)
-		if err == nil {
-			err = os.Truncate(p, int64(len(bytes.TrimRight(raw, "\x00"))/2))
-		}
-		if err != nil {
+		if err := chaos.Scribble(rng, p, 0); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-func flip(t *testing.T, offset int64, paths ...string) {
-	t.Helper()
-	for _, p := range paths {
-		change(t, p, offset, func(b []byte) { b[0] ^= 0x10 }, 1)
-	}
-}
-
-func scribble(t *testing.T, rng *rand.Rand, offset int64, paths ...string) {
-	t.Helper()
-	for _, p := range paths {
-		change(t, p, offset, func(b []byte) {
-			for i := range b {
-				b[i] = byte(rng.Uint32())
-			}
-		}, 4096)
-	}
-}
-
-// change rewrites some bytes of a file in place.
-func change(t *testing.T, path string, offset int64, f func([]byte), n int) {
-	t.Helper()
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	b := make([]byte, n)
-	n, _ = file.ReadAt(b, offset) // short at the end
-	f(b[:n])
-	if _, err := file.WriteAt(b[:n], offset); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -187,8 +140,8 @@ func TestDamagedFollowersAreRebuilt(t *testing.T) {
 		var slots []int
 		for _, f := range followersOf(tr) {
 			d := damages[rng.IntN(len(damages))]
-			t.Logf("slot %d: %s, while all are dead", f.Slot, d.name)
-			d.do(t, rng, c.openDir().Slot(f.Slot))
+			t.Logf("slot %d: %s, while all are dead", f.Slot, d.Name)
+			damage(t, d, rng, c.openDir().Slot(f.Slot))
 			slots = append(slots, f.Slot)
 		}
 		c.up()
@@ -201,9 +154,9 @@ func TestDamagedFollowersAreRebuilt(t *testing.T) {
 	for i := range rounds(8) {
 		tr, d := c.full(), damages[rng.IntN(len(damages))]
 		victim := followersOf(tr)[i%2]
-		t.Logf("slot %d: %s, while its process is replaced", victim.Slot, d.name)
+		t.Logf("slot %d: %s, while its process is replaced", victim.Slot, d.Name)
 		c.signal(victim, syscall.SIGSTOP) // from here on it changes nothing
-		d.do(t, rng, c.openDir().Slot(victim.Slot))
+		damage(t, d, rng, c.openDir().Slot(victim.Slot))
 		c.signal(victim, syscall.SIGKILL)
 		c.wait("a process of that slot is in sync", func(t *tree.Tree) bool {
 			for _, m := range t.Members {
@@ -231,8 +184,8 @@ func TestNamedSlotDamagedAtAColdStart(t *testing.T) {
 	for i, d := range damages {
 		tr := c.killAll()
 		slot := leaderOf(tr).Slot
-		t.Logf("slot %d, the named one: %s", slot, d.name)
-		d.do(t, rng, c.openDir().Slot(slot))
+		t.Logf("slot %d, the named one: %s", slot, d.Name)
+		damage(t, d, rng, c.openDir().Slot(slot))
 		logged := len(c.logText())
 		c.up()
 		c.full()
@@ -243,9 +196,9 @@ func TestNamedSlotDamagedAtAColdStart(t *testing.T) {
 		news := c.logText()[logged:]
 		loud := strings.Contains(news, "[ERROR] worker: acknowledged writes may be lost")
 		went := strings.Contains(news, "the log ended before that of another slot")
-		want := strings.HasPrefix(d.name, "log") || d.name == "slot deleted"
-		if loud != want && !(d.name == "log cut" && went) {
-			t.Errorf("%s: loss reported: %t, want %t:\n%s", d.name, loud, want, news)
+		want := strings.HasPrefix(d.Name, "log") || d.Name == "slot deleted"
+		if loud != want && !(d.Name == "log cut" && went) {
+			t.Errorf("%s: loss reported: %t, want %t:\n%s", d.Name, loud, want, news)
 		}
 		all.write(t, cl, fmt.Sprint("after", i), 5)
 	}
@@ -279,7 +232,7 @@ func TestSuccessionFileDamaged(t *testing.T) {
 	path := filepath.Join(c.dir, "succession.json")
 	for name, do := range map[string]func(){
 		"deleted":     func() { removeAll(t, path) },
-		"overwritten": func() { scribble(t, rng, 0, path) },
+		"overwritten": func() { scribble(t, rng, path) },
 		"empty":       func() { write0(t, path) },
 	} {
 		for _, alive := range []bool{false, true} {
@@ -328,9 +281,9 @@ func TestNothingUsableChangesNothing(t *testing.T) {
 	}
 	for i, m := range tr.Members {
 		slot := c.openDir().Slot(m.Slot)
-		scribble(t, rng, 0, segments(t, slot)...)
+		scribble(t, rng, segments(t, slot)...)
 		if i != 1 {
-			scribble(t, rng, 0, database(slot))
+			scribble(t, rng, database(slot))
 		}
 	}
 	before := checksums(t, c.dir)

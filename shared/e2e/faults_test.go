@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"cmp"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -78,10 +76,6 @@ func signalSame(id proc.Identity, sig syscall.Signal) {
 	if id.PID > 1 && same(id) {
 		_ = syscall.Kill(id.PID, sig)
 	}
-}
-
-func sortBy[T any, K cmp.Ordered](s []T, key func(T) K) {
-	slices.SortFunc(s, func(a, b T) int { return cmp.Compare(key(a), key(b)) })
 }
 
 // kill ends a member and waits until the others know.

@@ -3,91 +3,15 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/dynast-io/dynast/shared/chaos"
 	"github.com/dynast-io/dynast/shared/tree"
 )
-
-// happening is an event as a watcher saw it, and as the history has it.
-type happening struct {
-	revision int64
-	sub      string // type, key and value
-	prev     string
-}
-
-func happeningOf(e *clientv3.Event) happening {
-	h := happening{revision: e.Kv.ModRevision, sub: fmt.Sprintf("%s %s=%s", e.Type, e.Kv.Key, e.Kv.Value)}
-	if e.PrevKv != nil {
-		h.prev = fmt.Sprintf("%s@%d", e.PrevKv.Value, e.PrevKv.ModRevision)
-	}
-	return h
-}
-
-// observer is a stock client's watch and all that it saw.
-type observer struct {
-	name string
-	mu   sync.Mutex
-	saw  []happening
-	last int64 // the revision up to which it knows everything
-	err  error
-}
-
-func (o *observer) watch(ctx context.Context, ch clientv3.WatchChan) {
-	for r := range ch {
-		o.mu.Lock()
-		if r.Err() != nil && ctx.Err() == nil {
-			o.err = r.Err()
-		}
-		for _, e := range r.Events {
-			o.saw = append(o.saw, happeningOf(e))
-			o.last = e.Kv.ModRevision
-		}
-		if r.IsProgressNotify() {
-			o.last = max(o.last, r.Header.Revision)
-		}
-		o.mu.Unlock()
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if ctx.Err() == nil && o.err == nil {
-		o.err = fmt.Errorf("the watch ended by itself")
-	}
-}
-
-func (o *observer) knows(revision int64) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.last >= revision || o.err != nil
-}
-
-func (o *observer) compare(t *testing.T, want []happening) {
-	t.Helper()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.err != nil {
-		t.Errorf("%s: %v", o.name, o.err)
-		return
-	}
-	for i := range max(len(o.saw), len(want)) {
-		var got, wanted happening
-		if i < len(o.saw) {
-			got = o.saw[i]
-		}
-		if i < len(want) {
-			wanted = want[i]
-		}
-		if got != wanted {
-			t.Errorf("%s: event %d of %d is %+v, the history's, of %d, is %+v", o.name, i, len(o.saw), got, len(want), wanted)
-			return
-		}
-	}
-	t.Logf("%s: %d events, all compared", o.name, len(want))
-}
 
 // churn puts, overwrites and deletes keys, alone and in transactions.
 func churn(ctx context.Context, cl *clientv3.Client, w int, done func()) {
@@ -108,50 +32,6 @@ func churn(ctx context.Context, cl *clientv3.Client, w int, done func()) {
 	}
 }
 
-// eventsOf reads what happened, from the store as it is in the end, one
-// revision after the other.
-func eventsOf(t *testing.T, cl *clientv3.Client, from, to int64) []happening {
-	t.Helper()
-	ctx, cancel := context.WithCancel(testContext(t))
-	defer cancel()
-	var out []happening
-	for r := range cl.Watch(ctx, "w/", clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithPrevKV()) {
-		for _, e := range r.Events {
-			out = append(out, happeningOf(e))
-		}
-		if len(out) > 0 && out[len(out)-1].revision >= to {
-			break
-		}
-	}
-	// That is one watch's word. What keys there were at each revision is another's.
-	keys := map[string]string{}
-	for i, h := range out {
-		kind, kv, _ := strings.Cut(h.sub, " ")
-		key, value, _ := strings.Cut(kv, "=")
-		if kind == "PUT" {
-			keys[key] = value
-		} else {
-			delete(keys, key)
-		}
-		if i+1 < len(out) && out[i+1].revision == h.revision || i%25 != 0 && i+1 < len(out) {
-			continue
-		}
-		r, err := cl.Get(ctx, "w/", clientv3.WithPrefix(), clientv3.WithRev(h.revision))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, kv := range r.Kvs {
-			if keys[string(kv.Key)] != string(kv.Value) {
-				t.Fatalf("revision %d: %s is %q, by the events %q", h.revision, kv.Key, kv.Value, keys[string(kv.Key)])
-			}
-		}
-		if len(r.Kvs) != len(keys) {
-			t.Fatalf("revision %d: %d keys, by the events %d", h.revision, len(r.Kvs), len(keys))
-		}
-	}
-	return out
-}
-
 // Watches of stock clients go on through the deaths of leaders: no event is
 // missed, none comes twice, and none that did not happen.
 func TestWatchAcrossLeaderKills(t *testing.T) {
@@ -159,14 +39,14 @@ func TestWatchAcrossLeaderKills(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var watching, writing sync.WaitGroup
-	observe := func(name string, cl *clientv3.Client, key string, opts ...clientv3.OpOption) *observer {
-		o := &observer{name: name}
+	observe := func(name string, cl *clientv3.Client, key string, opts ...clientv3.OpOption) *chaos.Observer {
+		o := &chaos.Observer{Name: name}
 		ch := cl.Watch(ctx, key, append(opts, clientv3.WithPrevKV())...)
-		watching.Go(func() { o.watch(ctx, ch) })
+		watching.Go(func() { o.Watch(ctx, ch) })
 		return o
 	}
 	shared := c.dial() // several watchers on one stream
-	all := []*observer{
+	all := []*chaos.Observer{
 		observe("prefix", shared, "w/", clientv3.WithPrefix(), clientv3.WithRev(1)),
 		observe("fragments", shared, "w/", clientv3.WithPrefix(), clientv3.WithRev(1), clientv3.WithFragment(), clientv3.WithProgressNotify()),
 		observe("from key", c.dial(), "w/", clientv3.WithFromKey(), clientv3.WithRev(1)),
@@ -207,29 +87,24 @@ func TestWatchAcrossLeaderKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := end.Header.Revision + 1
-	want := eventsOf(t, cl, 1, last)
-	for _, o := range append(all, one, deletes) {
-		eventually(t, o.name+" saw the last event", func() bool { return o.knows(last) })
+	want, err := chaos.ReadEvents(testContext(t), cl, "w/", 1, last, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one.Want = func(e chaos.Event) bool { return e.Key == "w/1/1" }
+	deletes.Want = func(e chaos.Event) bool { return e.Delete }
+	all = append(all, one, deletes)
+	for _, o := range all {
+		eventually(t, o.Name+" saw the last event", func() bool { return o.Knows(last) })
 	}
 	cancel()
 	watching.Wait()
 	for _, o := range all {
-		o.compare(t, want)
+		for _, wrong := range chaos.SameEvents(o, want) {
+			t.Error(wrong)
+		}
 	}
-	one.compare(t, onlyThose(want, func(h happening) bool {
-		return strings.HasPrefix(h.sub, "PUT w/1/1=") || h.sub == "DELETE w/1/1="
-	}))
-	deletes.compare(t, onlyThose(want, func(h happening) bool { return strings.HasPrefix(h.sub, "DELETE") }))
 	if len(want) < 800 {
 		t.Errorf("only %d events", len(want))
 	}
-}
-
-func onlyThose(all []happening, keep func(happening) bool) (out []happening) {
-	for _, h := range all {
-		if keep(h) {
-			out = append(out, h)
-		}
-	}
-	return out
 }

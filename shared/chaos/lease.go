@@ -1,0 +1,198 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Lease is the life of a lease with one key, as its owner saw it. Times are
+// those of History.Now; 0 is "not yet".
+type Lease struct {
+	Key string
+	TTL time.Duration
+	// Called and Granted are when the grant was asked for and answered.
+	Called, Granted int64
+	// Kept says that its owner renewed it; Renewed is the last answer before Gone,
+	// or until the end.
+	Kept    bool
+	Renewed int64
+	// Gone is when a watch told that the key was deleted.
+	Gone int64
+	// Until is how long it was watched.
+	Until int64
+	// Takeovers is the number of leaderships that began between Called and Until.
+	Takeovers int
+	// Outage is the time in that span in which nothing was acknowledged.
+	Outage time.Duration
+}
+
+const (
+	// perTakeover is what a takeover may add to the life of a lease that nobody
+	// renews, besides the heartbeat's timeout: the age of its last checkpoint and the
+	// time that this takes to be written.
+	perTakeover = 2 * time.Second
+	// leaseSlack is how late an end may be told: an end that is not answered is
+	// tried again after three seconds.
+	leaseSlack = 4 * time.Second
+	// renewalSlack is how much older than its answer a renewal may be.
+	renewalSlack = time.Second
+)
+
+// bound is how long a lease that nobody renews may live.
+func (l *Lease) bound(heartbeat time.Duration) time.Duration {
+	return l.TTL + time.Duration(l.Takeovers)*(perTakeover+heartbeat) + l.Outage + leaseSlack
+}
+
+// CheckLeases returns what is wrong with the lives of leases, given the
+// heartbeat's timeout. A kept one that its owner could not renew in time may end.
+func CheckLeases(leases []*Lease, heartbeat time.Duration) (wrong []string) {
+	for _, l := range leases {
+		lived := time.Duration(l.Gone - l.Called)
+		switch unrenewed := time.Duration(l.Gone - l.Renewed); {
+		case l.Kept && l.Gone > 0 && unrenewed < l.TTL-renewalSlack:
+			wrong = append(wrong, fmt.Sprintf("%s: gone %s after an answered renewal for %s", l.Key, unrenewed.Round(time.Millisecond), l.TTL))
+		case l.Kept:
+		case l.Gone > 0 && lived < l.TTL:
+			wrong = append(wrong, fmt.Sprintf("%s: gone %s after it was granted for %s", l.Key, lived.Round(time.Millisecond), l.TTL))
+		case l.Gone > 0 && time.Duration(l.Gone-l.Granted) > l.bound(heartbeat):
+			wrong = append(wrong, fmt.Sprintf("%s: gone only %s after it was granted for %s, with %d takeovers", l.Key, time.Duration(l.Gone-l.Granted).Round(time.Millisecond), l.TTL, l.Takeovers))
+		case l.Gone == 0 && time.Duration(l.Until-l.Granted) > l.bound(heartbeat):
+			wrong = append(wrong, fmt.Sprintf("%s: still there %s after it was granted for %s, with %d takeovers", l.Key, time.Duration(l.Until-l.Granted).Round(time.Millisecond), l.TTL, l.Takeovers))
+		}
+	}
+	return wrong
+}
+
+// leaseholders grants leases and notes what becomes of them.
+type leaseholders struct {
+	h      *History
+	stock  *clientv3.Client
+	prefix string
+	// takeovers and outage tell what happened in a span of time.
+	takeovers func(from, to int64) int
+	outage    func(from, to int64) time.Duration
+	heartbeat time.Duration
+
+	mu     sync.Mutex
+	leases []*Lease
+	gone   map[string]int64 // by key
+	// ops are the changes of leased keys, for CheckEvents.
+	ops []porcupine.Operation
+}
+
+// told notes the events of a watch.
+func (l *leaseholders) told(e Event) {
+	if !e.Delete || !l.leased(e.Key) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone[e.Key] = l.h.Now()
+}
+
+func (l *leaseholders) leased(key string) bool {
+	return len(key) > len(l.prefix) && key[:len(l.prefix)] == l.prefix
+}
+
+const (
+	keptTTL  = 10 // seconds: longer than a cold start takes
+	letGoTTL = 2  // etcd's least
+)
+
+// grant makes a lease with a key; nil when it is not known whether that worked.
+func (l *leaseholders) grant(ctx context.Context, name string, ttl int64, kept bool) (*Lease, clientv3.LeaseID) {
+	try, done := context.WithTimeout(ctx, attempt)
+	defer done()
+	lease := &Lease{Key: l.prefix + name, Called: l.h.Now(), Kept: kept}
+	g, err := l.stock.Grant(try, ttl)
+	if err != nil {
+		return nil, 0
+	}
+	lease.TTL, lease.Granted = time.Duration(g.TTL)*time.Second, l.h.Now()
+	lease.Renewed = lease.Called // not less
+	call := l.h.Now()
+	r, err := l.stock.Put(try, lease.Key, name, clientv3.WithLease(g.ID))
+	op := porcupine.Operation{Input: Request{Kind: Put, Key: lease.Key, To: name}, Call: call, Return: l.h.Now(), Output: Answer{Unknown: err != nil}}
+	if err == nil {
+		op.Output = Answer{Revision: r.Header.Revision}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ops = append(l.ops, op)
+	if err != nil {
+		return nil, 0
+	}
+	l.leases = append(l.leases, lease)
+	return lease, g.ID
+}
+
+// keep keeps a lease alive until ctx ends.
+func (l *leaseholders) keep(ctx context.Context, name string) {
+	var lease *Lease
+	var id clientv3.LeaseID
+	for i := 0; lease == nil; i++ {
+		if ctx.Err() != nil {
+			return
+		}
+		lease, id = l.grant(ctx, fmt.Sprint(name, "-", i), keptTTL, true)
+	}
+	answers, err := l.stock.KeepAlive(ctx, id)
+	if err != nil {
+		return // ctx ended
+	}
+	for range answers { // closed when ctx ends, and when the lease is lost
+		l.mu.Lock()
+		if l.gone[lease.Key] == 0 {
+			lease.Renewed = l.h.Now()
+		}
+		l.mu.Unlock()
+	}
+}
+
+// letGo grants one lease after the other and renews none, until ctx ends; it
+// returns when the last one ended, or is overdue, or life ends.
+func (l *leaseholders) letGo(ctx, life context.Context, name string) {
+	for i := 0; ctx.Err() == nil; i++ {
+		lease, _ := l.grant(ctx, fmt.Sprint(name, "-", i), letGoTTL, false)
+		for lease != nil && !l.over(lease) && life.Err() == nil {
+			pause(life, 20*time.Millisecond)
+		}
+	}
+}
+
+// over brings a lease's record up to date, and reports whether its key is gone
+// or overdue.
+func (l *leaseholders) over(lease *Lease) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.update(lease)
+	return lease.Gone > 0 || time.Duration(lease.Until-lease.Granted) > lease.bound(l.heartbeat)
+}
+
+func (l *leaseholders) update(lease *Lease) {
+	lease.Gone, lease.Until = l.gone[lease.Key], l.h.Now()
+	to := lease.Until
+	if lease.Gone > 0 {
+		to = lease.Gone
+	}
+	lease.Takeovers, lease.Outage = l.takeovers(lease.Called, to), 0
+	if time.Duration(to-lease.Granted) > lease.bound(l.heartbeat) { // only then it matters
+		lease.Outage = l.outage(lease.Called, to)
+	}
+}
+
+// result returns all leases as they are now, and the operations on their keys.
+func (l *leaseholders) result() ([]*Lease, []porcupine.Operation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, lease := range l.leases {
+		l.update(lease)
+	}
+	return slices.Clone(l.leases), slices.Clone(l.ops)
+}

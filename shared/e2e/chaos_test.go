@@ -1,0 +1,238 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/dynast-io/dynast/shared/chaos"
+	"github.com/dynast-io/dynast/shared/cli"
+	"github.com/dynast-io/dynast/shared/datadir"
+)
+
+// chaosRun is what a run of "dynast chaos" left.
+type chaosRun struct {
+	code   int
+	report chaos.Report
+	errs   string
+	temp   string // its directory for temporary files
+}
+
+// runChaos runs "dynast chaos --json" to its end.
+func runChaos(t *testing.T, args ...string) chaosRun {
+	t.Helper()
+	r := chaosRun{temp: t.TempDir()}
+	cmd := exec.Command(binary, append([]string{"chaos", "--json"}, args...)...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+r.temp)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	r.code, r.errs = cmd.ProcessState.ExitCode(), errs.String()
+	if err := json.Unmarshal(out.Bytes(), &r.report); err != nil {
+		t.Fatalf("exit code %d, no JSON: %v\n%s%s", r.code, err, out.String(), r.errs)
+	}
+	return r
+}
+
+func (r chaosRun) passed(t *testing.T) {
+	t.Helper()
+	if r.code != 0 || !r.report.Passed() || r.report.Schema != chaos.Schema {
+		t.Fatalf("exit code %d, verdict %q, findings %+v\n%s", r.code, r.report.Verdict, r.report.Findings, tail(r.errs, 20000))
+	}
+	if left, err := os.ReadDir(r.temp); err != nil || len(left) > 0 {
+		t.Errorf("left in the directory for temporary files: %v, %v", left, err)
+	}
+	answered := 0
+	for _, o := range r.report.Operations {
+		answered += o.OK
+	}
+	if answered < 100 || r.report.Watches.Events < 50 || len(r.report.Faults) < 3 || r.report.Compared == 0 {
+		t.Errorf("%d operations, %+v, %d faults, %d comparisons: too few", answered, r.report.Watches, len(r.report.Faults), r.report.Compared)
+	}
+}
+
+// TestChaos is a short run with all faults; DYNAST_E2E_CHAOS makes it longer.
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes its time")
+	}
+	seed, _ := seeded(t)
+	duration := "12s"
+	if d := os.Getenv("DYNAST_E2E_CHAOS"); d != "" {
+		duration = d
+	}
+	page := filepath.Join(t.TempDir(), "report.html")
+	r := runChaos(t, "--duration", duration, "--seed", fmt.Sprint(seed), "--html", page)
+	r.passed(t)
+	t.Logf("%d faults, %+v", len(r.report.Faults), r.report.FaultStats)
+	if raw, err := os.ReadFile(page); err != nil || !bytes.Contains(raw, []byte("<svg")) {
+		t.Errorf("the page: %d bytes, %v", len(raw), err)
+	}
+}
+
+// TestChaosOnASmallDisk: where one can be mounted, it is filled.
+func TestChaosOnASmallDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes its time")
+	}
+	seed, _ := seeded(t)
+	r := runChaos(t, "--duration", "5s", "--seed", fmt.Sprint(seed), "--faults", "fill-disk=3,kill-follower")
+	if len(r.report.LeftOut) > 0 {
+		if !strings.Contains(r.report.LeftOut[0], "fill-disk: ") {
+			t.Errorf("left out: %q", r.report.LeftOut)
+		}
+		t.Skipf("left out: %q", r.report.LeftOut)
+	}
+	r.passed(t)
+	refused := 0
+	for _, o := range r.report.Operations {
+		refused += o.Refused
+	}
+	if refused == 0 {
+		t.Error("the disk was filled and nothing was refused")
+	}
+}
+
+// TestChaosOfARunningCluster only sends signals, and leaves nothing of its own.
+func TestChaosOfARunningCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes its time")
+	}
+	seed, _ := seeded(t)
+	c := start(t)
+	put(t, c.dial(), "mine", "1")
+	r := runChaos(t, "--duration", "3s", "--seed", fmt.Sprint(seed), "--config", c.config, "--data-dir", c.dir)
+	r.passed(t)
+	tr := c.full()
+	if len(r.report.Replicas) != len(tr.Members) {
+		t.Errorf("compared: %+v", r.report.Replicas)
+	}
+	resp, err := c.dial().Get(testContext(t), "", clientv3.WithPrefix())
+	if err != nil || len(resp.Kvs) != 1 || string(resp.Kvs[0].Key) != "mine" {
+		t.Errorf("what is there: %v, %v", resp, err)
+	}
+	code, out := c.run("chaos", "--config", c.config, "--data-dir", c.dir, "--faults", "kill-all", "--duration", "1s")
+	if code != 1 || !strings.Contains(out, "kill-all: not to a cluster that somebody else started") {
+		t.Errorf("all at once: exit code %d\n%s", code, out)
+	}
+	sameProcesses(t, tr, c.full())
+}
+
+func TestChaosMistakesAreNamed(t *testing.T) {
+	c := newCluster(t)
+	for want, args := range map[string][]string{
+		"kill-everything": {"--faults", "kill-everything"},
+		"--clients 0":     {"--clients", "0"},
+		"--duration 1ms":  {"--duration", "1ms"},
+		"--value-size":    {"--value-size", "2000000"},
+		"--rate":          {"--rate", "-1"},
+	} {
+		if code, out := c.run(append([]string{"chaos"}, args...)...); code != 2 || !strings.Contains(out, want) {
+			t.Errorf("%v: exit code %d\n%s", args, code, out)
+		}
+	}
+}
+
+// TestChaosFindsALoss: what a stranger deletes behind the backs of the clients is
+// a loss to them, and the exit code says so.
+func TestChaosFindsALoss(t *testing.T) {
+	seed, _ := seeded(t)
+	c := start(t)
+	done := make(chan chaosRun, 1)
+	go func() {
+		done <- runChaos(t, "--duration", "2s", "--seed", fmt.Sprint(seed), "--config", c.config, "--data-dir", c.dir)
+	}()
+	cl := c.dial()
+	prefix := fmt.Sprintf("chaos/%d/1/k/", seed)
+	deleted := 0
+	eventually(t, "ten keys are deleted", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if resp, err := cl.Delete(ctx, prefix, clientv3.WithPrefix()); err == nil {
+			deleted += int(resp.Deleted)
+		}
+		return deleted >= 10
+	})
+	r := <-done
+	checks := map[string]bool{}
+	for _, f := range r.report.Findings {
+		checks[f.Check] = true
+	}
+	if r.code != 1 || r.report.Passed() || !checks[chaos.CheckLinearizable] || !checks[chaos.CheckWatch] {
+		t.Fatalf("exit code %d, findings of %v", r.code, checks)
+	}
+	if !strings.Contains(r.errs, r.report.Kept) || !strings.Contains(r.errs, fmt.Sprint(seed)) {
+		t.Errorf("where things are kept, and the seed, are not told:\n%s", tail(r.errs, 2000))
+	}
+	if found, err := filepath.Glob(filepath.Join(r.report.Kept, "counterexample-*.html")); err != nil || len(found) == 0 {
+		t.Errorf("no picture of the history in %s", r.report.Kept)
+	}
+}
+
+// TestChaosFindsAWrongReplica: one bit of one value in one slot.
+func TestChaosFindsAWrongReplica(t *testing.T) {
+	seed, _ := seeded(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	wrong := 0
+	report, err := chaos.Run(context.Background(), chaos.Config{
+		Operator: cli.ChaosOperator(), Binary: binary, Seed: seed, Duration: time.Second,
+		Followers: 2, HeartbeatTimeout: time.Second, Clients: 2, Keys: 2, Rate: 500, Weights: chaos.Weights{chaos.KillFollower: 1},
+		Interfere: func(dataDir string) error {
+			dir, err := datadir.OpenForReading(dataDir)
+			if err != nil {
+				return err
+			}
+			s, err := dir.ReadSuccession()
+			if err != nil {
+				return err
+			}
+			wrong = s.Slot%3 + 1 // not the leader's
+			return flipOneValue(database(dir.Slot(wrong)))
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Passed() || len(report.Findings) != 1 || report.Findings[0].Check != chaos.CheckReplicas {
+		t.Fatalf("findings: %+v", report.Findings)
+	}
+	odd := slices.DeleteFunc(slices.Clone(report.Replicas), func(r chaos.Replica) bool { return r.Slot == wrong })
+	if len(odd) != 2 || odd[0].Hash != odd[1].Hash {
+		t.Errorf("slot %d was changed: %+v", wrong, report.Replicas)
+	}
+	for _, name := range []string{"data", "log"} {
+		if _, err := os.Stat(filepath.Join(report.Kept, name)); err != nil {
+			t.Errorf("not kept: %v", err)
+		}
+	}
+}
+
+// flipOneValue changes a value in a database that nobody has open.
+func flipOneValue(path string) error {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte("key"))
+		k, v := b.Cursor().Last()
+		changed := bytes.Clone(v)
+		changed[len(changed)-1] ^= 1
+		return b.Put(bytes.Clone(k), changed)
+	})
+}
