@@ -26,7 +26,7 @@ const (
 	RestartAll      = "restart-all"      // an orderly stop, and up again
 	FillDisk        = "fill-disk"        // somebody else fills the disk for a while
 	CorruptFollower = "corrupt-follower" // files of a follower's slot are damaged, and its process killed
-	Promote         = "promote"          // a hand-over on purpose
+	Promote         = "promote"          // a hand-over on purpose, in which no request fails
 )
 
 // fault is how a kind is done.
@@ -235,10 +235,46 @@ func awaitStopped(id proc.Identity) bool {
 	return false
 }
 
+// promote hands over on purpose, at full strength and when no earlier fault
+// lets requests fail any more: then none may fail.
 func promote(ctx context.Context, r *runner, _ *tree.Tree) (string, string, error) {
-	err := r.c.operator.Promote(ctx, r.c.dataDir)
-	return Promote, "the heir", err
+	t, err := r.c.full(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	calm := time.Now()
+	before := r.h.lost()
+	for deadline := calm.Add(calmPatience); time.Since(calm) < calmFor; {
+		if now := r.h.lost(); now != before {
+			before, calm = now, time.Now()
+		}
+		if time.Now().After(deadline) || !pause(ctx, 10*time.Millisecond) {
+			return "", "", errNobody
+		}
+	}
+	what := fmt.Sprintf("%s to %s", t.Leader, t.Heir)
+	if err := r.c.operator.Promote(ctx, r.c.dataDir); err != nil {
+		return Promote, what, err
+	}
+	known := r.h.Known()
+	for deadline := time.Now().Add(r.cfg.Patience); r.h.Known() < known+answersBetween && time.Now().Before(deadline); {
+		if !pause(ctx, 5*time.Millisecond) {
+			return Promote, what, ctx.Err()
+		}
+	}
+	if failed := r.h.lost() - before; failed > 0 {
+		return Promote, what, fmt.Errorf("%d requests failed in a hand-over on purpose", failed)
+	}
+	return Promote, what, nil
 }
+
+const (
+	// calmFor is how long no request may have failed before a hand-over: longer
+	// than a client waits before it connects again.
+	calmFor = 1500 * time.Millisecond
+	// calmPatience is how long that is waited for.
+	calmPatience = 15 * time.Second
+)
 
 // possible takes the kinds out of weights that cannot be done here, and says
 // which and why.

@@ -115,6 +115,17 @@ func (h *History) Known() int {
 	return h.known
 }
 
+// lost is the number of operations without an answer.
+func (h *History) lost() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, o := range h.counts {
+		n += o.Failed + o.Unknown
+	}
+	return n
+}
+
 // Operations returns what was recorded so far.
 func (h *History) Operations() []porcupine.Operation {
 	h.mu.Lock()

@@ -91,6 +91,7 @@ func (l *lap) start(life context.Context) (stops, error) {
 		return stops{}, fmt.Errorf("read the revision: %w", err)
 	}
 	l.from, l.h = now.Header.Revision+1, NewHistory()
+	l.r.h = l.h
 	var s stops
 	var writing, keeping, watching context.Context
 	writing, s.writing = context.WithCancel(life)

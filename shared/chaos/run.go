@@ -86,6 +86,7 @@ type runner struct {
 	disk    *disk
 	work    string // what is kept when a check failed
 	weights Weights
+	h       *History // of the lap
 	prefix  string
 	began   time.Time
 	report  *Report

@@ -24,10 +24,10 @@ func DefaultWeights() Weights {
 	}
 }
 
-// SignalWeights are those of a running cluster: nothing but signals, and never
-// to all at once, since nobody here could start it again.
+// SignalWeights are those of a running cluster: nothing but signals and
+// hand-overs, and never to all at once, since nobody here could start it again.
 func SignalWeights() Weights {
-	return Weights{KillLeader: 5, KillFollower: 3, KillHeir: 2, StopContinue: 3, KillInTakeover: 3}
+	return Weights{KillLeader: 5, KillFollower: 3, KillHeir: 2, StopContinue: 3, KillInTakeover: 3, Promote: 2}
 }
 
 // ParseWeights reads "kind=weight,kind,...": without a weight it is 1. The kind

@@ -20,6 +20,7 @@ import (
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/tree"
 )
 
@@ -31,8 +32,8 @@ everything that was promised held. Exit code 0 only when every check passed.
 
 Without --data-dir it starts a cluster of its own, in a temporary directory and on free
 ports, and removes it in the end; when a check failed, data and logs are kept. With
---data-dir it breaks the cluster that runs there, whose owner should agree: it only sends signals,
-never to all members at once, writes below the prefix chaos/SEED/ and removes that again.
+--data-dir it breaks the cluster that runs there, whose owner should agree: it only sends signals and
+hands over, never touches all members at once, writes below the prefix chaos/SEED/ and removes that again.
 
 Faults: kill-leader, kill-follower, kill-heir, kill-several, kill-all, stop-continue,
 kill-in-takeover, restart-all, corrupt-follower, promote, fill-disk (root only: it puts the
@@ -149,6 +150,9 @@ func ChaosOperator() chaos.Operator {
 			return t, err
 		},
 		Stop: Stop,
+		Promote: func(ctx context.Context, dataDir string) error {
+			return Promote(ctx, dataDir, roster.Address{}, io.Discard)
+		},
 	}
 }
 
