@@ -125,8 +125,9 @@ store {
 }
 
 spawn {
-  # How long a new follower may take from its start until it answers; then it is
-  # killed and counted as a failure.
+  # How long a new follower may take until it joins; then it is killed and counted
+  # as a failure. One that is seen working (it opens a large database) is waited for
+  # longer, up to sixty times as long.
   # Unit: duration, 100ms to 10m. Default: 10s.
   timeout = "10s"
 }

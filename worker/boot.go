@@ -145,9 +145,20 @@ func follow(opts Options, ros *roster.Roster, slot int, socket *os.File, listene
 	self := m.coreConfig(slot).Self
 	self.ByHand = byHand
 	m.me.Store(&self)
-	err = m.replica.open(dir.Slot(slot), m.self, m.address.String(), asCopy)
+	m.opening.Store(true)
+	err = m.replica.claim(dir.Slot(slot), asCopy)
 	if errors.Is(err, proc.ErrLocked) {
 		return member.ExitSlotBusy, err
+	}
+	// The leader hears of this process before the copy is open: that takes the
+	// longer the more there is in it, and the slot is this process's already.
+	if err == nil {
+		if byHand {
+			m.control.serveJoined()
+		} else {
+			m.control.serve()
+		}
+		err = m.replica.openClaimed(m.self, m.address.String(), asCopy)
 	}
 	if errors.Is(err, syscall.ENOSPC) {
 		return member.ExitDisk, err
@@ -155,11 +166,7 @@ func follow(opts Options, ros *roster.Roster, slot int, socket *os.File, listene
 	if err != nil {
 		return core.ExitCorrupt, err
 	}
-	if byHand {
-		m.control.serveJoined()
-	} else {
-		m.control.serve()
-	}
+	m.opening.Store(false)
 	last := m.replica.last()
 	return m.run(slot, core.Boot{Roster: ros, HasCopy: !last.IsZero(), Last: last}), nil
 }
@@ -249,12 +256,25 @@ func (m *Member) handleSignals() {
 				}
 			case s := <-ends:
 				m.logger.Info("signal", "signal", s.String())
+				m.endIfOpening("signal: " + s.String())
 				m.post(core.StopRequested{Reason: "signal: " + s.String()})
 			case <-m.ended:
 				return
 			}
 		}
 	}()
+}
+
+// endIfOpening ends a follower that opens its copy and has no loop yet that
+// could end it in order. There is nothing to lose: what a follower opens is whole at any
+// moment, or is fetched anew.
+func (m *Member) endIfOpening(reason string) {
+	if !m.opening.Load() {
+		return
+	}
+	m.logger.Info("ends", "reason", reason+", while the copy was being opened")
+	m.logs.Flush(time.Second)
+	os.Exit(int(core.ExitDone))
 }
 
 // socketAlive reports whether somebody listens on a Unix socket.

@@ -35,6 +35,7 @@ func (c *control) Introduce(_ context.Context, r *wire.IntroduceRequest) (*wire.
 
 func (c *control) Retire(_ context.Context, r *wire.RetireRequest) (*wire.RetireResponse, error) {
 	c.m.post(core.Dismissed{Reason: r.Reason})
+	go c.m.endIfOpening(r.Reason)
 	return &wire.RetireResponse{Roster: c.m.rosterBytes()}, nil
 }
 

@@ -31,6 +31,7 @@ func (m *Member) housekeeping() {
 	tick := time.NewTicker(spaceInterval)
 	defer tick.Stop()
 	var lastSync, lastCompact, lastSweep time.Time
+	toil := newToil(m)
 	for {
 		select {
 		case <-tick.C:
@@ -40,6 +41,7 @@ func (m *Member) housekeeping() {
 		now := time.Now()
 		if m.leading.Load() {
 			m.space.look()
+			toil.look(now)
 			m.alarm()
 			m.cpu.note(now, m.pids())
 		} else if now.Sub(lastSync) >= syncInterval {

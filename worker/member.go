@@ -97,6 +97,7 @@ type Member struct {
 
 	// What other goroutines read of the loop's state.
 	leading   atomic.Bool
+	opening   atomic.Bool // the copy of a follower, before there is a loop
 	epoch     atomic.Uint64
 	committed atomic.Uint64
 	applied   atomic.Uint64

@@ -166,37 +166,76 @@ const (
 // open makes a slot the open copy.
 func (r *replica) open(slot datadir.Slot, self proc.Identity, address string, why purpose) error {
 	defer r.exclude()()
+	c, err := r.take(slot, why)
+	if err != nil {
+		return err
+	}
+	if err := r.openTaken(&c, self, address, why); err != nil {
+		return err
+	}
+	r.cur = c
+	return nil
+}
+
+// claim and openClaimed are the two halves of open for a process that serves
+// its leader in between. What others see until the second is done is a copy with neither
+// log nor store.
+func (r *replica) claim(slot datadir.Slot, why purpose) error {
+	defer r.exclude()()
+	c, err := r.take(slot, why)
+	r.cur = c
+	return err
+}
+
+// openClaimed opens what the claimed slot holds; after an error the slot is free.
+func (r *replica) openClaimed(self proc.Identity, address string, why purpose) error {
+	c := r.current()
+	err := r.openTaken(&c, self, address, why)
+	defer r.exclude()()
+	r.cur = c
+	return err
+}
+
+// take makes a slot this process's own, with nothing open yet. After an error
+// nothing is.
+func (r *replica) take(slot datadir.Slot, why purpose) (copyOf, error) {
 	// First: a key that cannot be read says nothing of the copy, which would be
 	// thrown away below.
 	if err := store.CheckAuthToken(r.cfg.Client.AuthToken); err != nil {
-		return err
+		return copyOf{}, err
 	}
 	if why == asTruth {
 		if err := r.whole(slot); err != nil {
-			return fmt.Errorf("slot %d: %w", slot.Number, err)
+			return copyOf{}, fmt.Errorf("slot %d: %w", slot.Number, err)
 		}
 	}
 	if err := slot.Make(); err != nil {
-		return err
+		return copyOf{}, err
 	}
 	lock, err := lockWithin(slot.Lock(), lockWait)
 	if err != nil {
-		return fmt.Errorf("slot %d: %w", slot.Number, err)
+		return copyOf{}, fmt.Errorf("slot %d: %w", slot.Number, err)
 	}
 	c := copyOf{slot: slot, lock: lock}
 	if err := r.mayOpen(slot, why); err != nil {
 		c.close()
-		return err
+		return c, err
 	}
-	if err := r.openData(&c, why); err != nil {
+	return c, nil
+}
+
+// openTaken opens what a slot that was taken holds. After an error it is free,
+// and c is empty.
+func (r *replica) openTaken(c *copyOf, self proc.Identity, address string, why purpose) error {
+	slot := c.slot
+	err := r.openData(c, why)
+	if err == nil {
+		err = writeMeta(slot, self, address)
+	}
+	if err != nil {
 		c.close()
 		return fmt.Errorf("slot %d: %w", slot.Number, err)
 	}
-	if err := writeMeta(slot, self, address); err != nil {
-		c.close()
-		return fmt.Errorf("slot %d: %w", slot.Number, err)
-	}
-	r.cur = c
 	return nil
 }
 

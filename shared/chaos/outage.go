@@ -29,6 +29,9 @@ func longestGap(acks []ack, from, to int64) time.Duration {
 	return time.Duration(longest)
 }
 
+// Stall is the longest time between two acknowledged changes of a history.
+func (h *History) Stall() time.Duration { return longestGap(inOrder(h.acked()), 0, 1<<63-1) }
+
 // inOrder sorts acknowledgements by their time.
 func inOrder(acks []ack) []ack {
 	acks = slices.Clone(acks)

@@ -74,7 +74,7 @@ var fields = []*field{
 		1_000_000_000_000, time.Second, 8760*time.Hour, func(c *Config) *AutoCompaction { return &c.Store.AutoCompaction }),
 	durationField("store.compare_interval", "how often followers' keys are compared with the leader's",
 		"10m", 100*time.Millisecond, 8760*time.Hour, func(c *Config) *time.Duration { return &c.Store.CompareInterval }),
-	durationField("spawn.timeout", "time that a new follower may take until it answers",
+	durationField("spawn.timeout", "time that a new follower that is not seen working may take until it joins",
 		"10s", 100*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Spawn.Timeout }),
 	choiceField("log.level", "least severe messages that are logged",
 		[]string{"trace", "debug", "info", "warn", "error"}, func(c *Config) *string { return &c.Log.Level }),

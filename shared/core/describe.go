@@ -103,6 +103,8 @@ func memberDetails(v any) []string {
 		return []string{fmt.Sprintf("%d: %s", v.Code, v.Reason)}
 	case Progress:
 		return []string{fmt.Sprintf("%s %d", v.ID, v.Index)}
+	case Toils:
+		return []string{v.ID.String()}
 	case Kill:
 		return []string{v.ID.String() + ": " + v.Reason}
 	}

@@ -174,6 +174,9 @@ type (
 		Index uint64
 		Known uint64
 	}
+	// Toils says that a follower that has not joined yet uses the processor: it
+	// opens its copy, which takes the longer the more there is in it.
+	Toils struct{ ID roster.ID }
 	// Overtaken says that what a follower needs next is gone from the log.
 	Overtaken struct{ ID roster.ID }
 	// HandoverRequested asks for another leader: To, or the heir if it is zero.
@@ -239,6 +242,7 @@ func (Joined) event()              {}
 func (Parted) event()              {}
 func (Progress) event()            {}
 func (Overtaken) event()           {}
+func (Toils) event()               {}
 func (HandoverRequested) event()   {}
 func (ScaleRequested) event()      {}
 func (RemoveRequested) event()     {}

@@ -129,6 +129,10 @@ func (c *Core) stepLeader(ev Event) {
 		c.progress(ev)
 	case Overtaken:
 		c.overtaken(ev)
+	case Toils:
+		if p := c.lead.peer(ev.ID); p != nil {
+			c.lead.keeper.Toils(c.now, p.member.Slot)
+		}
 	case ServingStopped:
 		c.servingStopped()
 	default:

@@ -12,9 +12,15 @@ const slotBar = 5 * time.Second
 
 // adoptSibling takes over a follower of the leader before. One that was told
 // to leave and has not gone by the time that leader died stays: the stop that it
-// was a part of has ended with that leader.
+// was a part of has ended with that leader. One that was still starting goes on with
+// that: it says nothing before it has opened its copy.
 func (c *Core) adoptSibling(m roster.Member) {
 	m.Role = roster.Follower
+	if m.State == roster.Starting {
+		c.lead.keeper.Take(c.now, m.Slot)
+	} else {
+		c.lead.keeper.Up(m.Slot)
+	}
 	if m.State == roster.Leaving {
 		m.State = roster.Starting
 	}
@@ -22,7 +28,6 @@ func (c *Core) adoptSibling(m roster.Member) {
 	if m.Busy { // it goes on with it; who asked is gone
 		c.lead.defrag.queue = append(c.lead.defrag.queue, m.ID)
 	}
-	c.lead.keeper.Up(m.Slot)
 	c.emit(Watch{ID: m.ID}, Reattach{Member: m})
 }
 

@@ -9,8 +9,11 @@ import (
 
 // Config sets the pace of restarts.
 type Config struct {
-	// StartTimeout is how long a started process may take until it is Up.
+	// StartTimeout is how long a started process may take until it is Up, counted
+	// from the last sign that it works on that (see Toils).
 	StartTimeout time.Duration
+	// LongestStart is how long it may take in all; 0 is 60 times StartTimeout.
+	LongestStart time.Duration
 	// Base is the first delay; each further failure doubles it up to Max.
 	Base, Max time.Duration
 	// HalfLife is the time in which the memory of failures halves.
@@ -38,6 +41,7 @@ const (
 type seat struct {
 	state seatState
 	at    time.Duration
+	began time.Duration // of a start
 	// score counts failures, halved every HalfLife since scored.
 	score  float64
 	scored time.Duration
@@ -45,6 +49,9 @@ type seat struct {
 
 // New returns a Keeper without seats; rng is the source of jitter.
 func New(cfg Config, rng *rand.Rand) *Keeper {
+	if cfg.LongestStart == 0 {
+		cfg.LongestStart = 60 * cfg.StartTimeout
+	}
 	return &Keeper{cfg: cfg, rng: rng, seats: map[int]*seat{}}
 }
 
@@ -77,9 +84,17 @@ func (k *Keeper) Due(now time.Duration) []int {
 	due := k.collect(now, scheduled)
 	for _, n := range due {
 		s := k.seats[n]
-		s.state, s.at = starting, now+k.cfg.StartTimeout
+		s.state, s.at, s.began = starting, now+k.cfg.StartTimeout, now
 	}
 	return due
+}
+
+// Toils reports a sign that a seat's process works on its start: it gets
+// StartTimeout from here on, but no more than LongestStart in all.
+func (k *Keeper) Toils(now time.Duration, n int) {
+	if s := k.seats[n]; s != nil && s.state == starting {
+		s.at = max(s.at, min(now+k.cfg.StartTimeout, s.began+k.cfg.LongestStart))
+	}
 }
 
 // Overdue returns the seats whose process did not come up in time. They stay
@@ -180,5 +195,5 @@ func (k *Keeper) delay(s *seat, now time.Duration) time.Duration {
 // its process.
 func (k *Keeper) Take(now time.Duration, n int) {
 	s := k.seat(n)
-	s.state, s.at = starting, now+k.cfg.StartTimeout
+	s.state, s.at, s.began = starting, now+k.cfg.StartTimeout, now
 }

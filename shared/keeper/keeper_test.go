@@ -150,3 +150,36 @@ func TestCancelCostsNothing(t *testing.T) {
 	}
 	k.Cancel(99) // never heard of
 }
+
+// A process that works is not overdue, one that works for too long is.
+func TestToilingUntilItTakesTooLong(t *testing.T) {
+	k := newKeeper() // 10 s, and 60 times that
+	k.Toils(0, 1)
+	if k.Busy(1) {
+		t.Fatal("a seat that nobody asked for is busy")
+	}
+	k.Fill(0, 1)
+	k.Toils(0, 1)
+	if due := k.Due(0); len(due) != 1 {
+		t.Fatalf("due: %v", due)
+	}
+	now := time.Duration(0)
+	for ; now <= 594*time.Second; now += 9 * time.Second {
+		if late := k.Overdue(now); len(late) != 0 {
+			t.Fatalf("overdue at %s: %v", now, late)
+		}
+		k.Toils(now, 1)
+	}
+	if wake, ok := k.Wake(); !ok || wake != 600*time.Second {
+		t.Fatalf("wake at %s, %t", wake, ok)
+	}
+	k.Toils(599*time.Second, 1)
+	if late := k.Overdue(600 * time.Second); len(late) != 1 {
+		t.Fatal("it may take for ever")
+	}
+	k.Up(1)
+	k.Toils(601*time.Second, 1)
+	if k.IsPending(1) {
+		t.Fatal("a process that is up starts again")
+	}
+}
