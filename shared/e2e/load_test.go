@@ -173,7 +173,7 @@ func TestLargeDatabases(t *testing.T) {
 	sizes := map[string]struct {
 		keys, valueBytes int
 		spawnTimeout     string
-	}{"many keys": {300_000, 64, "1s"}}
+	}{"many keys": {500_000, 64, "1s"}}
 	if fullLoad {
 		sizes["many keys"] = struct {
 			keys, valueBytes int
