@@ -132,6 +132,10 @@ func operatorDetails(v any) (string, bool) {
 		return fmt.Sprint(v.Followers), true
 	case RemoveRequested:
 		return v.Address.String(), true
+	case UpgradeRequested:
+		return "to " + v.Build, true
+	case Spawn:
+		return strings.TrimSpace(fmt.Sprint(v.Slot, " ", v.Build)), true
 	case DefragmentRequested, OweDefrag:
 		return "", true
 	case Answer:

@@ -103,8 +103,12 @@ type (
 	}
 	// SendSnapshot sends the database to a follower, and the entries after it.
 	SendSnapshot struct{ ID roster.ID }
-	// Spawn starts a follower for a slot and reports Spawned or SpawnFailed.
-	Spawn struct{ Slot int }
+	// Spawn starts a follower for a slot and reports Spawned or SpawnFailed. Build is
+	// what UpgradeRequested named; empty is the leader's own.
+	Spawn struct {
+		Slot  int
+		Build string
+	}
 	// AbortSpawn kills a process that never shook hands; SpawnFailed follows.
 	AbortSpawn struct {
 		Slot   int
@@ -182,13 +186,14 @@ const (
 	Scaled
 	Differs // a replica holds other keys than it must
 	Defragmentation
+	Upgrading
 )
 
 var kindNames = [...]string{
 	"leader_lost", "leader_silent", "taking_over", "loss_possible", "took_over", "succession_blocked", "following",
 	"spawning", "spawn_delayed", "member_started", "member_joined", "member_in_sync", "member_lagging",
 	"member_silent", "member_died", "member_leaving", "spawn_error", "degraded", "restored", "stopping",
-	"handing_over", "scaled", "differs", "defragmentation",
+	"handing_over", "scaled", "differs", "defragmentation", "upgrading",
 }
 
 func (k Kind) String() string { return kindNames[k] }

@@ -197,6 +197,13 @@ type (
 		Address roster.Address
 		Ref     any
 	}
+	// UpgradeRequested asks for all processes to be replaced by another build, whose
+	// followers may take so long until they are in sync.
+	UpgradeRequested struct {
+		Build    string
+		Patience time.Duration
+		Ref      any
+	}
 	// DefragmentRequested asks for the databases of all members to be rewritten.
 	DefragmentRequested struct{ Ref any }
 	// Defragmented says that a follower has rewritten its database, or why not.
@@ -249,4 +256,5 @@ func (RemoveRequested) event()     {}
 func (DefragmentRequested) event() {}
 func (Defragmented) event()        {}
 func (ReplicaDiffers) event()      {}
+func (UpgradeRequested) event()    {}
 func (ServingStopped) event()      {}

@@ -82,6 +82,8 @@ func (c *Core) occupied() string {
 		return "the cluster is being stopped"
 	case l.handover.phase != handoverNot:
 		return "the leader is handing over to " + l.handover.to.String() + " already"
+	case l.upgrade.phase != upgradeNot:
+		return "the cluster is being upgraded to " + l.upgrade.build
 	}
 	return ""
 }

@@ -21,6 +21,7 @@ type leadState struct {
 	stop     stopState
 	handover handoverState
 	defrag   defragState
+	upgrade  upgradeState
 	want     int // followers to be kept
 }
 
@@ -102,6 +103,9 @@ func (l *leadState) wake(c *Core) time.Duration {
 	if l.handover.phase == handoverAnnouncing {
 		wake = min(wake, max(l.handover.deadline, c.now+time.Millisecond))
 	}
+	if l.upgrade.phase != upgradeNot {
+		wake = min(wake, max(l.upgrade.deadline, c.now+c.cfg.HeartbeatInterval))
+	}
 	if l.stop.phase != stopNot {
 		wake = min(wake, max(l.stop.deadline, c.now+c.cfg.HeartbeatInterval))
 	}
@@ -150,6 +154,8 @@ func (c *Core) stepOperator(ev Event) {
 		c.removeRequested(ev)
 	case DefragmentRequested:
 		c.defragmentRequested(ev)
+	case UpgradeRequested:
+		c.upgradeRequested(ev)
 	case Defragmented:
 		c.defragmented(ev)
 	case ReplicaDiffers:

@@ -37,11 +37,20 @@ func (c *Core) scaleRequested(ev ScaleRequested) {
 	c.ensureFollowers()
 }
 
-// trim retires followers that are too many: first those that are not in sync,
-// then the last in line.
+// trim retires followers that are too many: first those of another build, then those
+// that are not in sync, then the last in line.
 func (c *Core) trim() {
 	line := c.roster.Line()
 	slices.Reverse(line)
+	slices.SortStableFunc(line, func(a, b roster.Address) int {
+		foreign := func(a roster.Address) int {
+			if m, _ := c.roster.Find(a); m.Version != c.self.Version {
+				return 0
+			}
+			return 1
+		}
+		return foreign(a) - foreign(b)
+	})
 	for _, a := range line {
 		if c.active() <= c.lead.want {
 			break

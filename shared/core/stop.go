@@ -33,6 +33,7 @@ func (c *Core) stopCluster(reason string) {
 	}
 	c.giveUpHandover("the cluster is being stopped")
 	*s = stopState{phase: stopDraining, reason: reason, deadline: c.now + c.cfg.StopTimeout}
+	c.giveUpUpgrade("the cluster is being stopped")
 	c.report(Stopping, c.self.ID, "%s", reason)
 	for _, slot := range c.pendingSpawns() {
 		c.emit(AbortSpawn{Slot: slot, Reason: "the cluster is being stopped"})

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -56,17 +57,26 @@ func (c *Core) ensureFollowers() {
 	if c.startsHeld() {
 		return
 	}
+	if c.active() > l.want && c.occupied() == "" {
+		c.trim() // what a leader began, and did not live to see the end of
+	}
 	missing := l.want - c.active() - len(c.pendingSpawns())
 	for ; missing > 0; missing-- {
-		slot := c.roster.FreeSlot(func(n int) bool { return l.keeper.Busy(n) || l.barred[n] > c.now })
+		slot := c.freeSlot()
 		if d := l.keeper.Fill(c.now, slot); d > 0 {
 			c.report(SpawnDelayed, roster.ID{}, "slot %d failed before, next start in %s", slot, d.Round(time.Millisecond))
 		}
 	}
 	for _, slot := range l.keeper.Due(c.now) {
 		c.report(Spawning, roster.ID{}, "slot %d", slot)
-		c.emit(Spawn{Slot: slot})
+		c.emit(Spawn{Slot: slot, Build: c.spawnBuild(slot)})
 	}
+}
+
+// freeSlot is the lowest slot that a new follower can have.
+func (c *Core) freeSlot() int {
+	l := c.lead
+	return c.roster.FreeSlot(func(n int) bool { return l.keeper.Busy(n) || l.barred[n] > c.now })
 }
 
 // pendingSpawns are the slots whose process is asked for and not a member yet.
@@ -104,6 +114,7 @@ func (c *Core) superviseFollowers() {
 	}
 	c.ensureFollowers()
 	c.handoverStep()
+	c.upgradeStep()
 	c.stopStep()
 }
 
@@ -165,6 +176,7 @@ func (c *Core) spawnFailed(ev SpawnFailed) {
 		c.lead.barred[ev.Slot] = c.now + slotBar
 	}
 	c.report(SpawnError, ev.ID, "slot %d: %s", ev.Slot, ev.Reason)
+	c.upgradeFailed(ev.Slot, ev.Reason)
 }
 
 // joined: a follower opened its stream.
@@ -226,7 +238,7 @@ func (c *Core) joinRequested(ev JoinRequested) {
 		return
 	}
 	m := ev.Member
-	m.Slot = c.roster.FreeSlot(func(n int) bool { return l.keeper.Busy(n) || l.barred[n] > c.now })
+	m.Slot = c.freeSlot()
 	m.Role, m.State, m.ByHand = roster.Follower, roster.Starting, true
 	l.keeper.Take(c.now, m.Slot)
 	c.addPeer(m)
@@ -256,5 +268,6 @@ func (c *Core) memberDied(ev Died) {
 	c.publish()
 	c.commit()
 	c.defragDied(ev.ID)
+	c.upgradeFailed(p.member.Slot, fmt.Sprintf("its follower %s ended: %s", ev.ID.Address, reason))
 	c.handoverStep()
 }
