@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -37,16 +38,23 @@ func (s *Supervisor) Reattach(m roster.Member) {
 }
 
 func (s *Supervisor) attach(m roster.Member) (*child, error) {
+	// go-plugin negotiates nothing with a process that is there already: what was agreed on
+	// is in the roster. (0: its leader died before it could tell.)
+	protocol := cmp.Or(m.Protocol, member.ControlProtocol)
+	plugins, ok := member.ControlPlugins(nil)[protocol]
+	if !ok {
+		return nil, fmt.Errorf("adopt %s: it speaks version %d of the control service, which this build (%s) does not", m.ID, protocol, s.host.Version)
+	}
 	c := &child{sockets: filepath.Dir(m.Plugin)}
 	c.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  member.Handshake,
-		Plugins:          plugin.PluginSet{member.ControlPlugin: wire.ControlPlugin{}},
+		Plugins:          plugins,
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		GRPCDialOptions:  wire.GuardClient(),
 		Logger:           s.log.ResetNamed("go-plugin"),
 		Reattach: &plugin.ReattachConfig{
 			Protocol:        plugin.ProtocolGRPC,
-			ProtocolVersion: int(member.Handshake.ProtocolVersion),
+			ProtocolVersion: protocol,
 			Addr:            &net.UnixAddr{Net: "unix", Name: m.Plugin},
 			Pid:             m.PID,
 			ReattachFunc: func() (prunner.AttachedRunner, error) {

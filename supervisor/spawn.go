@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -23,8 +24,8 @@ import (
 )
 
 // Spawn starts a follower for a slot.
-func (s *Supervisor) Spawn(slot int) {
-	c := &child{}
+func (s *Supervisor) Spawn(slot int, build string) {
+	c := &child{build: build}
 	// The port is taken here and not in the background, so that followers
 	// started together get theirs in the order of their slots.
 	listener, err := s.bind()
@@ -92,7 +93,7 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 		return roster.Member{}, err
 	}
 	s.mu.Lock()
-	c.runner = newRunner(s.command(address, slot, null, inherited))
+	c.runner = newRunner(s.command(address, slot, c.build, null, inherited))
 	c.runner.killed = c.aborted != ""
 	s.mu.Unlock()
 	c.client = plugin.NewClient(s.clientConfig(c))
@@ -113,6 +114,10 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 		Slot:    slot,
 		Version: s.host.Version,
 	}
+	if c.build != "" {
+		m.Version = "" // it tells itself when it joins
+	}
+	m.Protocol = c.client.NegotiatedVersion()
 	if r := c.client.ReattachConfig(); r != nil {
 		m.Plugin = r.Addr.String()
 	}
@@ -122,9 +127,9 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 
 // command is the worker's command line. Its arguments show the operator who
 // it is; what is too long for them travels in the environment.
-func (s *Supervisor) command(a roster.Address, slot int, null, listener *os.File) command {
+func (s *Supervisor) command(a roster.Address, slot int, build string, null, listener *os.File) command {
 	return command{
-		path: proc.Executable(),
+		path: cmp.Or(build, proc.Executable()),
 		argv: []string{"dynast", "worker",
 			"--address", a.String(),
 			"--slot", strconv.Itoa(slot),
@@ -145,7 +150,7 @@ func (s *Supervisor) command(a roster.Address, slot int, null, listener *os.File
 func (s *Supervisor) clientConfig(c *child) *plugin.ClientConfig {
 	return &plugin.ClientConfig{
 		HandshakeConfig:  member.Handshake,
-		Plugins:          plugin.PluginSet{member.ControlPlugin: wire.ControlPlugin{}},
+		VersionedPlugins: member.ControlPlugins(nil),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		StartTimeout:     s.host.Config().Spawn.Timeout,
 		SkipHostEnv:      true, // command has built it

@@ -38,6 +38,7 @@ type child struct {
 	client  *plugin.Client
 	control wire.ControlClient
 	runner  *runner // nil for an adopted one
+	build   string  // the program; empty: this one
 	aborted string  // why its start was given up
 	sockets string  // the directory of its control socket
 }

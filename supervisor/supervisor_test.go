@@ -207,7 +207,7 @@ func TestASpawnThatNeverShakesHandsIsKilled(t *testing.T) {
 	for _, mode := range []string{"hang", "noise"} {
 		b := newBench(t, mode)
 		b.host.Config().Spawn.Timeout = 300 * time.Millisecond
-		b.Spawn(2)
+		b.Spawn(2, "")
 		if f := b.failed(); f.Slot != 2 || f.SlotBusy || f.Reason == "" || strings.Contains(f.Reason, "\n") {
 			t.Errorf("%s: %+v", mode, f)
 		}
@@ -220,7 +220,7 @@ func TestASpawnThatNeverShakesHandsIsKilled(t *testing.T) {
 func TestAbortedAtAnyMoment(t *testing.T) {
 	b := newBench(t, "hang")
 	for i := range 40 {
-		b.Spawn(2)
+		b.Spawn(2, "")
 		<-time.After(time.Duration(i%20) * 200 * time.Microsecond)
 		b.Abort(2, "no longer wanted")
 		if f := b.failed(); f.Slot != 2 || f.Reason != "no longer wanted" {
@@ -240,7 +240,7 @@ func TestAWorkerThatEndsEarlyIsTold(t *testing.T) {
 		member.ExitSlotBusy: {Slot: 2, Reason: "the slot is owned by another process", SlotBusy: true},
 	} {
 		b := newBench(t, fmt.Sprint(code))
-		b.Spawn(2)
+		b.Spawn(2, "")
 		f := b.failed()
 		f.At = time.Time{}
 		if f != want {
@@ -263,7 +263,7 @@ func (b *bench) spawned() roster.Member {
 // TestAWorkerIsAdoptedAndRetired: by the leader that started it, and by the next.
 func TestAWorkerIsAdoptedAndRetired(t *testing.T) {
 	b := newBench(t, "serve")
-	b.Spawn(2)
+	b.Spawn(2, "")
 	m := b.spawned()
 	if m.Slot != 2 || m.Version != "test" || m.Plugin == "" {
 		t.Fatalf("spawned %+v", m)
@@ -367,12 +367,12 @@ func TestPorts(t *testing.T) {
 	if want := []uint16{p + 2, p + 3, p + 4}; !slices.Equal(bound, want) {
 		t.Errorf("bound %v, want %v", bound, want)
 	}
-	b.Spawn(5)
+	b.Spawn(5, "")
 	if f := b.failed(); f.Slot != 5 || !strings.Contains(f.Reason, fmt.Sprint(p+1)) {
 		t.Errorf("%+v", f)
 	}
 	b.use(p, p+1)
-	b.Spawn(6)
+	b.Spawn(6, "")
 	if f := b.failed(); f.Slot != 6 || !strings.Contains(f.Reason, "in use by members") {
 		t.Errorf("%+v", f)
 	}

@@ -141,6 +141,25 @@ func (a *admin) Reload(ctx context.Context, _ *wire.ReloadRequest) (*wire.Reload
 	return a.m.reload(ctx, fmt.Sprintf("a command of pid %d", caller.pid))
 }
 
+// Upgrade replaces all processes by another build. Who asks may go: it goes on.
+func (a *admin) Upgrade(ctx context.Context, r *wire.UpgradeRequest) (*wire.UpgradeResponse, error) {
+	if _, err := a.owner(ctx); err != nil {
+		return nil, err
+	}
+	b, err := findBuild(ctx, r.Binary)
+	if err != nil {
+		return nil, status.Errorf(codes.FailedPrecondition, "nothing is changed: %v", err)
+	}
+	answer, err := a.m.request(ctx, func(ref chan core.Answer) core.Event {
+		return core.UpgradeRequested{Build: b.path, Patience: upgradePatience, Ref: ref}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &wire.UpgradeResponse{Binary: b.path, Before: a.m.opts.Version, After: b.version,
+		Successor: answer.Member.Address.String(), Leader: wire.FromMember(a.m.selfMember())}, nil
+}
+
 // callerInfo is who the kernel says is at the other end of a Unix socket.
 type callerInfo struct {
 	credentials.CommonAuthInfo

@@ -56,8 +56,8 @@ func (c *control) socket() string {
 
 func (c *control) config() *plugin.ServeConfig {
 	return &plugin.ServeConfig{
-		HandshakeConfig: member.Handshake,
-		Plugins:         plugin.PluginSet{member.ControlPlugin: wire.ControlPlugin{Service: c}},
+		HandshakeConfig:  member.Handshake,
+		VersionedPlugins: member.ControlPlugins(c),
 		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(o, wire.GuardServer()...)...)
 		},

@@ -176,7 +176,7 @@ func (m *Member) doLeader(e core.Effect) {
 		m.downstream.sendSnapshot(e.ID)
 	case core.Spawn:
 		m.history.rec.CountStart(e.Slot)
-		m.supervisor.Spawn(e.Slot)
+		m.supervisor.Spawn(e.Slot, e.Build)
 	case core.AbortSpawn:
 		m.supervisor.Abort(e.Slot, e.Reason)
 	case core.Reattach:
@@ -271,5 +271,5 @@ var reportTexts = map[core.Kind]string{
 	core.MemberLagging: "follower lags", core.MemberSilent: "follower is silent and is ended",
 	core.MemberDied: "follower is gone", core.MemberLeaving: "follower leaves", core.SpawnError: "a follower did not start",
 	core.Degraded: "degraded", core.Restored: "no longer degraded", core.Stopping: "stops",
-	core.HandingOver: "hands over", core.Scaled: "keeps another number of followers", core.Defragmentation: "defragmentation",
+	core.HandingOver: "hands over", core.Scaled: "keeps another number of followers", core.Defragmentation: "defragmentation", core.Upgrading: "upgrade",
 }

@@ -272,6 +272,9 @@ func (m *Member) selfMember() roster.Member {
 	self := *m.me.Load()
 	self.Slot = m.replica.current().slot.Number
 	self.Plugin = m.control.socket()
+	if self.ByHand {
+		self.Protocol = member.ControlProtocol // nobody shook hands with it
+	}
 	self.OwesDefrag = m.replica.current().slot.OwesDefrag()
 	return self
 }

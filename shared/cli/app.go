@@ -34,6 +34,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.removeCommand(),
 		a.scaleCommand(),
 		a.reloadCommand(),
+		a.upgradeCommand(),
 		a.ctlCommand(),
 		a.snapshotCommand(),
 		a.benchCommand(),

@@ -138,8 +138,8 @@ func (c *Core) spawned(m roster.Member) {
 		}
 		m.Role, m.State = roster.Follower, roster.Starting
 		c.addPeer(m)
-	} else if p.member.Plugin == "" {
-		p.member.Plugin = m.Plugin
+	} else if p.member.Plugin == "" || p.member.Protocol == 0 && m.Protocol != 0 {
+		p.member.Plugin, p.member.Protocol = m.Plugin, m.Protocol
 		c.publish()
 	}
 	c.report(MemberStarted, m.ID, "slot %d", m.Slot)

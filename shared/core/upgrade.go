@@ -160,7 +160,11 @@ func (c *Core) giveUpUpgrade(why string) {
 	}
 	c.lead.upgrade = upgradeState{}
 	c.report(Upgrading, c.self.ID, "given up: %s", why)
-	c.emit(Answer{Ref: u.ref, Refused: why})
+	told := why
+	if u.phase != upgradeRetiring {
+		told = "everything is as it was: " + why
+	}
+	c.emit(Answer{Ref: u.ref, Refused: told})
 	if u.phase == upgradeRetiring || c.lead.stop.phase != stopNot {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/datadir"
 	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/wire"
 )
 
 // Handshake is what a leader and the processes that it starts must agree on.
@@ -19,6 +20,17 @@ var Handshake = plugin.HandshakeConfig{
 	ProtocolVersion:  1,
 	MagicCookieKey:   "DYNAST_WORKER",
 	MagicCookieValue: "5e1c7d0b-follow-the-leader",
+}
+
+// ControlProtocol is the version of the control service that this build speaks.
+// Builds that have none in common cannot take over each other's processes, and a
+// handshake between them fails.
+const ControlProtocol = 1
+
+// ControlPlugins are the versions of the control service that this build speaks, to be
+// negotiated. service is nil on the side that calls.
+func ControlPlugins(service wire.ControlServer) map[int]plugin.PluginSet {
+	return map[int]plugin.PluginSet{ControlProtocol: {ControlPlugin: wire.ControlPlugin{Service: service}}}
 }
 
 // ControlPlugin is the name of the control service in go-plugin's set.
@@ -64,8 +76,9 @@ var Stderr = os.Stderr
 // Supervisor starts and controls the processes of a leader. No method waits
 // for a process: results come as events of the core, posted to the Host.
 type Supervisor interface {
-	// Spawn starts a follower for a slot: Spawned or SpawnFailed follows.
-	Spawn(slot int)
+	// Spawn starts a follower for a slot: Spawned or SpawnFailed follows. build is the
+	// program to start; empty is the own one.
+	Spawn(slot int, build string)
 	// Abort kills the process of a spawn that is not finished: SpawnFailed
 	// follows, also when there is none.
 	Abort(slot int, reason string)

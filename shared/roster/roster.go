@@ -97,6 +97,9 @@ type Member struct {
 	// OwesDefrag: the copy in its slot was the leader's when the others were
 	// defragmented.
 	OwesDefrag bool
+	// Protocol is the version of the control service that was agreed on when the process
+	// was started; 0 is not known.
+	Protocol int
 	// ByHand is true for a member that an operator started with "join": it is
 	// not counted among the followers that the leader has to keep.
 	ByHand bool

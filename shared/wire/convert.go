@@ -28,7 +28,7 @@ func FromMember(m roster.Member) *MemberInfo {
 		Address: m.Address.String(), Pid: int64(m.PID), StartTime: m.StartTime,
 		Role: uint32(m.Role), State: uint32(m.State), Slot: uint32(m.Slot),
 		Plugin: m.Plugin, Version: m.Version, ByHand: m.ByHand,
-		Busy: m.Busy, OwesDefrag: m.OwesDefrag,
+		Busy: m.Busy, OwesDefrag: m.OwesDefrag, Protocol: uint32(m.Protocol),
 	}
 }
 
@@ -56,7 +56,7 @@ func ToMember(i *MemberInfo) (roster.Member, error) {
 		ID:   roster.ID{Address: a, PID: int(i.Pid), StartTime: i.StartTime},
 		Role: roster.Role(i.Role), State: state, Slot: int(i.Slot),
 		Plugin: i.Plugin, Version: i.Version, ByHand: i.ByHand,
-		Busy: i.Busy, OwesDefrag: i.OwesDefrag,
+		Busy: i.Busy, OwesDefrag: i.OwesDefrag, Protocol: int(i.Protocol),
 	}, nil
 }
 

@@ -24,7 +24,7 @@ func sampleRoster() *roster.Roster {
 	r := &roster.Roster{Epoch: 3, Version: 9, Leader: at("127.0.0.1:7400"), Client: "127.0.0.1:2379", Successor: at("127.0.0.1:9999"), Followers: 5, Members: []roster.Member{
 		{ID: roster.ID{Address: at("127.0.0.1:7402"), PID: 12, StartTime: 1}, State: roster.InSync, Slot: 2, Plugin: "/run/p/a", Version: "v1"},
 		{ID: roster.ID{Address: at("127.0.0.1:7400"), PID: 10, StartTime: 2}, Role: roster.Leader, State: roster.Serving, Slot: 1},
-		{ID: roster.ID{Address: at("127.0.0.1:7401"), PID: 11, StartTime: 3}, State: roster.Starting, Slot: 3, ByHand: true, Busy: true, OwesDefrag: true},
+		{ID: roster.ID{Address: at("127.0.0.1:7401"), PID: 11, StartTime: 3}, State: roster.Starting, Slot: 3, ByHand: true, Busy: true, OwesDefrag: true, Protocol: 1},
 	}}
 	r.Sort()
 	return r
