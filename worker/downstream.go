@@ -132,24 +132,6 @@ func (d *downstream) tellDeaths() {
 	d.each(func(s *session) { s.update(func() { s.deaths = true }) })
 }
 
-func (d *downstream) tellConfig() {
-	d.each(func(s *session) { s.update(func() { s.config = true }) })
-}
-
-// informed counts the followers with a stream, and those of them that go by the
-// configuration with this checksum.
-func (d *downstream) informed(sum uint64) (informed, all int) {
-	d.each(func(s *session) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		all++
-		if s.informed == sum {
-			informed++
-		}
-	})
-	return informed, all
-}
-
 func (d *downstream) sendFrom(id roster.ID, after uint64) {
 	if s := d.find(id); s != nil {
 		s.update(func() { s.mode, s.cursor, s.snapshot = modeEntries, after, false })

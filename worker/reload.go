@@ -125,6 +125,25 @@ func (m *Member) awaitInformed(ctx context.Context, sum uint64) (informed, all i
 	}
 }
 
+// tellConfig sends the configuration to all followers.
+func (d *downstream) tellConfig() {
+	d.each(func(s *session) { s.update(func() { s.config = true }) })
+}
+
+// informed counts the followers with a stream, and those of them that go by the
+// configuration with this checksum.
+func (d *downstream) informed(sum uint64) (informed, all int) {
+	d.each(func(s *session) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		all++
+		if s.informed == sum {
+			informed++
+		}
+	})
+	return informed, all
+}
+
 // configureAs takes over the leader's configuration, as far as it can change, and tells
 // the leader so.
 func (m *Member) configureAs(leaders []byte) error {
