@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	ossignal "os/signal"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -73,6 +74,9 @@ func Ctl(args []string, defaultEndpoint string) error {
 	if !namesEndpoints(args) {
 		full = append(full, "--endpoints="+defaultEndpoint)
 	}
+	// An interrupt ends a watch, as it does in etcdctl, which leaves it to the
+	// runtime; a lock and an election catch it by themselves.
+	ossignal.Reset(os.Interrupt)
 	// etcdctl reads its arguments from os.Args only.
 	os.Args = append(full, args...)
 	return ctlv3.Start()
