@@ -27,8 +27,9 @@ func realEtcd(t *testing.T, dir string) (stop func(), endpoint string) {
 	c.LogLevel, c.LogOutputs = "error", []string{"/dev/null"}
 	c.BackendBatchInterval, c.BackendBatchLimit = time.Hour, 1<<20
 	c.BcryptCost = uint(bcrypt.MinCost)
-	local := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
-	c.ListenClientUrls, c.ListenPeerUrls = []url.URL{local}, []url.URL{local}
+	// Its JSON gateway dials the address for clients as it is written here.
+	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", freePort(t))}}
+	c.ListenPeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	e, err := embed.StartEtcd(c)
 	if err != nil {
 		t.Fatal(err)
