@@ -50,6 +50,22 @@ client {
   auth_token = "simple"
 }
 
+dashboard {
+  # The address of a page for operators in a browser: the processes, live graphs,
+  # what happened. The leader serves it, and it outlives any leader as the clients'
+  # address does. If the port is taken at the start there is no page, and
+  # everything else works. Plain HTTP: for another host than loopback put a
+  # proxy with TLS before it.
+  # Unit: IP:PORT, or off. Default: 127.0.0.1:2381.
+  listen = "127.0.0.1:2381"
+
+  # A file with a token, at least 16 characters, that only its owner may read.
+  # Who gives the token to the page may hand over, kill and add processes there.
+  # It is read at each use, so it can be changed at any time.
+  # Unit: path. Default: empty, the page is for looking only.
+  token_file = ""
+}
+
 member {
   # The address on which members listen for one another. A cluster on loopback
   # refuses members on other hosts.

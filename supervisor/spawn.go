@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -128,19 +129,21 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 // command is the worker's command line. Its arguments show the operator who
 // it is; what is too long for them travels in the environment.
 func (s *Supervisor) command(a roster.Address, slot int, build string, null, listener *os.File) command {
+	listeners := append(slices.Clone(s.host.Listeners), member.Listener{Name: member.OwnListener, File: listener})
 	return command{
 		path: cmp.Or(build, proc.Executable()),
 		argv: []string{"dynast", "worker",
 			"--address", a.String(),
 			"--slot", strconv.Itoa(slot),
 			"--data-dir", s.host.Config().DataDir},
-		env: append(s.environment(member.ConfigEnv, member.RosterEnv, plugin.EnvUnixSocketDir),
+		env: append(s.environment(member.ConfigEnv, member.RosterEnv, member.ListenersEnv, plugin.EnvUnixSocketDir),
 			member.ConfigEnv+"="+string(s.host.Config().Encode()),
+			member.ListenersEnv+"="+strings.Join(listeners.Names(), ","),
 			member.RosterEnv+"="+base64.StdEncoding.EncodeToString(wire.EncodeRoster(s.host.Roster()))),
 		stdin: null,
 		// Standard error is the first leader's, handed from leader to leader.
 		stderr: member.Stderr,
-		extra:  []*os.File{s.host.ClientListener, listener},
+		extra:  listeners.Files(),
 		// A group of its own: a Ctrl-C in the terminal reaches the leader only. No
 		// parent-death signal: the worker is to survive its leader.
 		attr: &syscall.SysProcAttr{Setpgid: true},

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -66,14 +67,22 @@ func Up(opts Options) (core.ExitCode, error) {
 			return core.ExitError, err
 		}
 	}
+	shared := member.Listeners{{Name: member.ClientListener, File: socket}}
+	dashboard, noDashboard := listenDashboard(cfg.Dashboard.Listen)
+	if dashboard != nil {
+		shared = append(shared, member.Listener{Name: member.DashboardListener, File: dashboard})
+	}
 	listener, err := listenMember(cfg, nil)
 	if err != nil {
 		return core.ExitError, err
 	}
 	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID,
-		clientSocket: socket, listener: listener, lock: lock})
+		listeners: shared, listener: listener, lock: lock})
 	if err != nil {
 		return core.ExitError, err
+	}
+	if noDashboard != nil {
+		m.logger.Warn("there is no dashboard until the next start", "error", noDashboard)
 	}
 	if err := dir.SweepSockets(socketAlive); err != nil {
 		return core.ExitError, err
@@ -109,21 +118,25 @@ func Spawned(opts Options, args SpawnedArgs) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, fmt.Errorf("%s: %w", member.RosterEnv, err)
 	}
-	socket := os.NewFile(member.ClientListenerFD, "clients")
-	own := os.NewFile(member.MemberListenerFD, "members")
+	inherited, err := member.Inherited()
+	if err != nil {
+		return core.ExitError, err
+	}
+	own := inherited.File(member.OwnListener)
+	if own == nil {
+		return core.ExitError, fmt.Errorf("%s has no %q", member.ListenersEnv, member.OwnListener)
+	}
 	listener, err := net.FileListener(own)
 	if err != nil {
 		return core.ExitError, fmt.Errorf("inherited listener of %s: %w", args.Address, err)
 	}
 	_ = own.Close()
-	// Only this process itself gets the two from here on: the supervisor of a
-	// leader passes them on by name.
-	syscall.CloseOnExec(member.ClientListenerFD)
-	return follow(opts, ros, args.Slot, socket, listener, false)
+	shared := slices.DeleteFunc(inherited, func(l member.Listener) bool { return l.Name == member.OwnListener })
+	return follow(opts, ros, args.Slot, shared, listener, false)
 }
 
 // follow runs a follower, spawned or joined, until the end.
-func follow(opts Options, ros *roster.Roster, slot int, socket *os.File, listener net.Listener, byHand bool) (core.ExitCode, error) {
+func follow(opts Options, ros *roster.Roster, slot int, shared member.Listeners, listener net.Listener, byHand bool) (core.ExitCode, error) {
 	dir, err := datadir.Open(opts.Config.DataDir, false)
 	if err != nil {
 		return core.ExitError, err
@@ -136,7 +149,10 @@ func follow(opts Options, ros *roster.Roster, slot int, socket *os.File, listene
 	if err != nil {
 		return core.ExitError, err
 	}
-	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, clientSocket: socket, listener: listener})
+	if shared.File(member.ClientListener) == nil {
+		return core.ExitError, errors.New("the leader passed on no listening socket for clients")
+	}
+	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, listeners: shared, listener: listener})
 	if err != nil {
 		return core.ExitError, err
 	}
@@ -174,6 +190,15 @@ func follow(opts Options, ros *roster.Roster, slot int, socket *os.File, listene
 // listenClients opens the one socket for clients. It is passed to every
 // member and never closed while one of them lives.
 func listenClients(address string) (*os.File, error) {
+	f, err := listenShared(address)
+	if err != nil {
+		return nil, fmt.Errorf("clients cannot be served: %w", bindError(address, err, "client.listen (--client-listen)"))
+	}
+	return f, nil
+}
+
+// listenShared opens a listening socket that is passed on from member to member.
+func listenShared(address string) (*os.File, error) {
 	l, err := net.Listen("tcp", address)
 	// Processes that were just killed let go of their sockets a moment later
 	// than of their locks.
@@ -182,11 +207,11 @@ func listenClients(address string) (*os.File, error) {
 		l, err = net.Listen("tcp", address)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("clients cannot be served: %w", bindError(address, err, "client.listen (--client-listen)"))
+		return nil, err
 	}
 	f, err := l.(*net.TCPListener).File()
 	if err != nil {
-		return nil, fmt.Errorf("listen for clients on %s: %w", address, err)
+		return nil, errors.Join(err, l.Close())
 	}
 	// The copy keeps the socket open. Nothing accepts on it before this member leads.
 	return f, l.Close()
@@ -339,8 +364,13 @@ func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitUnreachable, err
 	}
-	if len(files) < 1 {
-		return core.ExitError, errors.New("join: the leader passed no listening socket")
+	names := resp.Listeners
+	if len(files) < len(names) {
+		return core.ExitError, fmt.Errorf("join: the leader passed on %d descriptors for %q", len(files), names)
+	}
+	shared, err := member.NameListeners(names, files[:len(names)])
+	if err != nil {
+		return core.ExitError, fmt.Errorf("join: %w", err)
 	}
 	if ros, err = wire.DecodeRoster(resp.Roster); err != nil {
 		return core.ExitError, err
@@ -348,7 +378,7 @@ func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
 	if err := setSocketDir(dir); err != nil {
 		return core.ExitError, err
 	}
-	return follow(opts, ros, int(resp.Slot), files[0], listener, true)
+	return follow(opts, ros, int(resp.Slot), shared, listener, true)
 }
 
 // joinConfig is the leader's configuration, so that this follower would lead

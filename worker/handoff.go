@@ -87,7 +87,8 @@ func (m *Member) handOff(c *net.UnixConn) error {
 				resp.Error = err.Error()
 			} else {
 				resp.Roster = m.rosterBytes()
-				pass = []*os.File{m.clientSocket, member.Stderr}
+				resp.Listeners, resp.HasStderr = m.listeners.Names(), true
+				pass = append(m.listeners.Files(), member.Stderr)
 			}
 		}
 		b, err := proto.Marshal(resp)

@@ -47,7 +47,7 @@ func (m *Member) status() (metrics.Status, error) {
 	}
 	return metrics.Status{
 		Tree: t, Totals: m.history.rec.Totals(), Fsyncs: m.fsyncs.Snapshot(), Version: m.opts.Version,
-		Followers: m.cfg.Followers, MinSync: m.cfg.Replication.MinSync, DiskFree: free, DiskFull: m.space.full.Load(),
+		MinSync: m.cfg.Replication.MinSync, DiskFree: free, DiskFull: m.space.full.Load(),
 		LogLinesLost: m.logs.Dropped(), EventsLost: m.history.rec.LostEvents(),
 	}, nil
 }

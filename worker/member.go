@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/dynast-io/dynast/shared/clienttls"
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/dashboard"
 	"github.com/dynast-io/dynast/shared/datadir"
 	"github.com/dynast-io/dynast/shared/events"
 	"github.com/dynast-io/dynast/shared/keeper"
@@ -56,10 +56,10 @@ type Member struct {
 	bootID    string
 	clusterID uint64
 
-	// clientSocket is the one listening socket for clients; listener is the
+	// listeners are the sockets that all members share; listener is the
 	// own one, for members.
-	clientSocket *os.File
-	listener     net.Listener
+	listeners member.Listeners
+	listener  net.Listener
 
 	// startedToLead: by "up", not by a takeover.
 	startedToLead bool
@@ -89,7 +89,8 @@ type Member struct {
 	service     *service
 	reloading   sync.Mutex // one reload at a time
 	live        atomic.Pointer[config.Config]
-	adminServer atomic.Pointer[grpc.Server] // nil until this process leads
+	adminServer atomic.Pointer[grpc.Server]      // nil until this process leads
+	dashboard   atomic.Pointer[dashboard.Server] // nil: not served
 	history     *eventHistory
 	requests    meter.Requests  // of clients
 	fsyncs      meter.Histogram // of the log
@@ -120,13 +121,13 @@ type published struct {
 
 // parts is what the ways of starting a member have found out before it exists.
 type parts struct {
-	opts         Options
-	dir          *datadir.Dir
-	authority    *pki.Authority
-	clusterID    uint64
-	clientSocket *os.File
-	listener     net.Listener
-	lock         *proc.Lock
+	opts      Options
+	dir       *datadir.Dir
+	authority *pki.Authority
+	clusterID uint64
+	listeners member.Listeners
+	listener  net.Listener
+	lock      *proc.Lock
 }
 
 func newMember(p parts) (*Member, error) {
@@ -140,7 +141,7 @@ func newMember(p parts) (*Member, error) {
 		cfg: cfg, opts: p.opts, dir: p.dir, authority: p.authority,
 		logs: p.opts.Logs, logger: p.opts.Logs.Logger("worker"),
 		self: proc.Self(), address: address, bootID: boot, clusterID: p.clusterID,
-		clientSocket: p.clientSocket, listener: p.listener, lock: p.lock,
+		listeners: p.listeners, listener: p.listener, lock: p.lock,
 		mail: newMailbox(), started: time.Now(), ended: make(chan struct{}), leads: make(chan struct{}),
 	}
 	m.live.Store(cfg)

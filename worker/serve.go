@@ -71,7 +71,7 @@ func (m *Member) beginServing() {
 	m.applier.settle()
 	m.space.look() // before the first write is taken
 	m.replica.current().store.Promote(m.cfg.Heartbeat.Timeout)
-	l, err := net.FileListener(m.clientSocket)
+	l, err := net.FileListener(m.listeners.File(member.ClientListener))
 	if err != nil {
 		m.fatal(core.ExitError, fmt.Errorf("accept clients on %s: %w", m.cfg.Client.Listen, err))
 		return
@@ -109,6 +109,7 @@ func (m *Member) beginServing() {
 			m.fatal(core.ExitError, err)
 		}
 	})
+	m.serveDashboard()
 	m.compaction.lead()
 	go m.guarded(m.service.lead)
 }
@@ -153,6 +154,7 @@ func (m *Member) lifetime() context.Context {
 // listening socket stays open for whoever leads next.
 func (m *Member) stopServing() {
 	go func() {
+		m.stopDashboard()
 		if c := m.clients.Load(); c != nil {
 			c.stop()
 		}
@@ -239,7 +241,7 @@ func (n clientNode) AuthEnabled() bool { return n.store().Auth().IsAuthEnabled()
 func (m *Member) startSupervisor() error {
 	s, err := m.opts.NewSupervisor(member.Host{
 		Config: m.config, Dir: m.dir, Logger: m.logs.Logger("supervisor"), Roster: m.roster,
-		ClientListener: m.clientSocket, Post: m.post, Version: m.opts.Version,
+		Listeners: m.listeners, Post: m.post, Version: m.opts.Version,
 	})
 	m.supervisor = s
 	return err

@@ -105,7 +105,7 @@ func eventLine(e events.Event, s term.Style) string {
 // for what is well again.
 func eventColour(kind string) term.Colour {
 	switch kind {
-	case "loss_possible", "succession_blocked", "spawn_error", events.Ended, events.DiskFull, events.Lost:
+	case "loss_possible", "succession_blocked", "spawn_error", "differs", events.Ended, events.DiskFull, events.Lost:
 		return term.Red
 	case "leader_lost", "leader_silent", "member_died", "member_silent", "member_lagging", "spawn_delayed", "degraded", "stopping", events.Stopped, events.Rebuilt:
 		return term.Yellow

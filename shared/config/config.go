@@ -14,6 +14,7 @@ type Config struct {
 	Followers int
 
 	Client      Client
+	Dashboard   Dashboard
 	Member      Member
 	Heartbeat   Heartbeat
 	Replication Replication
@@ -40,6 +41,20 @@ type Client struct {
 
 // TLS reports whether clients are served over TLS.
 func (c Client) TLS() bool { return c.CertFile != "" }
+
+// Dashboard is the page for operators.
+type Dashboard struct {
+	// Listen is IP:PORT in canonical form, or "off".
+	Listen string
+	// TokenFile is an absolute path, or empty: the page is for looking only.
+	TokenFile string
+}
+
+// On reports whether there is a dashboard.
+func (d Dashboard) On() bool { return d.Listen != Off }
+
+// Off turns off what has an address.
+const Off = "off"
 
 // Member is where members listen for one another.
 type Member struct {

@@ -50,6 +50,7 @@ func TestDefaults(t *testing.T) {
 		DataDir:     filepath.Join(wd, "dynast-data"),
 		Followers:   2,
 		Client:      Client{Listen: "127.0.0.1:2379", AuthToken: "simple"},
+		Dashboard:   Dashboard{Listen: "127.0.0.1:2381"},
 		Member:      Member{Host: "127.0.0.1", Ports: PortRange{7400, 7499}},
 		Heartbeat:   Heartbeat{Interval: 250 * time.Millisecond, Timeout: time.Second},
 		Replication: Replication{MinSync: 1, QueueRequests: 10000, QueueBytes: 64 * MiB},
@@ -72,6 +73,10 @@ client {
   key_file       = "/srv/tls/server.key"
   client_ca_file = "/srv/tls/ca.crt"
   auth_token     = "jwt,sign-method=HS256,priv-key=/srv/key,ttl=1m"
+}
+dashboard {
+  listen     = "off"
+  token_file = "/srv/token"
 }
 member {
   host  = "127.0.0.2"

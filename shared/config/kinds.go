@@ -164,6 +164,28 @@ func parseEndpoint(s string) (netip.AddrPort, error) {
 	return a, errors.New("not an IP address with a port")
 }
 
+// optionalEndpointField is an endpointField that can be off.
+func optionalEndpointField(path, usage string, at func(*Config) *string) *field {
+	f := endpointField(path, usage, at)
+	parse, check := f.parse, f.check
+	f.kind = "ip:port"
+	f.allowed = `IP:PORT with a port from 1 to 65535, for example "127.0.0.1:2381", or "off"`
+	f.parse = func(c *Config, s string) error {
+		if s == Off {
+			*at(c) = Off
+			return nil
+		}
+		return parse(c, s)
+	}
+	f.check = func(c *Config) error {
+		if *at(c) == Off {
+			return nil
+		}
+		return check(c)
+	}
+	return f
+}
+
 func hostField(path, usage string, at func(*Config) *string) *field {
 	return &field{
 		path: path, usage: usage, kind: "ip",

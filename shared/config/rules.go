@@ -39,10 +39,16 @@ func (c *Config) conflicts() []conflict {
 			"%s has too few ports for %s; want at least %d, one for each follower and one for the leader",
 			c.show("member.ports"), c.show("followers"), need)
 	}
-	if c.portsOverlap() {
-		broken([]string{"client.listen", "member.ports", "member.host"},
-			"%s is one of the addresses of %s on %s; want a port outside of that range",
-			c.show("client.listen"), c.show("member.ports"), c.show("member.host"))
+	for _, path := range []string{"client.listen", "dashboard.listen"} {
+		if c.portsOverlap(byPath[path].text(c)) {
+			broken([]string{path, "member.ports", "member.host"},
+				"%s is one of the addresses of %s on %s; want a port outside of that range",
+				c.show(path), c.show("member.ports"), c.show("member.host"))
+		}
+	}
+	if c.Dashboard.Listen == c.Client.Listen {
+		broken([]string{"dashboard.listen", "client.listen"},
+			"%s is the address of clients, too; want another one, or \"off\"", c.show("dashboard.listen"))
 	}
 	return append(out, c.tlsConflicts()...)
 }
@@ -65,9 +71,9 @@ func (c *Config) tlsConflicts() []conflict {
 	return out
 }
 
-// portsOverlap reports whether a member could be given the clients' address.
-func (c *Config) portsOverlap() bool {
-	client, err := netip.ParseAddrPort(c.Client.Listen)
+// portsOverlap reports whether a member could be given this address; "off" is none.
+func (c *Config) portsOverlap(listen string) bool {
+	client, err := netip.ParseAddrPort(listen)
 	if err != nil {
 		return false
 	}

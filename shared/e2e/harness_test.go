@@ -78,6 +78,7 @@ type option func(*settings)
 
 type settings struct {
 	host, dataDir, extra string
+	dashboard            string // off: clusters of tests run side by side
 	followers            int
 	timeout              string
 }
@@ -85,13 +86,16 @@ type settings struct {
 func withHost(h string) option    { return func(s *settings) { s.host = h } }
 func withDataDir(d string) option { return func(s *settings) { s.dataDir = d } }
 func withTimeout(d string) option { return func(s *settings) { s.timeout = d } }
+func withDashboard(listen string) option {
+	return func(s *settings) { s.dashboard = listen }
+}
 func withExtra(hcl string) option { return func(s *settings) { s.extra = hcl } }
 
 // newCluster writes the configuration; nothing runs yet. Whatever is started
 // in the directory is ended when the test ends.
 func newCluster(t *testing.T, opts ...option) *cluster {
 	t.Helper()
-	s := settings{host: "127.0.0.1", followers: 2, timeout: "1s", dataDir: filepath.Join(t.TempDir(), "data")}
+	s := settings{host: "127.0.0.1", followers: 2, timeout: "1s", dashboard: "off", dataDir: filepath.Join(t.TempDir(), "data")}
 	for _, o := range opts {
 		o(&s)
 	}
@@ -104,6 +108,7 @@ func newCluster(t *testing.T, opts ...option) *cluster {
 data_dir  = %q
 followers = %d
 client { listen = %q }
+dashboard { listen = %q }
 member {
   host  = %q
   ports = "%d-%d"
@@ -111,7 +116,7 @@ member {
 heartbeat { timeout = %q }
 log { level = "debug" }
 %s
-`, c.dir, s.followers, c.client, s.host, c.first, c.first+39, s.timeout, s.extra)
+`, c.dir, s.followers, c.client, s.dashboard, s.host, c.first, c.first+39, s.timeout, s.extra)
 	if err := os.WriteFile(c.config, []byte(hcl), 0o600); err != nil {
 		t.Fatal(err)
 	}

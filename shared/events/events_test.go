@@ -275,6 +275,7 @@ func TestReasons(t *testing.T) {
 	for text, want := range map[string]string{
 		"signal: killed": ReasonSignal, "signal: aborted (core dumped)": ReasonSignal, "exit status 0": ReasonExit,
 		"silent, killed": ReasonSilent, "silent for 1.2s": ReasonSilent, "stopped by a signal for 1s": ReasonSilent,
+		"handing over to 127.0.0.1:7401, exit status 0": ReasonHandedOver, "handing over to 127.0.0.1:7401, signal: killed": ReasonSignal,
 		"did not join in time": ReasonStart, "ended": ReasonUnknown, "gone": ReasonUnknown, "": ReasonUnknown,
 	} {
 		if got := Reason(text); got != want {

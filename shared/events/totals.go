@@ -49,6 +49,13 @@ var TakeoverReasons = []string{ReasonSignal, ReasonExit, ReasonSilent, ReasonUnk
 
 // Reason sorts the words that say how a process ended.
 func Reason(text string) string {
+	if rest, handing := strings.CutPrefix(text, "handing over to "); handing {
+		// Killed in the middle of it is killed.
+		if _, end, _ := strings.Cut(rest, ", "); strings.HasPrefix(end, "signal") || strings.HasPrefix(end, "silent") {
+			return Reason(end)
+		}
+		return ReasonHandedOver
+	}
 	switch {
 	case strings.HasPrefix(text, "signal"):
 		return ReasonSignal
@@ -58,13 +65,11 @@ func Reason(text string) string {
 		return ReasonSilent
 	case strings.HasPrefix(text, "did not join"):
 		return ReasonStart
-	case strings.Contains(text, "hand"):
-		return ReasonHandedOver
 	}
 	return ReasonUnknown
 }
 
-const takeoverPrefix = "after the leader before: "
+const takeoverPrefix = "succeeds a leader that ended: "
 
 // TakeoverDetail says, in a Serving event, how the leader before ended.
 func TakeoverDetail(reason string) string { return takeoverPrefix + reason }

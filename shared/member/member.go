@@ -36,20 +36,14 @@ func ControlPlugins(service wire.ControlServer) map[int]plugin.PluginSet {
 // ControlPlugin is the name of the control service in go-plugin's set.
 const ControlPlugin = "control"
 
-// The descriptors that a spawned worker inherits besides the standard three.
-// Its standard error is the first leader's.
-const (
-	// ClientListenerFD is the listening socket for clients, shared by all members.
-	ClientListenerFD = 3
-	// MemberListenerFD is the worker's own listening socket for other members.
-	MemberListenerFD = 4
-)
-
 // The environment variables by which a spawned worker gets what is too long
 // for its arguments.
 const (
 	ConfigEnv = "DYNAST_WORKER_CONFIG" // the effective configuration, config.Encode
 	RosterEnv = "DYNAST_WORKER_ROSTER" // wire.EncodeRoster in base64
+	// ListenersEnv names the listening sockets that it inherits besides the
+	// standard three descriptors, with commas between. (Its standard error is the first leader's.)
+	ListenersEnv = "DYNAST_WORKER_LISTENERS"
 )
 
 // ReadyFileEnv is the file that the leader writes once it serves; every later
@@ -99,8 +93,8 @@ type Host struct {
 	Logger hclog.Logger
 	// Roster returns the current roster.
 	Roster func() *roster.Roster
-	// ClientListener is passed on to every worker.
-	ClientListener *os.File
+	// Listeners are passed on to every worker.
+	Listeners Listeners
 	// Post hands an event to the member's loop. It never blocks for long.
 	Post func(core.Event)
 	// Version is the build that runs here.

@@ -17,14 +17,13 @@ type Status struct {
 	Tree   *tree.Tree
 	Totals *events.Totals
 	// Fsyncs are those of the log.
-	Fsyncs  meter.Counts
-	Version string
-	// Followers is how many are to be kept, MinSync how many acknowledge a write.
-	Followers, MinSync int
-	DiskFree           uint64 // bytes
-	DiskFull           bool   // writes are refused
-	LogLinesLost       uint64
-	EventsLost         uint64
+	Fsyncs       meter.Counts
+	Version      string
+	MinSync      int    // followers that must have a write
+	DiskFree     uint64 // bytes
+	DiskFull     bool   // writes are refused
+	LogLinesLost uint64
+	EventsLost   uint64
 }
 
 // Collector is a prometheus.Collector that asks for the status at each scrape.

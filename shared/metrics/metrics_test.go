@@ -27,7 +27,7 @@ func sample() Status {
 	var fsyncs meter.Histogram
 	fsyncs.Observe(time.Millisecond)
 	return Status{
-		Tree: &tree.Tree{Epoch: 3, Leader: "127.0.0.1:7401", Heir: "127.0.0.1:7402", Committed: 9, Applied: 8, Pending: 2,
+		Tree: &tree.Tree{Epoch: 3, Followers: 2, Leader: "127.0.0.1:7401", Heir: "127.0.0.1:7402", Committed: 9, Applied: 8, Pending: 2,
 			Load: r.Snapshot(),
 			Members: []tree.Member{
 				{Address: "127.0.0.1:7401", Role: "leader", State: "serving", Index: 10, CPUSeconds: 1.5, UptimeMS: 2500},
@@ -35,7 +35,7 @@ func sample() Status {
 			}},
 		Totals: &events.Totals{Restarts: map[string]uint64{events.ReasonSignal: 4}, Takeovers: map[string]uint64{events.ReasonSilent: 2},
 			FailoverCounts: []uint64{0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, FailoverSeconds: 20.004},
-		Fsyncs: fsyncs.Snapshot(), Version: "v1", Followers: 2, MinSync: 1, DiskFree: 5, LogLinesLost: 6, EventsLost: 7,
+		Fsyncs: fsyncs.Snapshot(), Version: "v1", MinSync: 1, DiskFree: 5, LogLinesLost: 6, EventsLost: 7,
 	}
 }
 

@@ -17,7 +17,7 @@ var all = []*metric{
 		func(s *Status) float64 { return float64(s.Tree.Epoch) }),
 	members(),
 	gauge("dynast_followers_wanted", "Followers that the leader keeps alive.",
-		func(s *Status) float64 { return float64(s.Followers) }),
+		func(s *Status) float64 { return float64(s.Tree.Followers) }),
 	gauge("dynast_min_sync", "Followers that must have a write before it is acknowledged.",
 		func(s *Status) float64 { return float64(s.MinSync) }),
 	gauge("dynast_degraded", "1 while fewer followers are in sync than min_sync asks for.",

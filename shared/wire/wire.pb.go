@@ -2383,7 +2383,7 @@ func (x *UpgradeResponse) GetLeader() *MemberInfo {
 }
 
 // HandoffRequest and HandoffResponse pass over the hand-off socket, with the
-// descriptors of the client's listening socket and of the first leader's
+// descriptors of the shared listening sockets and of the first leader's
 // standard error beside the response.
 type HandoffRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2445,7 +2445,10 @@ type HandoffResponse struct {
 	Config    []byte                 `protobuf:"bytes,4,opt,name=config,proto3" json:"config,omitempty"`
 	HasStderr bool                   `protobuf:"varint,5,opt,name=has_stderr,json=hasStderr,proto3" json:"has_stderr,omitempty"`
 	// source is where the configuration is read again from.
-	Source        string `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	Source string `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	// listeners names the listening sockets, in the order of their descriptors;
+	// the standard error comes after them.
+	Listeners     []string `protobuf:"bytes,7,rep,name=listeners,proto3" json:"listeners,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2520,6 +2523,13 @@ func (x *HandoffResponse) GetSource() string {
 		return x.Source
 	}
 	return ""
+}
+
+func (x *HandoffResponse) GetListeners() []string {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
 }
 
 var File_wire_proto protoreflect.FileDescriptor
@@ -2685,7 +2695,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06leader\x18\x05 \x01(\v2\x15.dynast.v1.MemberInfoR\x06leader\"X\n" +
 	"\x0eHandoffRequest\x12-\n" +
 	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\x12\x17\n" +
-	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"\xa2\x01\n" +
+	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"\xc0\x01\n" +
 	"\x0fHandoffResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\rR\x04slot\x12\x16\n" +
@@ -2693,7 +2703,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x06config\x18\x04 \x01(\fR\x06config\x12\x1d\n" +
 	"\n" +
 	"has_stderr\x18\x05 \x01(\bR\thasStderr\x12\x16\n" +
-	"\x06source\x18\x06 \x01(\tR\x06source2L\n" +
+	"\x06source\x18\x06 \x01(\tR\x06source\x12\x1c\n" +
+	"\tlisteners\x18\a \x03(\tR\tlisteners2L\n" +
 	"\x06Member\x12B\n" +
 	"\x06Follow\x12\x1a.dynast.v1.FollowerMessage\x1a\x18.dynast.v1.LeaderMessage(\x010\x012\x90\x01\n" +
 	"\aControl\x12F\n" +
