@@ -26,6 +26,7 @@ type App struct {
 func (a *App) Commands() []*cobra.Command {
 	commands := []*cobra.Command{
 		a.treeCommand(),
+		a.topCommand(),
 		a.eventsCommand(),
 		a.logsCommand(),
 		a.stopCommand(),
