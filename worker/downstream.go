@@ -248,6 +248,18 @@ func (m *Member) canResume(last entry.Position) bool {
 	return ok && epoch == last.Epoch
 }
 
+// mine reports whether a position may lie in this log: it does, or it is so far
+// back that this cannot be told any more. After a loss, a follower can have entries in
+// the place of the leader's, and more of them.
+func (m *Member) mine(p entry.Position) bool {
+	log := m.replica.current().log
+	if p.Index > log.Last().Index {
+		return false
+	}
+	epoch, ok := log.EpochAt(p.Index)
+	return !ok || epoch == p.Epoch
+}
+
 // receive hears acknowledgements and heartbeats.
 func (s *session) receive() {
 	defer s.end()
@@ -256,15 +268,15 @@ func (s *session) receive() {
 		if err != nil {
 			return
 		}
-		var index, known uint64
+		var index, epoch, known uint64
 		if now := s.d.m.published.Load(); string(msg.Roster) == string(now.bytes) {
 			known = now.roster.Version
 		}
 		switch body := msg.Body.(type) {
 		case *wire.FollowerMessage_Ack:
-			index = body.Ack.GetIndex()
+			index, epoch = body.Ack.GetIndex(), body.Ack.GetEpoch()
 		case *wire.FollowerMessage_Heartbeat:
-			index = body.Heartbeat.GetIndex()
+			index, epoch = body.Heartbeat.GetIndex(), body.Heartbeat.GetEpoch()
 			s.mu.Lock()
 			s.informed = body.Heartbeat.GetConfig()
 			s.mu.Unlock()
@@ -276,6 +288,9 @@ func (s *session) receive() {
 			continue
 		default:
 			continue
+		}
+		if epoch != 0 && !s.d.m.mine(entry.Position{Epoch: epoch, Index: index}) {
+			index = 0 // of a copy that goes on where this log does not
 		}
 		s.mu.Lock()
 		if s.mode == modeSnapshot && !s.snapshot && s.awaiting > 0 && index >= s.awaiting {

@@ -136,7 +136,7 @@ func (m *Member) doFollower(e core.Effect) {
 	case core.Append:
 		m.writer.appendReceived(e.Ref.(*received))
 	case core.Ack:
-		m.upstream.ack(e.Index)
+		m.upstream.ack(e.Last)
 	case core.Resync:
 		m.upstream.resync(e.Reason)
 	}

@@ -39,7 +39,7 @@ type upstream struct {
 	cancel context.CancelFunc // of the stream; nil: there is none
 	warm   *warmConn
 	redo   context.CancelFunc // of the current attempt
-	acked  uint64
+	acked  entry.Position
 	beat   bool
 	// answers to the leader's requests, to be sent on the stream that is open then.
 	answers []*wire.FollowerMessage
@@ -94,9 +94,9 @@ func (u *upstream) wake() {
 	}
 }
 
-func (u *upstream) ack(index uint64) {
+func (u *upstream) ack(last entry.Position) {
 	u.mu.Lock()
-	u.acked = index
+	u.acked = last
 	u.mu.Unlock()
 	u.wake()
 }
@@ -191,7 +191,7 @@ func (u *upstream) hello() *wire.FollowerMessage {
 func (u *upstream) send(ctx context.Context, cancel context.CancelFunc, stream wire.Member_FollowClient) {
 	defer cancel()
 	u.wake() // tell at once how far the log reaches; hello may be older
-	var told uint64
+	var told entry.Position
 	address := u.m.address.String()
 	for {
 		select {
@@ -213,9 +213,9 @@ func (u *upstream) send(ctx context.Context, cancel context.CancelFunc, stream w
 		switch {
 		case beat:
 			msg.Body = &wire.FollowerMessage_Heartbeat{Heartbeat: &wire.Heartbeat{
-				Address: address, Index: acked, Applied: u.m.applied.Load(), Config: checksum(u.m.config())}}
+				Address: address, Index: acked.Index, Epoch: acked.Epoch, Applied: u.m.applied.Load(), Config: checksum(u.m.config())}}
 		case acked != told:
-			msg.Body = &wire.FollowerMessage_Ack{Ack: &wire.Ack{Address: address, Index: acked}}
+			msg.Body = &wire.FollowerMessage_Ack{Ack: &wire.Ack{Address: address, Index: acked.Index, Epoch: acked.Epoch}}
 		default:
 			continue
 		}

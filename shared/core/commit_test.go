@@ -96,7 +96,7 @@ func TestFollowerAppliesOnlyWhatIsTheLeaders(t *testing.T) {
 	b.expect(b.do(Introduced{Roster: next}), "Unwatch", "Watch", "Follow 127.0.0.1:7002")
 	b.expect(b.do(Heard{Roster: next, Commit: 9}))
 	b.expect(b.do(Received{Epoch: 4, Prev: pos(3, 8), Last: pos(4, 9), Commit: 9}), "Append")
-	b.expect(b.do(Appended{Last: pos(4, 9)}), "Ack 9", "Commit 9")
+	b.expect(b.do(Appended{Last: pos(4, 9)}), "Ack 4/9", "Commit 9")
 	b.expect(b.do(Received{Epoch: 3, Prev: pos(3, 9), Last: pos(3, 12)})) // of the old leader
 	b.expect(b.do(Received{Epoch: 4, Prev: pos(3, 8), Last: pos(4, 9)}))  // seen before
 }

@@ -213,7 +213,7 @@ func (c *Core) onAppended(ev Appended) {
 	switch c.role {
 	case Following, Contending:
 		c.hasCopy = true
-		c.emit(Ack{Index: ev.Last.Index})
+		c.emit(Ack{Last: ev.Last})
 		c.advanceCommit()
 	case Inheriting:
 		c.epochAppended(ev)

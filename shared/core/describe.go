@@ -41,6 +41,8 @@ func details(v any) string {
 		return v.Last.String()
 	case Installed:
 		return v.Last.String()
+	case Ack:
+		return v.Last.String()
 	case Died:
 		return v.ID.String() + ": " + v.Reason
 	case Append, Tick, Beat, Sync, Unfollow, TryLock, Replicate, StopServing, SuccessionWritten, ServingStopped:

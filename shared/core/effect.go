@@ -1,6 +1,7 @@
 package core
 
 import (
+	"github.com/dynast-io/dynast/shared/entry"
 	"github.com/dynast-io/dynast/shared/roster"
 )
 
@@ -63,8 +64,9 @@ type (
 	Unfollow struct{}
 	// Append appends the entries of a Received and reports Appended.
 	Append struct{ Ref any }
-	// Ack tells the leader how far the log reaches.
-	Ack struct{ Index uint64 }
+	// Ack tells the leader how far the log reaches. The position has its epoch, so
+	// that a log which is not a beginning of the leader's does not pass for one.
+	Ack struct{ Last entry.Position }
 	// Resync opens the stream anew, from the place that the log has reached.
 	Resync struct{ Reason string }
 )

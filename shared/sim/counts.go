@@ -39,7 +39,13 @@ const (
 	CopyHidden                      // one of the others neither, just then
 	NamedDamaged                    // the slot that succession.json names cannot be read
 	NamedCut                        // its log has lost its end when it is opened at a cold start
+	CopyDiffers                     // a member's database has a wrong key, and is found out
 	LeaderKilledInStop              // in the middle of an orderly end
+	// What operators ask for in the middle of all that:
+	HandoverAsked
+	Scaled
+	MemberRemoved
+	DefragmentAsked
 	faultKinds
 )
 
@@ -47,7 +53,8 @@ var faultNames = [faultKinds]string{
 	"killed", "killed in a takeover", "killed in a spawn", "killed in a snapshot", "killed in a write", "several killed at once", "all killed",
 	"stopped in a takeover", "stopped and continued", "stopped for good", "stream cut", "message late", "process starved", "fsync slow", "fsync failed",
 	"disk full", "append refused", "succession.json refused", "power lost", "spawn failed", "spawn hung", "lock lingered",
-	"log of a follower cut", "copy of a follower corrupt", "copy unreadable for once", "named slot damaged", "named log cut", "leader killed in a stop",
+	"log of a follower cut", "copy of a follower corrupt", "copy unreadable for once", "named slot damaged", "named log cut", "copy differs", "leader killed in a stop",
+	"hand-over asked", "scaled", "member removed", "defragmentation asked",
 }
 
 func (f Fault) String() string { return faultNames[f] }

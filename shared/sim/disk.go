@@ -22,6 +22,10 @@ type disk struct {
 	owner  *process // holds the slot's lock
 	boot   int      // of the host at which the last owner took it
 	broken bool     // cannot be read by anybody, ever again
+
+	foul       bool // the database has other keys than the log says, which nobody sees
+	condemned  bool // somebody saw it, and left a note
+	owesDefrag bool // a note, too
 }
 
 // disk returns a slot, made at first use.
@@ -51,6 +55,9 @@ func (d *disk) hasContent() bool {
 	return slices.ContainsFunc(d.log, func(r record) bool { return r.payload != 0 })
 }
 
+// wipe throws the copy away.
+func (d *disk) wipe() { d.log, d.synced, d.first, d.foul = nil, 0, 1, false }
+
 // put writes entries from an index on; what was there from there on is replaced.
 func (d *disk) put(after uint64, rs []record) {
 	if p := d.owner; p != nil && after < p.committed && after < uint64(len(d.log)) {
@@ -65,7 +72,7 @@ func (d *disk) put(after uint64, rs []record) {
 
 // replace installs another's log as a whole.
 func (d *disk) replace(log []record) {
-	d.log, d.synced = log[:len(log):len(log)], len(log)
+	d.log, d.synced, d.foul = log[:len(log):len(log)], len(log), false
 	d.first = uint64(len(log)) + 1
 }
 
@@ -76,7 +83,11 @@ func (d *disk) own(p *process, named bool) {
 		p.disk.owner = nil
 	}
 	if d.boot != p.w.boot && !named || d.broken {
-		d.log, d.synced, d.first = nil, 0, 1
+		d.wipe()
+	}
+	if d.condemned && !named {
+		d.wipe()
+		d.condemned = false
 	}
 	d.broken = false
 	d.owner, d.boot = p, p.w.boot

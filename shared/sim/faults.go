@@ -13,6 +13,8 @@ type faults struct {
 
 	killEvery, stopEvery, cutEvery, endEvery, powerEvery   time.Duration // mean; 0 is never
 	upEvery, joinEvery, fullEvery, slowEvery, failingEvery time.Duration
+	// What operators do is no fault, and comes in the middle of them.
+	handOverEvery, scaleEvery, removeEvery, defragEvery, spoilEvery time.Duration
 
 	strike         float64 // chance of a SIGKILL before an effect
 	strikeHeir     float64 // the same, in a takeover; also in the middle of what takes time there
@@ -66,6 +68,11 @@ func pickFaults(w *world) faults {
 		fullEvery:      some(0.2, 200*time.Millisecond, 2*time.Second),
 		slowEvery:      some(0.3, 100*time.Millisecond, time.Second),
 		failingEvery:   some(0.1, 300*time.Millisecond, 2*time.Second),
+		handOverEvery:  some(0.3, 100*time.Millisecond, time.Second),
+		scaleEvery:     some(0.2, 200*time.Millisecond, 2*time.Second),
+		removeEvery:    some(0.2, 200*time.Millisecond, 2*time.Second),
+		defragEvery:    some(0.2, 200*time.Millisecond, 2*time.Second),
+		spoilEvery:     some(0.2, 200*time.Millisecond, 2*time.Second),
 		strike:         rare(0.3, 0.001),
 		strikeHeir:     rare(0.5, 0.2),
 		strikeWrite:    rare(0.3, 0.003),
@@ -99,7 +106,8 @@ func (f faults) String() string {
 		name  string
 		every time.Duration
 	}{{"kill", f.killEvery}, {"stop", f.stopEvery}, {"cut", f.cutEvery}, {"end", f.endEvery}, {"power", f.powerEvery},
-		{"up", f.upEvery}, {"join", f.joinEvery}, {"full", f.fullEvery}, {"slow", f.slowEvery}, {"failing", f.failingEvery}} {
+		{"up", f.upEvery}, {"join", f.joinEvery}, {"full", f.fullEvery}, {"slow", f.slowEvery}, {"failing", f.failingEvery},
+		{"handOver", f.handOverEvery}, {"scale", f.scaleEvery}, {"remove", f.removeEvery}, {"defrag", f.defragEvery}, {"spoil", f.spoilEvery}} {
 		if e.every > 0 {
 			fmt.Fprintf(&b, " %s=%s", e.name, e.every.Round(time.Millisecond))
 		}

@@ -30,8 +30,23 @@ func (p *process) doLeader(e core.Effect) {
 		e.Ref.(*joiner).admitted(p, e)
 	case core.StopServing:
 		p.serving = false
-		p.after(p.w.between(0, 5*time.Millisecond), func() { p.post(core.ServingStopped{}) })
+		p.drain(p.w.now + drainTimeout)
+	default:
+		p.doOperator(e)
 	}
+}
+
+// drain waits until every write that was taken is answered, within reason.
+func (p *process) drain(deadline time.Duration) {
+	p.after(p.w.between(0, 2*time.Millisecond), func() {
+		answered := len(p.proposals) == 0 && !p.proposing && p.committed == p.end()
+		if !answered && p.w.now < deadline {
+			p.drain(deadline)
+			return
+		}
+		p.gaveUpDraining = !answered
+		p.post(core.ServingStopped{})
+	})
 }
 
 // session finds the open stream of a follower.

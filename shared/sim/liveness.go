@@ -88,6 +88,10 @@ func (w *world) missing() string {
 			return fmt.Sprintf("the roster holds %s, which is dead", m.ID)
 		case q.stopped:
 			return fmt.Sprintf("the roster holds %s, which is stopped", m.ID)
+		case m.Busy:
+			return fmt.Sprintf("%s rewrites its database", q)
+		case q.disk != nil && (q.disk.foul && (q != leader || r.Followers >= 2) || q.disk.condemned):
+			return fmt.Sprintf("%s has a wrong copy", q)
 		case q == leader:
 			continue
 		case m.State != roster.InSync:
@@ -97,8 +101,11 @@ func (w *world) missing() string {
 			inSync++
 		}
 	}
-	if inSync != w.operator.followers {
-		return fmt.Sprintf("%d followers in sync instead of %d; %s", inSync, w.operator.followers, w.roles())
+	if inSync != r.Followers {
+		return fmt.Sprintf("%d followers in sync instead of %d; %s", inSync, r.Followers, w.roles())
+	}
+	if r.Successor.IsValid() {
+		return fmt.Sprintf("the leader is about to hand over to %s", r.Successor)
 	}
 	for _, q := range w.alive() {
 		m, ok := r.Find(q.id.Address)

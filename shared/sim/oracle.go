@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/roster"
 )
@@ -18,6 +20,7 @@ type oracle struct {
 	answered     []answer
 	killedByCore int // since it was last looked at
 	rosters      rosters
+	asked        map[int]bool // numbers of followers that somebody asked for
 }
 
 type answer struct{ payload, index uint64 }
@@ -58,6 +61,8 @@ func (o *oracle) leads(p *process) {
 		w.fail("%s leads epoch %d and succession.json says %+v", p, p.epoch, w.succession)
 	case p.committed < uint64(len(o.truth)):
 		w.fail("%s serves and has applied up to %d of the %d entries that were committed", p, p.committed, len(o.truth))
+	case p.disk.condemned:
+		w.fail("%s leads with the copy in slot %d, which is condemned", p, p.disk.slot)
 	case p.disk.synced < len(p.disk.log):
 		w.fail("%s leads with %d of %d entries synced", p, p.disk.synced, len(p.disk.log))
 	}
@@ -210,15 +215,16 @@ func (o *oracle) exited(p *process, e core.Exit) {
 	w := o.w
 	switch e.Code {
 	case core.ExitDone, core.ExitLocked, core.ExitUnreachable:
+		if p.epoch != 0 && p.core.Roster().Successor.IsValid() {
+			o.handedOver(p)
+		}
 		return
 	case core.ExitCorrupt:
-		best := w.mostComplete(nil)
-		if best == nil {
-			w.after(0, w.startEmpty) // nothing can be read: the operator's decision
-			return
-		}
-		if best.owner != nil && best.owner != p {
-			return // a living member owns the most complete copy: it is to inherit
+		if !slices.ContainsFunc(w.disks, func(d *disk) bool { return d.usable(p) }) {
+			if !slices.ContainsFunc(w.disks, func(d *disk) bool { return d.usable(d.owner) }) {
+				w.after(0, w.startEmpty) // no copy is left: the operator's decision
+			}
+			return // or a living member owns the only one: it is to inherit
 		}
 	}
 	w.fail("%s exits with %d: %s", p, e.Code, e.Reason)

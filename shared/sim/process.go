@@ -47,12 +47,14 @@ type process struct {
 	untold int       // lines since that would have been the same
 
 	// Of a leader:
-	epoch     uint64 // 0 until it leads
-	committed uint64
-	proposals []uint64
-	serving   bool
-	spawning  []*spawn
-	losses    int // reports of a possible loss
+	epoch          uint64 // 0 until it leads
+	committed      uint64
+	proposals      []uint64
+	proposing      bool // a batch is on its way into the log
+	gaveUpDraining bool // it stopped serving, and not everything was answered
+	serving        bool
+	spawning       []*spawn
+	losses         int // reports of a possible loss
 }
 
 func (p *process) String() string {

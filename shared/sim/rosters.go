@@ -53,6 +53,9 @@ func (o *oracle) published(p *process, r *roster.Roster) {
 			}
 		}
 	}
+	if !o.asked[r.Followers] {
+		w.fail("the roster of %s keeps %d followers, which nobody asked for", p, r.Followers)
+	}
 	if leaders != 1 || r.Leader != o.leaderEver.id.Address {
 		w.fail("the roster of epoch %d has %d leaders and names %s, that epoch is led by %s", r.Epoch, leaders, r.Leader, o.leaderEver)
 	}
@@ -82,8 +85,9 @@ func key(address string) string {
 	return b.String()
 }
 
-// naiveLine reads addresses as text: those in sync, then those that are there
-// without a complete copy, each by address.
+// naiveLine reads addresses as text: a named successor that is in sync, those in
+// sync, those of them that are busy, then those that are there without a complete
+// copy, each by address.
 func naiveLine(r *roster.Roster) []string {
 	type one struct{ sort, address string }
 	var line []one
@@ -91,10 +95,14 @@ func naiveLine(r *roster.Roster) []string {
 		text := m.Address.String()
 		switch {
 		case m.Address == r.Leader || m.State == roster.Leaving:
-		case m.State == roster.InSync:
-			line = append(line, one{"a" + key(text), text})
-		default:
+		case m.State == roster.InSync && text == r.Successor.String():
+			line = append(line, one{"a", text})
+		case m.State == roster.InSync && !m.Busy:
 			line = append(line, one{"b" + key(text), text})
+		case m.State == roster.InSync:
+			line = append(line, one{"c" + key(text), text})
+		default:
+			line = append(line, one{"d" + key(text), text})
 		}
 	}
 	slices.SortFunc(line, func(a, b one) int { return strings.Compare(a.sort, b.sort) })
@@ -107,15 +115,18 @@ func naiveLine(r *roster.Roster) []string {
 
 // naiveHeir is the first in line, if it is in sync.
 func naiveHeir(r *roster.Roster) string {
-	best, bestKey := nobody, ""
-	for _, m := range r.Members {
-		if k := key(m.Address.String()); m.Address != r.Leader && m.State == roster.InSync && (bestKey == "" || k < bestKey) {
-			best, bestKey = m.Address.String(), k
+	for _, first := range naiveLine(r) {
+		for _, m := range r.Members {
+			if m.Address.String() == first && m.State == roster.InSync {
+				return first
+			}
 		}
+		break
 	}
-	return best
+	return nobody
 }
 
 func sameRoster(a, b *roster.Roster) bool {
-	return a.Epoch == b.Epoch && a.Version == b.Version && a.Leader == b.Leader && a.Client == b.Client && slices.Equal(a.Members, b.Members)
+	return a.Epoch == b.Epoch && a.Version == b.Version && a.Leader == b.Leader && a.Client == b.Client &&
+		a.Successor == b.Successor && a.Followers == b.Followers && slices.Equal(a.Members, b.Members)
 }

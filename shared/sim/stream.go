@@ -136,7 +136,7 @@ func (p *process) dial(st *stream) {
 		st.conn, st.leader = c, q
 		me := roster.Member{ID: p.id, ByHand: p.byHand, Version: "sim", Plugin: "socket"}
 		if p.disk != nil {
-			me.Slot = p.disk.slot
+			me.Slot, me.OwesDefrag = p.disk.slot, p.disk.owesDefrag
 		}
 		last := p.last()
 		p.sendUp(st, c, func() { q.hello(st, c, me, last) })

@@ -31,6 +31,11 @@ func (f *faults) begin(w *world) {
 	f.repeat(w, f.powerEvery, w.losePower)
 	f.repeat(w, f.upEvery, w.operator.up)
 	f.repeat(w, f.joinEvery, w.operator.join)
+	f.repeat(w, f.handOverEvery, w.operator.handOver)
+	f.repeat(w, f.scaleEvery, w.operator.scale)
+	f.repeat(w, f.removeEvery, w.operator.remove)
+	f.repeat(w, f.defragEvery, w.operator.defragment)
+	f.repeat(w, f.spoilEvery, w.operator.spoil)
 	f.lasting(w, f.fullEvery, 500*time.Millisecond, func(on bool) {
 		if f.diskFull = on; on {
 			w.count(DiskFull)
@@ -229,7 +234,7 @@ func (f *faults) breakCopy(w *world, d *disk) {
 	if w.chance(0.5) {
 		w.count(CopyCorrupt)
 		w.tell("the copy in slot %d is corrupt", d.slot)
-		d.log, d.synced, d.first = nil, 0, 1
+		d.wipe()
 		return
 	}
 	w.count(CopyCut)

@@ -15,7 +15,7 @@ func (p *process) doTakeover(e core.Effect) {
 	case core.AdoptBest:
 		p.adoptBest(e.Reason)
 	case core.TakeSlot:
-		p.takeSlot(e.Slot, "", false)
+		p.takeSlot(e.Slot)
 	case core.BeginEpoch:
 		p.beginEpoch(e.Epoch)
 	case core.WriteSuccession:
@@ -27,6 +27,10 @@ func (p *process) doTakeover(e core.Effect) {
 
 func (p *process) tryLock() {
 	w := p.w
+	if p.disk != nil && p.disk.condemned {
+		w.kill(p, "exit 6: this copy must not be led with, it is condemned")
+		return
+	}
 	if !w.tryLock(p) {
 		held := core.LockHeld{Succession: w.succession}
 		if h := w.lock.holder; !h.dead {
@@ -88,10 +92,10 @@ func (p *process) lead(epoch uint64) {
 // commit applies and, on a leader, answers.
 func (p *process) commit(index uint64) {
 	switch {
-	case p.core.Role() != core.Leading:
-		p.w.oracle.applies(p, index)
 	case p.epoch != 0:
 		p.w.oracle.acknowledges(p, index)
+	case p.core.Role() != core.Leading:
+		p.w.oracle.applies(p, index)
 	default: // what it inherited; judged when it leads
 	}
 	p.committed = max(p.committed, index)

@@ -45,6 +45,7 @@ const (
 	heartbeatTimeout  = 120 * time.Millisecond
 	startTimeout      = 600 * time.Millisecond
 	stopTimeout       = 500 * time.Millisecond
+	drainTimeout      = 300 * time.Millisecond
 	// roomPoll is how often room on a full disk is looked for by who has to wait
 	// for it; a follower asks its leader again after retryRoom.
 	roomPoll  = 4 * time.Millisecond
@@ -61,9 +62,10 @@ func newWorld(cfg Config) *world {
 		boot: 1,
 	}
 	w.oracle.w, w.operator.w = w, w
-	w.oracle.rosters = rosters{}
+	w.oracle.rosters, w.oracle.asked = rosters{}, map[int]bool{}
 	w.operator.followers = 1 + w.rng.IntN(3)
 	w.operator.minSync = w.rng.IntN(3)
+	w.oracle.asked[w.operator.followers] = true
 	w.faults = pickFaults(w)
 	return w
 }

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
@@ -94,7 +93,7 @@ func (p *process) end() uint64 {
 // a whole, and its clients are told so.
 func (p *process) propose() {
 	batch := p.proposals
-	p.proposals = nil
+	p.proposals, p.proposing = nil, true
 	j := p.appendJob(p.end, func() []record {
 		rs := make([]record, len(batch))
 		for i, payload := range batch {
@@ -104,6 +103,7 @@ func (p *process) propose() {
 	}, func() { p.post(core.Appended{Last: p.disk.last()}) })
 	write := j.do
 	j.do = func() {
+		p.proposing = false
 		if p.w.faults.diskFull {
 			p.w.count(AppendRefused)
 			return
@@ -199,116 +199,8 @@ func (p *process) install(log []record) {
 		},
 		torn: func() {
 			if d := p.disk; d != nil && p.w.chance(0.5) {
-				d.log, d.synced, d.first = nil, 0, 1
+				d.wipe()
 			}
 		},
 	})
-}
-
-// adopt appends what the log of another slot holds beyond the own last entry.
-func (p *process) adopt(slot int) {
-	d := p.w.disk(slot)
-	reads := p.w.between(100*time.Microsecond, 3*time.Millisecond)
-	lacks := func() []record { return d.log[min(p.end(), uint64(len(d.log))):] }
-	j := p.appendJob(p.end, lacks, func() { p.post(core.Adopted{Last: p.disk.last(), Slot: p.disk.slot}) })
-	write, torn := j.do, j.torn
-	j.takes += reads
-	j.waits = true
-	j.do = func() {
-		if fail := p.cannotAdopt(d); fail != nil {
-			p.post(*fail)
-			return
-		}
-		write()
-	}
-	j.torn = func() {
-		if p.disk != nil && p.cannotAdopt(d) == nil {
-			torn()
-		}
-	}
-	p.queue(j)
-}
-
-func (p *process) cannotAdopt(d *disk) *core.AdoptFailed {
-	own := p.disk.last()
-	switch {
-	case d.broken:
-		return &core.AdoptFailed{Reason: fmt.Sprintf("slot %d cannot be read", d.slot)}
-	case uint64(len(d.log)) < own.Index && p.disk.holds(d.last()):
-		return nil // the own one goes on: with entries of the same leader, never acknowledged
-	case own.Index+1 < d.first || !d.holds(own):
-		return &core.AdoptFailed{Reason: "the own log is no prefix", Diverged: true}
-	}
-	return nil
-}
-
-// takeSlot leaves the own slot and opens another.
-func (p *process) takeSlot(slot int, lost string, fatal bool) {
-	p.queue(job{takes: p.w.between(200*time.Microsecond, 5*time.Millisecond), do: func() {
-		d := p.w.disk(slot)
-		if d.broken || d.owner != nil && d.owner != p {
-			p.post(core.AdoptFailed{Reason: fmt.Sprintf("slot %d cannot be opened", slot), Fatal: fatal})
-			return
-		}
-		if p.w.faults.diskFull && p.w.chance(0.3) {
-			p.w.kill(p, "exit: the disk is full")
-			return
-		}
-		p.w.faults.cutNamed(p.w, d)
-		d.own(p, true)
-		p.extend()
-		p.post(core.Adopted{Last: d.last(), Slot: slot, Lost: lost})
-	}})
-}
-
-// extend appends what other slots hold beyond the own last entry: a log can
-// have lost its end, and who holds the entry at which it ends has the rest.
-func (p *process) extend() {
-	for {
-		var best *disk
-		for _, d := range p.w.disks {
-			if d != p.disk && !d.broken && d.first <= p.end()+1 && p.end() > 0 && d.holds(p.disk.last()) &&
-				p.disk.last().Less(d.last()) && (best == nil || best.last().Less(d.last())) {
-				best = d
-			}
-		}
-		if best == nil {
-			return
-		}
-		p.disk.put(p.end(), best.log[p.end():])
-	}
-}
-
-// mostComplete is the slot whose log reaches farthest, but for one of them.
-func (w *world) mostComplete(but *disk) *disk {
-	var best *disk
-	for _, d := range w.disks {
-		if d != but && !d.broken && len(d.log) > 0 && (best == nil || best.last().Less(d.last())) {
-			best = d
-		}
-	}
-	return best
-}
-
-// adoptBest looks for the most complete log among all slots.
-func (p *process) adoptBest(reason string) {
-	p.queue(job{takes: p.w.between(time.Millisecond, 5*time.Millisecond), do: func() {
-		best := p.w.mostComplete(nil)
-		if next := p.w.mostComplete(best); next != nil && best != p.disk && p.w.faults.hits(p.w, p.w.faults.hidesCopy, CopyHidden) {
-			// Then who holds more than the new leader has to give way to it.
-			p.w.tell("slot %d cannot be read for once", best.slot)
-			best = next
-		}
-		switch {
-		case best == nil:
-			p.post(core.AdoptFailed{Reason: reason, Fatal: true})
-		case best == p.disk:
-			p.post(core.Adopted{Last: best.last(), Slot: best.slot, Lost: reason})
-		case p.disk != nil && p.cannotAdopt(best) == nil:
-			p.disk.put(p.end(), best.log[p.end():])
-			p.post(core.Adopted{Last: p.disk.last(), Slot: p.disk.slot, Lost: reason})
-		default:
-			p.takeSlot(best.slot, reason, true)
-		}
-	}})
 }

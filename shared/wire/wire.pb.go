@@ -641,9 +641,11 @@ func (x *Hello) GetClusterId() uint64 {
 }
 
 type Ack struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Index   uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// epoch is that of the entry at index; 0: not said.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -692,13 +694,22 @@ func (x *Ack) GetIndex() uint64 {
 	return 0
 }
 
+func (x *Ack) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 type Heartbeat struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Index   uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	Applied uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
 	// config is a checksum of the configuration that the sender goes by.
-	Config        uint64 `protobuf:"varint,4,opt,name=config,proto3" json:"config,omitempty"`
+	Config uint64 `protobuf:"varint,4,opt,name=config,proto3" json:"config,omitempty"`
+	// epoch is that of the entry at index; 0: not said.
+	Epoch         uint64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -757,6 +768,13 @@ func (x *Heartbeat) GetApplied() uint64 {
 func (x *Heartbeat) GetConfig() uint64 {
 	if x != nil {
 		return x.Config
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
 	}
 	return 0
 }
@@ -2590,15 +2608,17 @@ const file_wire_proto_rawDesc = "" +
 	"\x04last\x18\x02 \x01(\v2\x13.dynast.v1.PositionR\x04last\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x04 \x01(\x04R\tclusterId\"5\n" +
+	"cluster_id\x18\x04 \x01(\x04R\tclusterId\"K\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"m\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\x83\x01\n" +
 	"\tHeartbeat\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x16\n" +
-	"\x06config\x18\x04 \x01(\x04R\x06config\"\x90\x04\n" +
+	"\x06config\x18\x04 \x01(\x04R\x06config\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\x90\x04\n" +
 	"\rLeaderMessage\x12\x16\n" +
 	"\x06roster\x18\x01 \x01(\fR\x06roster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
