@@ -36,11 +36,11 @@ type process struct {
 	syncing bool
 	again   bool // a Sync came while one was out
 
-	up         *stream   // of a follower
-	sawStopped bool      // its leader, when it looked last
-	acked      uint64    // as the follower tells it
-	sessions   []*stream // of a leader, one for each follower
-	suitors    []*suitor // streams that wait for this process to lead
+	up         *stream        // of a follower
+	sawStopped bool           // its leader, when it looked last
+	acked      entry.Position // as the follower tells it; zero until it has appended something
+	sessions   []*stream      // of a leader, one for each follower
+	suitors    []*suitor      // streams that wait for this process to lead
 	pumping    bool
 
 	told   [2]string // the last lines of its transcript

@@ -89,7 +89,6 @@ func (p *process) bringUp(r *roster.Roster, slot int, byHand bool) {
 		w.faults.breakCopy(w, disk)
 		disk.own(p, false)
 		self := roster.Member{ID: p.id, Slot: slot, Version: "sim", ByHand: byHand}
-		p.acked = disk.last().Index
 		p.boot(self, core.Boot{Roster: r, HasCopy: len(disk.log) > 0, Last: disk.last()})
 	})
 }

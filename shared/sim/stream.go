@@ -58,7 +58,7 @@ func (p *process) doFollower(e core.Effect) {
 	case core.Append:
 		p.appendReceived(e.Ref.(*received))
 	case core.Ack:
-		p.acked = e.Index
+		p.acked = e.Last
 		p.tellLeader()
 	case core.Resync:
 		p.resync(e.Reason)
@@ -269,21 +269,25 @@ func (p *process) tellLeader() {
 	if st == nil || st.conn == nil || st.conn.cut {
 		return
 	}
-	c, index, known := st.conn, p.acked, uint64(0)
+	c, last, known := st.conn, p.acked, uint64(0)
 	if r := p.core.Roster(); r.Epoch == st.leader.epoch {
 		known = r.Version
 	}
 	p.sendUp(st, c, func() {
 		if c.opened {
-			st.leader.acknowledged(st, c, index, known)
+			st.leader.acknowledged(st, c, last, known)
 		}
 	})
 }
 
 // acknowledged is the leader's session hearing of its follower.
-func (p *process) acknowledged(st *stream, c *connection, index, known uint64) {
+func (p *process) acknowledged(st *stream, c *connection, last entry.Position, known uint64) {
 	if !slices.Contains(p.sessions, st) || st.conn != c {
 		return
+	}
+	index := last.Index
+	if !p.disk.holds(last) {
+		index = 0 // of a copy that goes on where this log does not
 	}
 	if c.mode == snapshot && c.awaiting > 0 && index >= c.awaiting {
 		c.mode, c.cursor, c.confirmed, c.awaiting = entries, c.awaiting, index, 0
