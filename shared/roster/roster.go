@@ -225,10 +225,17 @@ func (r *Roster) FreeSlot(taken func(slot int) bool) int {
 // String is a line for people and logs.
 func (r *Roster) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "epoch %d.%d leader %s:", r.Epoch, r.Version, r.Leader)
+	fmt.Fprintf(&b, "epoch %d.%d leader %s", r.Epoch, r.Version, r.Leader)
+	if r.Successor.IsValid() {
+		fmt.Fprintf(&b, " successor %s", r.Successor)
+	}
+	b.WriteString(":")
 	for i := range r.Members {
 		m := &r.Members[i]
 		fmt.Fprintf(&b, " %s/%s", m.Address, m.State)
+		if m.Busy {
+			b.WriteString(",busy")
+		}
 	}
 	return b.String()
 }

@@ -38,7 +38,7 @@ func (p *process) doLeader(e core.Effect) {
 
 // drain waits until every write that was taken is answered, within reason.
 func (p *process) drain(deadline time.Duration) {
-	p.after(p.w.between(0, 2*time.Millisecond), func() {
+	p.after(p.w.between(100*time.Microsecond, 2*time.Millisecond), func() {
 		answered := len(p.proposals) == 0 && !p.proposing && p.committed == p.end()
 		if !answered && p.w.now < deadline {
 			p.drain(deadline)

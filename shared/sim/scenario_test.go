@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,71 @@ epoch and waits for it with the lock in its hand. Once there is room, it leads.`
 		s.faults.diskFull = false
 		s.whole()
 	}},
+	"hand_over": {`An operator hands the leadership over to the last in line. The leader names the successor in the roster and waits until every follower that could
+inherit knows it: then it is certain (Answer), and clients are served no longer. A write that was taken before is still acknowledged. When the successor has
+all of the log, the leader ends. What follows is a takeover like any other, but that the successor is the first in line, and the
+others leave it more time.`, func(s *scenario) {
+		s.begin()
+		s.say("dynast promote 127.0.0.1:9997, and a write in the same moment")
+		r := s.operator.ask("hand over to 9997", func(r *request) core.Event {
+			return core.HandoverRequested{To: s.address(9997), Reason: "asked by an operator", Ref: r}
+		})
+		s.leader().write()
+		s.runUntil(s.now+time.Second, func() bool { return s.leader() != nil && s.leader() != r.leader })
+		if s.leader().id.Address != s.address(9997) || r.answers != 1 || s.oracle.answered[len(s.oracle.answered)-1].payload != s.writes {
+			s.fail("%s leads, %d answers, the write is not the last one acknowledged", s.leader(), r.answers)
+		}
+		s.whole()
+	}},
+	"successor_killed_in_hand_over": {`The successor is killed when clients are served no longer. The leader must not end without anybody who has everything: it takes the heir
+instead.`, func(s *scenario) {
+		s.begin()
+		s.say("a hand-over to 9997, which is killed as soon as clients are told to go")
+		r := s.operator.ask("hand over to 9997", func(r *request) core.Event {
+			return core.HandoverRequested{To: s.address(9997), Reason: "asked by an operator", Ref: r}
+		})
+		s.runUntil(s.now+time.Second, func() bool { return !r.leader.serving })
+		s.kill(s.listening(s.address(9997)), "SIGKILL")
+		s.whole()
+	}},
+	"scale": {`An operator asks for one follower instead of two, and then for two again. The last in line goes, and nobody is started in its place. The number is a
+part of the roster: the next leader keeps it.`, func(s *scenario) {
+		s.begin()
+		s.say("dynast scale 1, and the leader is killed")
+		s.operator.ask("keep 1 follower", func(r *request) core.Event { return core.ScaleRequested{Followers: 1, Ref: r} })
+		s.runUntil(s.now+time.Second, func() bool { return len(s.living) == 2 })
+		s.kill(s.leader(), "SIGKILL")
+		s.whole()
+		if len(s.living) != 2 {
+			s.fail("%d processes: %s", len(s.living), s.roles())
+		}
+		s.say("dynast scale 2")
+		s.operator.ask("keep 2 followers", func(r *request) core.Event { return core.ScaleRequested{Followers: 2, Ref: r} })
+		s.runUntil(s.now+time.Second, func() bool { return len(s.living) == 3 })
+		s.whole()
+	}},
+	"defragment": {`An operator has the databases rewritten. The followers do it one at a time, the heir last; who is busy is last in the line of succession. Then the
+leader hands over to one that is done, and leaves a note in its slot: the follower that opens it next rewrites that one.`, func(s *scenario) {
+		s.begin()
+		s.say("etcdctl defrag")
+		old := s.leader()
+		s.operator.ask("defragment", func(r *request) core.Event { return core.DefragmentRequested{Ref: r} })
+		s.runUntil(s.now+time.Second, func() bool { return s.leader() != nil && s.leader() != old })
+		s.whole()
+		if slices.ContainsFunc(s.disks, func(d *disk) bool { return d.owesDefrag }) {
+			s.fail("a database was not rewritten")
+		}
+	}},
+	"copy_differs": {`The leader compares the databases of its followers with its own, and finds one with another content. A note in the slot condemns that copy,
+the process is killed, and the one that opens the slot next starts empty.`, func(s *scenario) {
+		s.begin()
+		s.say("9996 has a wrong key")
+		q := s.listening(s.address(9996))
+		q.disk.foul = true
+		s.leader().post(core.ReplicaDiffers{ID: q.id, Detail: "another digest"})
+		s.runUntil(s.now+time.Second, func() bool { return q.dead })
+		s.whole()
+	}},
 	"orderly_stop": {`An operator stops the cluster. The leader takes no more from clients, marks its followers as leaving so that none of them inherits, lets
 them go, and ends last.`, func(s *scenario) {
 		s.begin()
@@ -211,7 +277,7 @@ func TestScenarios(t *testing.T) {
 			s := newScenario(2, 1)
 			s.guarded(func() { plot.play(s) })
 			if s.violation != nil {
-				t.Errorf("%v", s.violation)
+				t.Fatalf("%v\n%s", s.violation, strings.Join(s.lines, "\n"))
 			}
 			header := "# " + strings.ReplaceAll(plot.about+"\n"+legend, "\n", "\n# ")
 			got := strings.ReplaceAll(header, "# \n", "#\n") + "\n" + strings.TrimRight(strings.Join(s.lines, "\n"), "\n") + "\n"

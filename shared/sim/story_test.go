@@ -25,6 +25,7 @@ func newScenario(followers, minSync int) *scenario {
 	s.calm = true
 	s.faults = faults{}
 	s.operator.followers, s.operator.minSync = followers, minSync
+	s.oracle.asked = map[int]bool{followers: true}
 	s.operator.quiet = true
 	s.terse = true
 	return s
