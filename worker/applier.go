@@ -31,10 +31,11 @@ func (a *applier) wake() {
 	}
 }
 
-// commit lets entries up to index be applied.
+// commit lets entries up to index be applied, and none after it: index is
+// lower than before when the copy was replaced by a shorter one.
 func (a *applier) commit(index uint64) {
 	a.mu.Lock()
-	a.target = max(a.target, index)
+	a.target = index
 	a.mu.Unlock()
 	a.wake()
 }

@@ -108,3 +108,14 @@ func TestOneSyncAtATime(t *testing.T) {
 	b.expect(b.do(Synced{Last: pos(1, 2)}), "Sync", "Commit 2", "Replicate")
 	b.expect(b.do(Synced{Last: pos(1, 3)}), "Commit 3", "Replicate")
 }
+
+// After a loss, a follower's copy can be replaced by a shorter one. What is
+// appended to that is not committed because the lost entries were.
+func TestAShorterCopyLowersTheCommitIndex(t *testing.T) {
+	b := follower(t, 7001, ros(3, 1, 7001))
+	b.expect(b.do(Heard{Roster: ros(3, 1, 7001), Commit: 9}), "Commit 9")
+	b.do(Introduced{Roster: ros(4, 1, 7001)})
+	b.expect(b.do(Installed{Last: pos(4, 7)}), "Commit 7", "Ack 4/7")
+	b.expect(b.do(Appended{Last: pos(4, 8)}), "Ack 4/8") // 9 was the word of the leader before
+	b.expect(b.do(Heard{Roster: ros(4, 1, 7001), Commit: 8}), "Commit 8")
+}

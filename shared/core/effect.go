@@ -34,7 +34,9 @@ type (
 	// Beat sends a heartbeat: a follower's to its leader, the leader's to all.
 	Beat struct{}
 	// Commit says that everything up to Index is acknowledged or will be: apply
-	// it and, on the leader, answer who waits.
+	// it and, on the leader, answer who waits. It is less than the one before when the
+	// copy was replaced by one that is shorter, after a loss: what is appended to that
+	// one is not committed because the lost entries were.
 	Commit struct{ Index uint64 }
 	// Sync makes the log durable up to where it is now and reports Synced.
 	Sync struct{}
