@@ -98,7 +98,7 @@ func (p *process) commit(index uint64) {
 		p.w.oracle.applies(p, index)
 	default: // what it inherited; judged when it leads
 	}
-	p.committed = max(p.committed, index)
+	p.committed = index
 }
 
 // write is a client's request, taken by a leader that serves.
