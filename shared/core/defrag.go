@@ -39,9 +39,10 @@ func (c *Core) defragmentRequested(ev DefragmentRequested) {
 	c.nextDefrag()
 }
 
-// owesDefrag: a follower in sync has a copy that is still to be rewritten.
+// owesDefrag: a follower in sync has a copy that is still to be rewritten, or
+// was busy with that when it fell out of sync or its leader died.
 func (c *Core) owesDefrag(p *peer) {
-	if p.member.OwesDefrag && c.lead.defrag.current != p.member.ID && !slices.Contains(c.lead.defrag.queue, p.member.ID) {
+	if (p.member.OwesDefrag || p.member.Busy) && c.lead.defrag.current != p.member.ID && !slices.Contains(c.lead.defrag.queue, p.member.ID) {
 		c.lead.defrag.queue = append(c.lead.defrag.queue, p.member.ID)
 		c.nextDefrag()
 	}
@@ -51,7 +52,7 @@ func (c *Core) owesDefrag(p *peer) {
 // leader hands over: the successor must be free to serve.
 func (c *Core) nextDefrag() {
 	d := &c.lead.defrag
-	if c.occupied() != "" {
+	if c.lead.handover.phase != handoverNot {
 		return
 	}
 	for d.current == (roster.ID{}) && len(d.queue) > 0 {
@@ -82,7 +83,7 @@ func (c *Core) defragJoined(p *peer) {
 func (c *Core) defragmented(ev Defragmented) {
 	d := &c.lead.defrag
 	p := c.lead.peer(ev.ID)
-	if p == nil || d.current != ev.ID {
+	if p == nil || !p.member.Busy {
 		return
 	}
 	p.member.Busy, p.member.OwesDefrag = false, false
@@ -93,7 +94,10 @@ func (c *Core) defragmented(ev Defragmented) {
 		c.report(Defragmentation, ev.ID, "failed: %s", ev.Error)
 	}
 	c.publish()
-	d.current = roster.ID{}
+	if d.current == ev.ID { // or a leader before asked for it
+		d.current = roster.ID{}
+	}
+	d.queue = slices.DeleteFunc(d.queue, func(id roster.ID) bool { return id == ev.ID })
 	c.nextDefrag()
 }
 
@@ -117,7 +121,7 @@ func (c *Core) defragLeader() {
 	for _, p := range c.sorted() {
 		if p.compact && c.canSucceed(p) {
 			c.emit(OweDefrag{})
-			c.handOver(p.member.ID, "its database is defragmented, the leader's is next", ref)
+			c.handOver(p.member.ID, handoverState{reason: "its database is defragmented, the leader's is next", ref: ref})
 			return
 		}
 	}

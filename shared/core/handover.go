@@ -24,6 +24,9 @@ type handoverState struct {
 	// it at the deadline is not waited for.
 	version  uint64
 	deadline time.Duration
+	// condemn, if set, is why the own copy is thrown away once it is certain that
+	// another leads.
+	condemn string
 }
 
 type handoverPhase uint8
@@ -45,7 +48,7 @@ func (c *Core) handoverRequested(ev HandoverRequested) {
 		c.emit(Answer{Ref: ev.Ref, Refused: refused})
 		return
 	}
-	c.handOver(to, ev.Reason, ev.Ref)
+	c.handOver(to, handoverState{reason: ev.Reason, ref: ev.Ref})
 }
 
 // successor judges whom the leadership can be handed over to; zero is the heir.
@@ -92,12 +95,12 @@ func (c *Core) canSucceed(p *peer) bool {
 	return p != nil && p.member.State == roster.InSync && !p.killed
 }
 
-func (c *Core) handOver(to roster.ID, reason string, ref any) {
-	c.lead.handover = handoverState{
-		phase: handoverAnnouncing, to: to.Address, reason: reason, ref: ref,
-		version: c.roster.Version + 1, deadline: c.now + c.cfg.HeartbeatTimeout,
-	}
-	c.report(HandingOver, to, "%s", reason)
+// handOver begins; of h the reason and who asked are given.
+func (c *Core) handOver(to roster.ID, h handoverState) {
+	h.phase, h.to = handoverAnnouncing, to.Address
+	h.version, h.deadline = c.roster.Version+1, c.now+c.cfg.HeartbeatTimeout
+	c.lead.handover = h
+	c.report(HandingOver, to, "%s", h.reason)
 	c.publish()
 	c.handoverStep()
 }
@@ -132,6 +135,9 @@ func (c *Core) announce() {
 	}
 	c.answerHandover("")
 	h.phase = handoverDraining
+	if h.condemn != "" {
+		c.emit(Condemn{Slot: c.self.Slot, Reason: h.condemn})
+	}
 	c.emit(StopServing{})
 }
 

@@ -3,6 +3,7 @@ package core
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/dynast-io/dynast/shared/roster"
 )
@@ -245,7 +246,7 @@ func TestDifferentReplicaIsCondemnedAndKilled(t *testing.T) {
 	es := b.do(Died{ID: id(7001), Reason: "killed"})
 	b.expect(es, "Release", "PublishDeaths", "Publish")
 	// The leader's own: it goes.
-	b.expect(b.do(ReplicaDiffers{ID: id(7000), Detail: "hash"}), "Condemn 1 hash", "Publish")
+	b.expect(b.do(ReplicaDiffers{ID: id(7000), Detail: "hash"}), "Publish")
 	if b.c.Roster().Successor != id(7002).Address {
 		t.Errorf("%s", b.c.Roster())
 	}
@@ -319,4 +320,146 @@ func TestOwedDefragmentation(t *testing.T) {
 	if m, _ := b.c.Roster().Find(id(7002).Address); m.Busy || m.OwesDefrag {
 		t.Errorf("%+v", m)
 	}
+}
+
+// inherits makes a follower on 7001 the leader of epoch 4, after 7000.
+func inherits(t *testing.T, r *roster.Roster) *bench {
+	f := follower(t, 7001, r)
+	f.do(dead())
+	f.do(LockTaken{Succession: named(3, 1, 7000), AnyData: true})
+	f.do(Adopted{Last: pos(3, 12), Slot: 2})
+	f.do(Appended{Last: pos(4, 13)})
+	f.do(Synced{Last: pos(4, 13)})
+	f.do(SuccessionWritten{})
+	if f.c.Role() != Leading {
+		t.Fatalf("it is %s", f.c.Role())
+	}
+	return f
+}
+
+// rejoins opens the stream of a follower to the leader of epoch 4.
+func (b *bench) rejoins(m roster.Member) []Effect {
+	return b.do(Joined{Member: m, Last: pos(3, 10), CanResume: true})
+}
+
+// A leader that died before it had told a follower to leave, or after it had
+// told one that did not hear it: the next one keeps no more than are wanted.
+func TestTooManyFollowersAreRetiredByTheNextLeader(t *testing.T) {
+	r := ros(3, 1, 7001, 7002, 7003)
+	r.Followers = 1
+	r.Members[3].State = roster.Leaving
+	b := inherits(t, r)
+	b.expect(b.do(Tick{}), "Publish", "Dismiss 127.0.0.1:7003")
+	if b.state(7002) != "in_sync" {
+		t.Errorf("%s", b.c.Roster())
+	}
+	b.expect(b.do(Tick{}))
+}
+
+// Nobody is retired while the leader hands over: it could be the successor.
+func TestNobodyIsRetiredInAHandover(t *testing.T) {
+	r := ros(3, 1, 7001, 7002, 7003)
+	r.Followers = 1
+	b := inherits(t, r)
+	b.c.lead.settled = b.now + timeout
+	b.rejoins(member(7002, 3, roster.InSync))
+	b.expect(b.do(HandoverRequested{To: id(7003).Address, Ref: 1}), "Publish")
+	b.now = b.c.lead.settled
+	for _, e := range b.known(7002) {
+		if d, ok := e.(Dismiss); ok {
+			t.Errorf("%+v", d)
+		}
+	}
+}
+
+// All followers die when nobody is served any more, and none is wanted: there
+// has to be one to hand over to.
+func TestHandoverWithoutWantedFollowers(t *testing.T) {
+	b := leader(t)
+	b.do(ScaleRequested{Followers: 0, Ref: 1})
+	b.do(SpawnFailed{Slot: 2})
+	b.do(SpawnFailed{Slot: 3})
+	m := member(7001, find[Admit](t, b.do(JoinRequested{Member: member(7001, 0, roster.Starting), Ref: 1})).Slot, roster.Starting)
+	m.ByHand = true
+	b.do(Joined{Member: m, Last: pos(1, 1), CanResume: true})
+	b.do(HandoverRequested{Ref: 1})
+	find[StopServing](t, b.known(7001))
+	es := b.do(Died{ID: id(7001), Reason: "SIGKILL"})
+	es = append(es, b.do(ServingStopped{})...)
+	es = append(es, b.pass(2*time.Second)...)
+	spawns := 0
+	for _, e := range es {
+		if _, ok := e.(Spawn); ok {
+			spawns++
+		}
+	}
+	if spawns != 1 {
+		t.Errorf("%d starts: %v", spawns, es)
+	}
+}
+
+// A follower that is rewriting its database and has fallen behind when another
+// takes over: it is asked again when it is in sync, and not busy for ever.
+func TestBusyFollowerIsNotBusyForEver(t *testing.T) {
+	r := ros(3, 1, 7001, 7002)
+	r.Members[2].Busy, r.Members[2].State = true, roster.Lagging
+	b := inherits(t, r)
+	es := b.rejoins(member(7002, 3, roster.Lagging))
+	find[Defragment](t, es)
+	b.do(Defragmented{ID: id(7002)})
+	if m, _ := b.c.Roster().Find(id(7002).Address); m.Busy || m.State != roster.InSync {
+		t.Errorf("%+v", m)
+	}
+	// Or it is done before.
+	r = ros(3, 1, 7001, 7002)
+	r.Members[2].Busy, r.Members[2].State = true, roster.Lagging
+	b = inherits(t, r)
+	b.do(Defragmented{ID: id(7002)})
+	if m, _ := b.c.Roster().Find(id(7002).Address); m.Busy {
+		t.Errorf("%+v", m)
+	}
+}
+
+// A copy that was to be rewritten when its leader died is still to be.
+func TestOwedDefragmentationOutlivesALeader(t *testing.T) {
+	r := ros(3, 1, 7001, 7002)
+	r.Members[2].OwesDefrag = true
+	b := inherits(t, r)
+	m := member(7002, 3, roster.InSync)
+	m.OwesDefrag = true
+	find[Defragment](t, b.rejoins(m))
+}
+
+// The successor does not begin to rewrite its database: it could not serve
+// until that is done. If it does not succeed after all, it does begin.
+func TestSuccessorDoesNotDefragment(t *testing.T) {
+	b := staffed(t, 7001, 7002)
+	b.do(DefragmentRequested{Ref: 1})
+	b.do(HandoverRequested{To: id(7001).Address, Ref: 2})
+	b.expect(b.do(Defragmented{ID: id(7002)}), "Publish")
+	if h, _ := b.c.Roster().Heir(); h != id(7001).Address {
+		t.Errorf("the heir is %s", h)
+	}
+	b = staffed(t, 7001, 7002)
+	b.do(DefragmentRequested{Ref: 1})
+	b.do(HandoverRequested{To: id(7001).Address, Ref: 2})
+	b.do(Defragmented{ID: id(7002)})
+	es := b.do(Died{ID: id(7001), Reason: "SIGKILL"}) // the hand-over is given up
+	find[OweDefrag](t, es)
+	if b.c.Roster().Successor != id(7002).Address {
+		t.Errorf("%s", b.c.Roster())
+	}
+}
+
+// The leader's own copy is condemned when it is certain that another leads:
+// until then it is the one that leads.
+func TestLeaderIsCondemnedWhenItGoes(t *testing.T) {
+	b := staffed(t, 7001, 7002)
+	b.expect(b.do(ReplicaDiffers{ID: id(7000), Detail: "hash"}), "Publish")
+	b.do(Died{ID: id(7001), Reason: "SIGKILL"})
+	if b.c.Roster().Successor.IsValid() {
+		t.Fatalf("%s", b.c.Roster())
+	}
+	b.do(ReplicaDiffers{ID: id(7000), Detail: "hash"})
+	b.expect(b.known(7002), "Condemn 1 hash", "StopServing")
 }

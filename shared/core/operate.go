@@ -38,7 +38,8 @@ func (c *Core) scaleRequested(ev ScaleRequested) {
 }
 
 // trim retires followers that are too many: first those of another build, then those
-// that are not in sync, then the last in line.
+// that are not in sync, then the last in line. That there are too many can be left
+// over from a leader that died before it had told them.
 func (c *Core) trim() {
 	line := c.roster.Line()
 	slices.Reverse(line)
@@ -106,8 +107,7 @@ func (c *Core) replicaDiffers(ev ReplicaDiffers) {
 		to, refused := c.successor(roster.Address{})
 		c.report(Differs, ev.ID, "%s%s", ev.Detail, prefixed("; nothing is done: ", refused))
 		if refused == "" {
-			c.emit(Condemn{Slot: c.self.Slot, Reason: ev.Detail})
-			c.handOver(to, "the leader's keys differ from those of its followers", nil)
+			c.handOver(to, handoverState{reason: "the leader's keys differ from those of its followers", condemn: ev.Detail})
 		}
 		return
 	}

@@ -51,16 +51,21 @@ func (c *Core) startsHeld() bool {
 	return l.stop.phase != stopNot || (c.now < l.settled || l.handover.phase > handoverAnnouncing) && c.active() > 0
 }
 
-// ensureFollowers asks for as many starts as followers are missing.
+// ensureFollowers asks for as many starts as followers are missing, and
+// retires those that are too many.
 func (c *Core) ensureFollowers() {
 	l := c.lead
 	if c.startsHeld() {
 		return
 	}
-	if c.active() > l.want && c.occupied() == "" {
-		c.trim() // what a leader began, and did not live to see the end of
+	want := l.want
+	switch {
+	case c.active() > l.want && c.occupied() == "":
+		c.trim()
+	case l.handover.phase > handoverAnnouncing && len(l.peers) == 0:
+		want = max(want, 1) // nobody is served, and there has to be somebody to hand over to
 	}
-	missing := l.want - c.active() - len(c.pendingSpawns())
+	missing := want - c.active() - len(c.pendingSpawns())
 	for ; missing > 0; missing-- {
 		slot := c.freeSlot()
 		if d := l.keeper.Fill(c.now, slot); d > 0 {
@@ -202,6 +207,9 @@ func (c *Core) joined(ev Joined) {
 		p.match = ev.Last.Index
 		c.emit(SendFrom{ID: m.ID, After: p.match})
 		c.judgeSync(p)
+		if p.member.State == roster.InSync {
+			c.owesDefrag(p) // a leader before did not get to it
+		}
 	} else {
 		p.match = 0
 		if p.member.State == roster.InSync {

@@ -134,7 +134,7 @@ func (c *Core) upgradeLeader() {
 		if c.canSucceed(p) && !p.member.Busy && slices.Contains(u.fresh, p.member.Slot) {
 			ref, build := u.ref, u.build
 			*u = upgradeState{}
-			c.handOver(p.member.ID, "upgrade to "+build, ref)
+			c.handOver(p.member.ID, handoverState{reason: "upgrade to " + build, ref: ref})
 			return
 		}
 	}
