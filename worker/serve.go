@@ -34,6 +34,9 @@ const (
 	sortTimeout = 200 * time.Millisecond
 	// lingerTimeout is how long a client without requests may take to go.
 	lingerTimeout = 300 * time.Millisecond
+	// farewellTimeout is how long HTTP clients that keep their connections may
+	// take to hear that they have to go; everybody is served meanwhile.
+	farewellTimeout = 30 * time.Millisecond
 )
 
 // serveMembers accepts other members on the own address. Only a leader takes
@@ -171,49 +174,52 @@ func (m *Member) stopServing() {
 // Clients are told to go (GOAWAY) and their next requests wait in the listening
 // socket's queue for whoever leads next: none fails.
 func (c *clientServer) stop() {
+	c.http.Farewell(context.Background(), farewellTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	sorted, enough := context.WithTimeout(ctx, sortTimeout)
 	c.split.Drain(sorted)
 	enough()
 	c.api.Shutdown()
+	// First: a request over HTTP needs the gRPC server.
+	last, enough := quiet(ctx, c.http.InFlight)
+	c.http.Shutdown(last)
+	enough()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// First: a request over HTTP needs the gRPC server.
-		last, enough := context.WithTimeout(ctx, lingerTimeout)
-		c.http.Shutdown(last)
-		enough()
 		c.grpc.GracefulStop()
 	}()
+	// Counted from here on: before, no client knew that it has to go.
+	last, enough = quiet(ctx, c.api.InFlight)
+	defer enough()
 	select {
 	case <-done:
-	case <-c.quiet(ctx):
+	case <-last.Done():
 		c.grpc.Stop()
 	}
 }
 
-// quiet tells when no request has been under way for lingerTimeout, or ctx has
-// ended: a client that hangs never says that it has gone, and shall not hold up
-// the others.
-func (c *clientServer) quiet(ctx context.Context) <-chan struct{} {
-	done := make(chan struct{})
+// quiet ends when no request has been under way for lingerTimeout, or with
+// ctx: a client that hangs never says that it has gone, and shall not hold up the others.
+func quiet(ctx context.Context, inFlight func() int64) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
 	go func() {
-		defer close(done)
+		defer cancel()
 		tick := time.NewTicker(lingerTimeout / 10)
 		defer tick.Stop()
-		for quiet := 0; quiet < 10; quiet++ {
+		for idle := 0; idle < 10; idle++ {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
 				return
 			}
-			if c.api.InFlight() > 0 {
-				quiet = 0
+			if inFlight() > 0 {
+				idle = 0
 			}
 		}
 	}()
-	return done
+	return ctx, cancel
 }
 
 // clientNode is this process as health checks see it.

@@ -6,12 +6,16 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/auth"
 	"go.etcd.io/etcd/server/v3/lease"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // leaseServer is the service Lease. What it promises about time is kept by
@@ -63,23 +67,44 @@ func (s *leaseServer) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest)
 	return resp, nil
 }
 
+// errNextLeader ends a stream of renewals. It is not etcd's "server stopped": by
+// that text etcd's client takes it for one of etcd's own errors, forgets the code and
+// has a single renewal fail that it would have repeated.
+var errNextLeader = status.Error(codes.Unavailable, "dynast: this process stops serving; the next leader goes on")
+
 // LeaseKeepAlive answers each request of a stream with the time that the lease
 // has from now on; 0 is a lease that does not exist. It ends with an error only
 // when the answer is not known, and then with one that lets clients try again.
 func (s *leaseServer) LeaseKeepAlive(stream grpc.BidiStreamingServer[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]) error {
-	ended := make(chan error, 1)
-	go func() { ended <- s.keepAlive(stream) }() // it ends with the stream, if not before
+	ended, answered := make(chan error, 1), make(chan struct{})
+	go func() { ended <- s.keepAlive(stream, sync.OnceFunc(func() { close(answered) })) }() // it ends with the stream, if not before
 	select {
 	case err := <-ended:
 		return err
-	case <-s.stopping:
-		return rpctypes.ErrGRPCStopped
 	case <-stream.Context().Done():
 		return stream.Context().Err()
+	case <-s.stopping:
 	}
+	// A stream that ends before its first request came looks to etcd's client like
+	// a failure, where a later end does not.
+	late := time.NewTimer(firstRenewalTimeout)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-stream.Context().Done():
+		return stream.Context().Err()
+	case <-answered:
+	case <-late.C:
+	}
+	return errNextLeader
 }
 
-func (s *leaseServer) keepAlive(stream grpc.BidiStreamingServer[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]) error {
+// firstRenewalTimeout is how long the first request on a stream is waited for
+// when serving stops.
+const firstRenewalTimeout = 200 * time.Millisecond
+
+func (s *leaseServer) keepAlive(stream grpc.BidiStreamingServer[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse], answered func()) error {
 	ctx := stream.Context()
 	for {
 		r, err := stream.Recv()
@@ -100,6 +125,7 @@ func (s *leaseServer) keepAlive(stream grpc.BidiStreamingServer[pb.LeaseKeepAliv
 		if err := stream.Send(resp); err != nil {
 			return err
 		}
+		answered()
 	}
 }
 

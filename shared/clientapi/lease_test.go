@@ -395,6 +395,20 @@ func TestLeasePermissions(t *testing.T) {
 	})
 }
 
+// Who comes while a process stops is answered once: etcd's client fails a
+// single renewal whose stream ends before.
+func TestSingleRenewalsWhileServingStops(t *testing.T) {
+	s := serve(t, nil)
+	grant(t, s, 5, 1000)
+	c := s.stock(t)
+	s.api.Shutdown()
+	for range 200 {
+		if _, err := c.KeepAliveOnce(t.Context(), 5); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A process that stops sends the streams to the next leader.
 func TestKeepAliveEndsAtShutdown(t *testing.T) {
 	s := serve(t, nil)
@@ -403,7 +417,13 @@ func TestKeepAliveEndsAtShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.api.Shutdown()
-	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable {
+	_, err = stream.Recv()
+	if status.Code(err) != codes.Unavailable {
 		t.Errorf("%v, want Unavailable", err)
+	}
+	// What etcd's client makes of it must still be something to be repeated, or
+	// KeepAliveOnce fails.
+	if status.Code(clientv3.ContextError(t.Context(), err)) != codes.Unavailable {
+		t.Errorf("%v is no reason for a client to try again", err)
 	}
 }

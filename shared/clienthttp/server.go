@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -35,6 +36,10 @@ type Server struct {
 	cfg  Config
 	http *http.Server
 
+	open     atomic.Int64 // connections
+	inFlight atomic.Int64 // requests
+	farewell atomic.Bool
+
 	mu      sync.Mutex
 	gateway *gateway // nil until Serve
 	stopped bool
@@ -48,12 +53,60 @@ func New(c Config) *Server {
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
-	return &Server{cfg: c, http: &http.Server{
+	s := &Server{cfg: c}
+	s.http = &http.Server{
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
+		ConnState:         s.count,
 		// What it logs is what clients do wrong.
 		ErrorLog: c.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
-	}}
+	}
+	return s
+}
+
+func (s *Server) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.open.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.open.Add(-1)
+	}
+}
+
+// Farewell has each answer from now on be the last one on its connection, and
+// gives clients some time to come for it. A client that uses a connection again just
+// when Shutdown closes it cannot know whether its request was heard.
+func (s *Server) Farewell(ctx context.Context, patience time.Duration) {
+	s.farewell.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(farewellPoll)
+	defer tick.Stop()
+	for s.open.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+const farewellPoll = time.Millisecond
+
+// InFlight is how many requests are not answered yet, those of WebSockets
+// among them.
+func (s *Server) InFlight() int64 { return s.inFlight.Load() }
+
+// watched counts requests, and says farewell.
+func (s *Server) watched(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.inFlight.Add(1)
+		defer s.inFlight.Add(-1)
+		if s.farewell.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Serve answers what comes from l, until Shutdown, and then returns nil.
@@ -79,7 +132,7 @@ func (s *Server) prepare() error {
 		return err
 	}
 	s.gateway = g
-	s.http.Handler = s.routes(g)
+	s.http.Handler = s.watched(s.routes(g))
 	return nil
 }
 

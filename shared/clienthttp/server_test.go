@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -271,6 +272,46 @@ func TestShutdownBeforeServe(t *testing.T) {
 	web := New(Config{Node: &node{}, GRPC: grpc.NewServer()})
 	web.Shutdown(context.Background())
 	if err := web.Serve(s.HTTP()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFarewell: answers go on, each the last one on its connection; nobody who
+// does not come is waited for longer than that.
+func TestFarewell(t *testing.T) {
+	s := split(t, nil)
+	g := grpc.NewServer()
+	pb.RegisterKVServer(g, services{})
+	web := New(Config{Node: &node{}, GRPC: g})
+	done := make(chan error, 1)
+	go func() { done <- web.Serve(s.HTTP()) }()
+	client := &http.Client{Transport: &http.Transport{}}
+	put := func() *http.Response {
+		resp, err := client.Post("http://"+s.HTTP().Addr().String()+"/v3/kv/put", "application/json", strings.NewReader(`{"key":"YQ=="}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.Status)
+		}
+		return resp
+	}
+	if put().Close {
+		t.Error("a connection is closed for no reason")
+	}
+	web.Farewell(t.Context(), farewellPoll) // the one that is kept does not come
+	if !put().Close {
+		t.Error("the connection is kept")
+	}
+	web.Farewell(t.Context(), time.Hour) // nobody is left
+	if n := web.InFlight(); n != 0 {
+		t.Errorf("%d requests under way", n)
+	}
+	web.Shutdown(t.Context())
+	g.Stop()
+	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -442,5 +443,62 @@ func TestMembersAsClientsSeeThem(t *testing.T) {
 	}
 	if after := c.tree(); after.Epoch != now.Epoch {
 		t.Errorf("epoch %d after %d", after.Epoch, now.Epoch)
+	}
+}
+
+// TestHandoverAnswersWhatWasTaken: a request over HTTP that takes its time, and
+// renewals of leases, each on a stream of its own.
+func TestHandoverAnswersWhatWasTaken(t *testing.T) {
+	c := start(t)
+	cl := c.dial()
+	lease, err := cl.Grant(testContext(t), 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	renewed := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil && ctx.Err() == nil {
+			_, err = cl.KeepAliveOnce(ctx, lease.ID)
+		}
+		if ctx.Err() != nil {
+			err = nil
+		}
+		renewed <- err
+	}()
+	slow, err := net.Dial("tcp", c.client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	const body = `{"key":"c2xvdw==","value":"c2xvdw=="}`
+	if _, err := fmt.Fprintf(slow, "POST /v3/kv/put HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:10]); err != nil {
+		t.Fatal(err)
+	}
+	before := c.tree()
+	// It begins to wait for the rest before the leader hands over.
+	if out := c.order("get", "slow"); out != "" {
+		t.Fatalf("%q", out)
+	}
+	promoted := make(chan struct{})
+	go func() { c.order("promote"); close(promoted) }()
+	eventually(t, "the leader hands over", func() bool { return strings.Contains(c.logText(), "hands over") })
+	<-time.After(700 * time.Millisecond) // longer than a client that hangs is waited for
+	if _, err := fmt.Fprint(slow, body[10:]); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(slow)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+		t.Errorf("%v %s", err, answer)
+	}
+	<-promoted
+	c.wait("another leads", func(now *tree.Tree) bool { return now.Epoch > before.Epoch })
+	cancel()
+	if err := <-renewed; err != nil {
+		t.Errorf("renewal: %v", err)
+	}
+	if got, err := cl.Get(testContext(t), "slow"); err != nil || len(got.Kvs) != 1 {
+		t.Errorf("%v %v", got, err)
 	}
 }
