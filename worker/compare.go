@@ -15,6 +15,9 @@ import (
 	"github.com/dynast-io/dynast/shared/wire"
 )
 
+// digestPoll is how often a leader that waits for answers looks who lives.
+const digestPoll = 100 * time.Millisecond
+
 // digestPatience is how long an answer to a DigestRequest is waited for: a
 // follower reads its whole database for it.
 const digestPatience = 2 * time.Minute
@@ -63,28 +66,61 @@ func (c *comparison) round() {
 	ctx, cancel := context.WithTimeout(c.m.lifetime(), digestPatience)
 	defer cancel()
 	revision := c.m.replica.current().store.Revision()
-	asked := c.ask(revision)
-	if len(asked) == 0 {
+	if c.ask(revision) == 0 {
 		return
 	}
 	own, err := c.m.replica.current().store.Digest(ctx, revision)
 	if err != nil {
 		c.give(nil)
-		if !errors.Is(err, mvcc.ErrCompacted) && ctx.Err() == nil {
+		if damaged(err) && ctx.Err() == nil {
 			// The pages of the leader's own database cannot be read.
 			c.m.fatal(core.ExitError, fmt.Errorf("compare replicas: %w", err))
 		}
 		return
 	}
-	select {
-	case <-c.complete:
-	case <-ctx.Done():
-	}
+	c.wait(ctx)
 	c.judge(own, c.give(&own))
 }
 
-// ask asks the followers that have something to compare.
-func (c *comparison) ask(revision int64) map[roster.ID]bool {
+// wait waits for the answers of those who live.
+func (c *comparison) wait(ctx context.Context) {
+	tick := time.NewTicker(digestPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.complete:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.forget()
+		}
+	}
+}
+
+// forget waits no longer for those who are no followers in sync any more.
+func (c *comparison) forget() {
+	r := c.m.roster()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.waiting {
+		if m, ok := r.Find(id.Address); !ok || m.ID != id || m.State != roster.InSync {
+			c.got(id)
+		}
+	}
+}
+
+// got: id is not waited for any more. The lock is held.
+func (c *comparison) got(id roster.ID) {
+	delete(c.waiting, id)
+	if len(c.waiting) == 0 {
+		close(c.complete)
+	}
+}
+
+// ask asks the followers that have something to compare, and returns how many
+// these are.
+func (c *comparison) ask(revision int64) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.revision, c.complete = revision, make(chan struct{})
@@ -106,7 +142,7 @@ func (c *comparison) ask(revision int64) map[roster.ID]bool {
 		}
 	}
 	c.compared = known // without those who are gone
-	return c.waiting
+	return len(c.waiting)
 }
 
 // answered takes the answer of a follower.
@@ -116,11 +152,8 @@ func (c *comparison) answered(id roster.ID, d *wire.Digest) {
 	if c.revision == 0 || d.GetRevision() != c.revision || !c.waiting[id] {
 		return // of a round that is over
 	}
-	delete(c.waiting, id)
 	c.answers[id] = d
-	if len(c.waiting) == 0 {
-		close(c.complete)
-	}
+	c.got(id)
 }
 
 // give ends the round and returns the answers that can be compared with the
@@ -137,7 +170,9 @@ func (c *comparison) give(own *store.Digest) map[roster.ID]uint32 {
 			c.m.logger.Debug("no digest of a follower", "member", id.Address, "error", d.GetError())
 		case d.GetCompactRevision() == own.CompactRevision:
 			comparable[id] = d.GetHash()
-			c.compared[id] = *own
+			if d.GetHash() == own.Hash { // or it is compared again, should nothing come of it
+				c.compared[id] = *own
+			}
 		}
 	}
 	return comparable
@@ -195,6 +230,9 @@ func (m *Member) digest(ctx context.Context, revision int64) *wire.Digest {
 			return out
 		}
 		if !errors.Is(err, mvcc.ErrFutureRev) {
+			if ctx.Err() == nil && damaged(err) {
+				m.unreadable(err)
+			}
 			out.Error = err.Error()
 			return out
 		}
@@ -211,7 +249,27 @@ func (m *Member) digestNow(ctx context.Context, revision int64) (store.Digest, e
 	h, ctx := m.replica.holdLong(ctx)
 	defer h.release()
 	if h.store == nil {
-		return store.Digest{}, errors.New("there is no copy yet")
+		return store.Digest{}, errNoCopy
 	}
 	return h.store.Digest(ctx, revision)
+}
+
+var errNoCopy = errors.New("there is no copy yet")
+
+// damaged tells a database that cannot be read from a digest that cannot be
+// had just now.
+func damaged(err error) bool {
+	for _, other := range []error{context.Canceled, context.DeadlineExceeded, mvcc.ErrCompacted, mvcc.ErrFutureRev, errNoCopy} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	return true
+}
+
+// unreadable ends a follower whose own database cannot be read: what differs
+// would be found, and this is worse. Its copy is fetched anew.
+func (m *Member) unreadable(err error) {
+	m.note(m.replica.current().slot.Condemn(err.Error()))
+	m.fatal(core.ExitCorrupt, fmt.Errorf("compare replicas: %w", err))
 }

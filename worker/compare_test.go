@@ -2,11 +2,16 @@ package worker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+
 	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/store"
+	"github.com/dynast-io/dynast/shared/wire"
 )
 
 func memberAt(port uint16) roster.ID {
@@ -71,4 +76,56 @@ func TestLongHoldersAreHurried(t *testing.T) {
 	}
 	h.release()
 	<-ctx.Done() // nothing is left behind
+}
+
+// TestComparisonGoesOnWithoutTheDead: who died is not waited for; who differed,
+// or could not be compared, is asked again, who was equal is not.
+func TestComparisonGoesOnWithoutTheDead(t *testing.T) {
+	leader, a, b := memberAt(7000), memberAt(7001), memberAt(7002)
+	m := &Member{}
+	m.downstream = newDownstream(m)
+	c := newComparison(m)
+	listed := func(ids ...roster.ID) {
+		r := &roster.Roster{Leader: leader.Address, Members: []roster.Member{{ID: leader, State: roster.Serving}}}
+		for _, id := range ids {
+			r.Members = append(r.Members, roster.Member{ID: id, State: roster.InSync})
+			m.downstream.sessions[id] = &session{id: id, wake: make(chan struct{}, 1)}
+		}
+		m.publish(r)
+	}
+	listed(a, b)
+	if n := c.ask(9); n != 2 {
+		t.Fatalf("%d are asked", n)
+	}
+	c.answered(a, &wire.Digest{Revision: 9, Hash: 1})
+	listed(a)
+	c.wait(t.Context()) // not for b
+	own := store.Digest{Revision: 9, Hash: 2}
+	if got := c.give(&own); len(got) != 1 || got[a] != 1 {
+		t.Errorf("answers %v", got)
+	}
+	c.answered(b, &wire.Digest{Revision: 9, Hash: 1}) // too late
+	listed(a, b)
+	if n := c.ask(9); n != 2 {
+		t.Errorf("%d are asked, one of which differed", n)
+	}
+	c.answered(a, &wire.Digest{Revision: 9, Hash: 2})
+	c.answered(b, &wire.Digest{Revision: 9, Hash: 2})
+	c.wait(t.Context())
+	c.give(&own)
+	if n := c.ask(9); n != 0 {
+		t.Errorf("%d are asked again", n)
+	}
+}
+
+// TestDamagedCopies: what ends a follower, and what is only a bad moment.
+func TestDamagedCopies(t *testing.T) {
+	for _, err := range []error{context.Canceled, context.DeadlineExceeded, mvcc.ErrCompacted, mvcc.ErrFutureRev, errNoCopy} {
+		if damaged(fmt.Errorf("digest: %w", err)) {
+			t.Errorf("%v", err)
+		}
+	}
+	if !damaged(errors.New("digest: page 7 already freed")) {
+		t.Error("a page that cannot be read")
+	}
 }

@@ -174,15 +174,18 @@ func (m *Member) stopServing() {
 // Clients are told to go (GOAWAY) and their next requests wait in the listening
 // socket's queue for whoever leads next: none fails.
 func (c *clientServer) stop() {
-	c.http.Farewell(context.Background(), farewellTimeout)
+	last, enough := context.WithTimeout(context.Background(), farewellTimeout)
+	c.http.Farewell(last)
+	enough()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
-	sorted, enough := context.WithTimeout(ctx, sortTimeout)
-	c.split.Drain(sorted)
+	last, enough = context.WithTimeout(ctx, sortTimeout)
+	c.split.Drain(last)
 	enough()
 	c.api.Shutdown()
 	// First: a request over HTTP needs the gRPC server.
-	last, enough := quiet(ctx, c.http.InFlight)
+	last, enough = quiet(ctx, c.http.InFlight)
+	c.http.Settle(last)
 	c.http.Shutdown(last)
 	enough()
 	done := make(chan struct{})

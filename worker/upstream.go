@@ -348,7 +348,7 @@ func (m *Member) defragment() {
 
 func defragment(h held) error {
 	if h.store == nil {
-		return errors.New("there is no copy yet")
+		return errNoCopy
 	}
 	if err := h.store.Defrag(); err != nil {
 		return err

@@ -36,9 +36,11 @@ type Server struct {
 	cfg  Config
 	http *http.Server
 
-	open     atomic.Int64 // connections
 	inFlight atomic.Int64 // requests
 	farewell atomic.Bool
+
+	connsMu sync.Mutex
+	conns   map[net.Conn]http.ConnState
 
 	mu      sync.Mutex
 	gateway *gateway // nil until Serve
@@ -53,7 +55,7 @@ func New(c Config) *Server {
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
-	s := &Server{cfg: c}
+	s := &Server{cfg: c, conns: map[net.Conn]http.ConnState{}}
 	s.http = &http.Server{
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
@@ -64,25 +66,55 @@ func New(c Config) *Server {
 	return s
 }
 
-func (s *Server) count(_ net.Conn, state http.ConnState) {
+func (s *Server) count(c net.Conn, state http.ConnState) {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
 	switch state {
-	case http.StateNew:
-		s.open.Add(1)
 	case http.StateClosed, http.StateHijacked:
-		s.open.Add(-1)
+		delete(s.conns, c)
+	default:
+		s.conns[c] = state
 	}
 }
 
+// connections counts those that are open, and those of them that owe an answer
+// or may be about to ask for the first time.
+func (s *Server) connections() (open, busy int) {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	for _, state := range s.conns {
+		if state != http.StateIdle {
+			busy++
+		}
+	}
+	return len(s.conns), busy
+}
+
 // Farewell has each answer from now on be the last one on its connection, and
-// gives clients some time to come for it. A client that uses a connection again just
-// when Shutdown closes it cannot know whether its request was heard.
-func (s *Server) Farewell(ctx context.Context, patience time.Duration) {
+// gives clients some time to come for it, until ctx ends. A client that uses a connection
+// again just when Shutdown closes it cannot know whether its request was heard.
+func (s *Server) Farewell(ctx context.Context) {
 	s.farewell.Store(true)
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(farewellPoll)
+	poll(ctx, func() bool { open, _ := s.connections(); return open == 0 })
+}
+
+// Settle waits until all that was asked is answered, or ctx ends. To be called
+// when nothing is accepted any more: Shutdown drops the requests that it finds unread.
+func (s *Server) Settle(ctx context.Context) {
+	quiet := 0 // twice: a connection that was just accepted is not counted yet
+	poll(ctx, func() bool {
+		quiet++
+		if _, busy := s.connections(); busy > 0 {
+			quiet = 0
+		}
+		return quiet >= 2
+	})
+}
+
+func poll(ctx context.Context, done func() bool) {
+	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for s.open.Load() > 0 {
+	for !done() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -90,8 +122,6 @@ func (s *Server) Farewell(ctx context.Context, patience time.Duration) {
 		}
 	}
 }
-
-const farewellPoll = time.Millisecond
 
 // InFlight is how many requests are not answered yet, those of WebSockets
 // among them.

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -276,6 +278,52 @@ func TestShutdownBeforeServe(t *testing.T) {
 	}
 }
 
+// TestSettle: requests that were on their way when serving ends are answered.
+func TestSettle(t *testing.T) {
+	s := split(t, nil)
+	g := grpc.NewServer()
+	pb.RegisterKVServer(g, services{})
+	web := New(Config{Node: &node{}, GRPC: g})
+	done := make(chan error, 1)
+	go func() { done <- web.Serve(s.HTTP()) }()
+	c, err := net.Dial("tcp", s.HTTP().Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const body = `{"key":"YQ=="}`
+	request := fmt.Sprintf("POST /v3/kv/put HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	if _, err := io.WriteString(c, request[:20]); err != nil {
+		t.Fatal(err)
+	}
+	for _, busy := web.connections(); busy == 0; _, busy = web.connections() {
+		runtime.Gosched()
+	}
+	settled := make(chan struct{})
+	go func() {
+		web.Settle(t.Context())
+		web.Shutdown(t.Context())
+		close(settled)
+	}()
+	select {
+	case <-settled:
+		t.Error("it did not wait for the request")
+	case <-time.After(20 * time.Millisecond): // it would have been wrong by now
+	}
+	if _, err := io.WriteString(c, request[20:]); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+		t.Errorf("%v %s", err, answer)
+	}
+	<-settled
+	g.Stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFarewell: answers go on, each the last one on its connection; nobody who
 // does not come is waited for longer than that.
 func TestFarewell(t *testing.T) {
@@ -301,11 +349,13 @@ func TestFarewell(t *testing.T) {
 	if put().Close {
 		t.Error("a connection is closed for no reason")
 	}
-	web.Farewell(t.Context(), farewellPoll) // the one that is kept does not come
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	web.Farewell(over) // the one that is kept does not come
 	if !put().Close {
 		t.Error("the connection is kept")
 	}
-	web.Farewell(t.Context(), time.Hour) // nobody is left
+	web.Farewell(t.Context()) // nobody is left
 	if n := web.InFlight(); n != 0 {
 		t.Errorf("%d requests under way", n)
 	}
