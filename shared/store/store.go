@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,6 +141,9 @@ func Open(cfg Config) (s *Store, err error) {
 	if err := s.openBackend(path); err != nil {
 		return nil, err
 	}
+	if err := removeUnfinished(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.be.Close())
+	}
 	if err := s.migrate(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.be.Close())
 	}
@@ -148,6 +152,19 @@ func Open(cfg Config) (s *Store, err error) {
 	}
 	s.hook.opened.Store(true)
 	return s, nil
+}
+
+// removeUnfinished removes what a Defrag leaves whose process is killed: nobody
+// else would, and each can be as large as the database. Who has the database open is
+// the only one who could be writing such a file.
+func removeUnfinished(path string) error {
+	files, err := os.ReadDir(filepath.Dir(path))
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), filepath.Base(path)+".tmp.") {
+			err = errors.Join(err, os.Remove(filepath.Join(filepath.Dir(path), f.Name())))
+		}
+	}
+	return err
 }
 
 func (s *Store) openBackend(path string) error {

@@ -94,6 +94,19 @@ func TestEmpty(t *testing.T) {
 	}
 }
 
+// TestUnfinishedDefragIsRemoved: the process was killed in the middle of it.
+func TestUnfinishedDefragIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	left := Path(dir) + ".tmp.1234567"
+	if err := os.WriteFile(left, []byte("half of a database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
 func TestApplyCounts(t *testing.T) {
 	s := open(t, t.TempDir())
 	feed(t, s, 1, nil)
