@@ -251,3 +251,44 @@ func TestViewIsACopy(t *testing.T) {
 		t.Errorf("view %+v", v)
 	}
 }
+
+// A follower that opens a large copy says nothing, and is seen working.
+func TestAStartIsWaitedForWhileItWorks(t *testing.T) {
+	b := leader(t)
+	b.do(Spawned{Member: member(7001, 2, roster.Starting)})
+	b.do(Spawned{Member: member(7002, 3, roster.Starting)})
+	for range 8 {
+		b.expect(b.pass(8 * time.Second))
+		b.do(Toils{ID: id(7001)})
+		b.do(Toils{ID: id(7002)})
+		b.do(Toils{ID: id(7999)}) // nobody
+	}
+	b.expect(b.pass(9 * time.Second))
+	b.notBusy()
+	b.do(Toils{ID: id(7002)})
+	b.expect(b.pass(2*time.Second), "Kill 127.0.0.1:7001", "Spawn 4")
+}
+
+// The next leader does not take one for silent that has joined nobody yet.
+func TestAnAdoptedStartGoesOn(t *testing.T) {
+	r := ros(3, 1, 7001, 7002, 7003)
+	for i, m := range r.Members {
+		if m.Address == id(7002).Address {
+			r.Members[i].State = roster.Starting
+		}
+	}
+	b := follower(t, 7001, r)
+	b.do(dead())
+	b.do(LockTaken{Succession: named(3, 1, 7000), AnyData: true})
+	b.do(Adopted{Last: pos(3, 12), Slot: 2})
+	b.do(Appended{Last: pos(4, 13)})
+	b.do(Synced{Last: pos(4, 13)})
+	b.do(SuccessionWritten{})
+	b.expect(b.pass(3*timeout), "Kill 127.0.0.1:7003", "Spawn 1") // which is not starting
+	b.do(Toils{ID: id(7002)})
+	b.expect(b.pass(8*time.Second), "AbortSpawn 1") // which nobody saw working
+	if b.state(7002) != "starting" {
+		t.Errorf("7002 is %s", b.state(7002))
+	}
+	b.expect(b.pass(3*time.Second), "Kill 127.0.0.1:7002", "Spawn 5")
+}
