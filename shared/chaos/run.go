@@ -122,6 +122,11 @@ func (r *runner) prepare() (err error) {
 	if r.cfg.DataDir != "" {
 		r.c = &cluster{operator: r.cfg.Operator, dataDir: r.cfg.DataDir, client: r.cfg.ClientAddress,
 			followers: r.cfg.Followers, heartbeat: r.cfg.HeartbeatTimeout, patience: r.cfg.Patience}
+		t, err := r.c.tree(context.Background())
+		if err != nil {
+			return err
+		}
+		r.c.followers = t.Followers // which an operator may have changed
 	} else {
 		dataDir := filepath.Join(r.work, "data")
 		if r.cfg.Weights[FillDisk] > 0 {
