@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"time"
 )
 
 //go:embed report.html
@@ -50,9 +51,9 @@ type mark struct {
 	Color, Title string
 }
 
-// palette has a colour for each kind, told apart by people who see few colours
-// too (Okabe and Ito), and repeated where it ends.
-var palette = []string{"#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#555555"}
+// palette has a colour for each kind: first those that people who see few
+// colours tell apart (Okabe and Ito).
+var palette = []string{"#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#6b6b6b", "#8c564b", "#c62848", "#7a9a01"}
 
 func colorOf(kind string) string { return palette[max(slices.Index(kinds(), kind), 0)%len(palette)] }
 
@@ -71,7 +72,7 @@ func (r *Report) picture() picture {
 	}
 	for d := range decades + 1 {
 		ms := lowestMS * math.Pow(10, float64(d))
-		p.Decades = append(p.Decades, tick{rowHeight - height(ms), fmt.Sprintf("%gms", ms)})
+		p.Decades = append(p.Decades, tick{rowHeight - height(ms), time.Duration(ms * float64(time.Millisecond)).String()})
 	}
 	buckets := coarser(r.Timeline)
 	width := pictureWidth / 2.0

@@ -25,6 +25,7 @@ type lap struct {
 	keys   []string
 	from   int64 // the first revision of this lap
 	h      *History
+	until  int64 // when the clients were told to stop
 	stock  []*clientv3.Client
 	faults []Injected
 
@@ -162,6 +163,7 @@ func (l *lap) finish(life context.Context, stop stops) error {
 		return err
 	}
 	l.r.sample(full)
+	l.until = l.h.Now()
 	stop.writing()
 	l.writing.Wait()
 	last, err := l.mark(life)
@@ -297,7 +299,10 @@ func (l *lap) sum() {
 		return
 	}
 	acks := l.h.acked()
-	outages(l.faults, acks)
+	if l.until == 0 {
+		l.until = l.h.Now() // there was no end as meant
+	}
+	outages(l.faults, acks, l.until)
 	offset := int64(l.h.began.Sub(l.r.began))
 	l.r.report.Faults = append(l.r.report.Faults, l.faults...)
 	l.r.report.Timeline = append(l.r.report.Timeline, timeline(acks, offset)...)

@@ -39,11 +39,12 @@ func inOrder(acks []ack) []ack {
 	return acks
 }
 
-// outages fills in what each fault of a history caused.
-func outages(faults []Injected, acks []ack) {
+// outages fills in what each fault of a history caused, up to the time at which
+// the clients were told to stop.
+func outages(faults []Injected, acks []ack, until int64) {
 	acks = inOrder(acks)
 	for i := range faults {
-		end := int64(1<<63 - 1)
+		end := until
 		if i+1 < len(faults) {
 			end = faults[i+1].at
 		}

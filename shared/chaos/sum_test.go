@@ -53,8 +53,8 @@ func TestOutagesBelongToTheirFault(t *testing.T) {
 	const ms = int64(time.Millisecond)
 	acks := []ack{{0, 10 * ms}, {0, 20 * ms}, {0, 120 * ms}, {0, 130 * ms}, {0, 140 * ms}, {0, 640 * ms}, {0, 650 * ms}}
 	faults := []Injected{{at: 21 * ms}, {at: 145 * ms}, {at: 645 * ms}}
-	outages(faults, acks)
-	for i, want := range []float64{100, 500, 10} {
+	outages(faults, acks, 648*ms)
+	for i, want := range []float64{100, 500, 8} {
 		if faults[i].OutageMS != want {
 			t.Errorf("fault %d: %.1f ms, want %.1f", i, faults[i].OutageMS, want)
 		}

@@ -38,7 +38,7 @@ func (c *cluster) order(args ...string) string {
 // load is clients that write, read and watch, and count what fails.
 type load struct {
 	t                  *testing.T
-	puts, failed, gets atomic.Int64
+	puts, failed atomic.Int64
 	firstFailure       atomic.Value
 	cancel             context.CancelFunc
 	wg                 sync.WaitGroup
