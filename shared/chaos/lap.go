@@ -304,8 +304,8 @@ func (l *lap) sum() {
 	}
 	outages(l.faults, acks, l.until)
 	offset := int64(l.h.began.Sub(l.r.began))
-	l.r.report.Faults = append(l.r.report.Faults, l.faults...)
-	l.r.report.Timeline = append(l.r.report.Timeline, timeline(acks, offset)...)
+	l.r.report.addFaults(l.faults)
+	l.r.report.addTimeline(timeline(acks, offset))
 	l.r.report.addOperations(l.h)
 	worst := 0.0
 	for _, f := range l.faults {
@@ -318,7 +318,7 @@ func (l *lap) sum() {
 // breakThings injects faults until a time.
 func (l *lap) breakThings(ctx context.Context, until time.Time) error {
 	r := l.r
-	for ctx.Err() == nil && time.Now().Before(until) {
+	for ctx.Err() == nil && time.Now().Before(until) && l.h.Known() < maxOperations {
 		t, err := r.c.await(ctx, "somebody leads", func(t *tree.Tree) bool { return leaderOf(t).PID != 0 })
 		if err != nil {
 			return r.unlessInterrupted(ctx, err)
@@ -339,6 +339,10 @@ func (l *lap) breakThings(ctx context.Context, until time.Time) error {
 	}
 	return nil
 }
+
+// maxOperations ends a lap early: porcupine needs memory with the square of the
+// operations on a key.
+const maxOperations = 150_000
 
 // answersBetween is how many operations are answered before the next fault.
 const answersBetween = 20

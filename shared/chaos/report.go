@@ -93,12 +93,14 @@ type Report struct {
 	Faults     []Injected         `json:"faults"`
 	Timeline   []Bucket           `json:"timeline"`
 	Usage      []Sample           `json:"usage"`
+
+	outages map[string][]float64 // of all faults, by label
 }
 
 func newReport(cfg Config, began time.Time) *Report {
 	return &Report{
 		Schema: Schema, Seed: cfg.Seed, Began: began.UTC(), Operations: map[Kind]*Outcomes{},
-		LeftOut: []string{}, Findings: []Finding{}, Faults: []Injected{}, Timeline: []Bucket{}, Usage: []Sample{}, Replicas: []Replica{},
+		outages: map[string][]float64{}, LeftOut: []string{}, Findings: []Finding{}, Faults: []Injected{}, Timeline: []Bucket{}, Usage: []Sample{}, Replicas: []Replica{},
 	}
 }
 
@@ -138,14 +140,34 @@ func (r *Report) addReplicas(replicas []Replica) {
 	}
 }
 
-// maxKept bounds what a soak keeps of its past, which becomes coarser instead.
-const maxKept = 20000
+// maxKept bounds what a soak keeps of its past: samples and the timeline become
+// coarser, and of faults only the last are kept besides their outages.
+const maxKept = 50_000
 
 func (r *Report) addSample(s Sample) {
 	if len(r.Usage) >= maxKept {
-		r.Usage = slices.DeleteFunc(r.Usage, func(s Sample) bool { return s.AtMS%2 == 0 })
+		half := r.Usage[:0]
+		for i := 0; i < len(r.Usage); i += 2 {
+			half = append(half, r.Usage[i])
+		}
+		r.Usage = half
 	}
 	r.Usage = append(r.Usage, s)
+}
+
+func (r *Report) addFaults(faults []Injected) {
+	for _, f := range faults {
+		r.outages[f.Label] = append(r.outages[f.Label], f.OutageMS)
+	}
+	r.Faults = append(r.Faults, faults...)
+	r.Faults = slices.Delete(r.Faults, 0, max(len(r.Faults)-maxKept, 0))
+}
+
+func (r *Report) addTimeline(buckets []Bucket) {
+	r.Timeline = append(r.Timeline, buckets...)
+	if len(r.Timeline) > maxKept {
+		r.Timeline = coarser(r.Timeline)
+	}
 }
 
 // close judges, and sums up.
@@ -155,12 +177,8 @@ func (r *Report) close(took time.Duration) {
 	if len(r.Findings) > 0 {
 		r.Verdict = "failed"
 	}
-	by := map[string][]float64{}
-	for _, f := range r.Faults {
-		by[f.Label] = append(by[f.Label], f.OutageMS)
-	}
-	for _, label := range slices.Sorted(maps.Keys(by)) {
-		ms := slices.Sorted(slices.Values(by[label]))
+	for _, label := range slices.Sorted(maps.Keys(r.outages)) {
+		ms := slices.Sorted(slices.Values(r.outages[label]))
 		r.FaultStats = append(r.FaultStats, FaultStats{Label: label, Count: len(ms), MedianOutageMS: ms[len(ms)/2], WorstOutageMS: ms[len(ms)-1]})
 	}
 }

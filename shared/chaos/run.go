@@ -152,7 +152,8 @@ func (r *runner) prepare() (err error) {
 	return nil
 }
 
-// run does one lap after the other, and looks at the replicas after each.
+// run does one lap after the other, and looks at the replicas after each, until
+// something is found.
 func (r *runner) run(ctx context.Context) error {
 	end := r.began.Add(r.cfg.Duration)
 	for n := 1; ; n++ {
@@ -163,8 +164,8 @@ func (r *runner) run(ctx context.Context) error {
 		if err := r.runLap(ctx, n, until); err != nil {
 			return r.unlessInterrupted(ctx, err)
 		}
-		last := ctx.Err() != nil || !r.cfg.Soak && !time.Now().Before(end)
-		if err := r.inspect(context.WithoutCancel(ctx), last); err != nil || last {
+		last := ctx.Err() != nil || !r.cfg.Soak && !time.Now().Before(end) || len(r.report.Findings) > 0
+		if err := r.inspect(context.WithoutCancel(ctx), last); err != nil || last || len(r.report.Findings) > 0 {
 			return err
 		}
 	}

@@ -110,8 +110,8 @@ func TestWhatIsImpossibleIsSaid(t *testing.T) {
 func aReport() *Report {
 	r := newReport(Config{Seed: 42}, time.Unix(1700000000, 0))
 	r.Weights = Weights{KillLeader: 1}
-	r.Faults = []Injected{{AtMS: 100, Kind: KillLeader, Label: KillLeader, What: "<leader> & co", OutageMS: 12}, {AtMS: 600, Kind: KillLeader, Label: KillLeader, OutageMS: 20}, {AtMS: 900, Kind: KillAll, Label: KillAll, OutageMS: 900}}
-	r.Timeline = timeline([]ack{{0, 1e6}, {2e8, 3e8}, {19e8, 20e8}}, 0)
+	r.addFaults([]Injected{{AtMS: 100, Kind: KillLeader, Label: KillLeader, What: "<leader> & co", OutageMS: 12}, {AtMS: 600, Kind: KillLeader, Label: KillLeader, OutageMS: 20}, {AtMS: 900, Kind: KillAll, Label: KillAll, OutageMS: 900}})
+	r.addTimeline(timeline([]ack{{0, 1e6}, {2e8, 3e8}, {19e8, 20e8}}, 0))
 	h := NewHistory()
 	h.Add(op(0, 1, Request{Kind: Put, To: "1"}, Answer{}))
 	h.Add(op(0, 1, Request{Kind: Put, To: "2"}, Answer{Unknown: true}))
@@ -182,5 +182,38 @@ func TestReportAsAPage(t *testing.T) {
 	var empty bytes.Buffer
 	if err := newReport(Config{}, time.Now()).HTML(&empty); err != nil || strings.Contains(empty.String(), "NaN") {
 		t.Errorf("of a run in which nothing happened: %v", err)
+	}
+}
+
+// A soak for a week keeps what it needs.
+func TestASoakKeepsABoundedPast(t *testing.T) {
+	r := newReport(Config{}, time.Now())
+	const lap = maxKept / 50
+	var faults []Injected
+	var buckets []Bucket
+	for i := range 3 * maxKept {
+		at := int64(i) * bucketMS
+		r.addSample(Sample{AtMS: at})
+		faults = append(faults, Injected{AtMS: at, Label: "x", OutageMS: float64(i)})
+		buckets = append(buckets, Bucket{AtMS: at, Acknowledged: 2, WorstMS: 1})
+		if len(faults) == lap {
+			r.addFaults(faults)
+			r.addTimeline(buckets)
+			faults, buckets = nil, nil
+		}
+	}
+	r.close(3 * maxKept * bucketMS * time.Millisecond)
+	if len(r.Usage) > maxKept || len(r.Faults) > maxKept || len(r.Timeline) > maxKept+1 {
+		t.Errorf("kept: %d samples, %d faults, %d buckets", len(r.Usage), len(r.Faults), len(r.Timeline))
+	}
+	if s := r.FaultStats[0]; s.Count != 3*maxKept || s.WorstOutageMS != 3*maxKept-1 {
+		t.Errorf("faults: %+v", s)
+	}
+	sum := 0
+	for _, b := range r.Timeline {
+		sum += b.Acknowledged
+	}
+	if sum != 6*maxKept || r.Usage[0].AtMS != 0 {
+		t.Errorf("%d changes in the timeline, the first sample is of %d", sum, r.Usage[0].AtMS)
 	}
 }

@@ -132,6 +132,36 @@ func TestChaosOfARunningCluster(t *testing.T) {
 	sameProcesses(t, tr, c.full())
 }
 
+// TestASoakEndsWhenItIsInterrupted, with all checks and nothing left.
+func TestASoakEndsWhenItIsInterrupted(t *testing.T) {
+	temp := t.TempDir()
+	cmd := exec.Command(binary, "chaos", "--soak", "--faults", "kill-follower", "--seed", "7")
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
+	var out bytes.Buffer
+	errs, err := os.Create(filepath.Join(t.TempDir(), "progress"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer errs.Close()
+	cmd.Stdout, cmd.Stderr = &out, errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a fault", func() bool {
+		said, err := os.ReadFile(errs.Name())
+		return err == nil && bytes.Contains(said, []byte("kill-follower: follower"))
+	})
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "verdict: passed") || !strings.Contains(out.String(), "seed 7") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestChaosMistakesAreNamed(t *testing.T) {
 	c := newCluster(t)
 	for want, args := range map[string][]string{
