@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"os"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
@@ -64,13 +65,14 @@ func (w *watches) unwatch(id roster.ID) {
 	}
 }
 
-// kill sends SIGKILL; Died follows when the process is gone.
+// kill sends SIGKILL; Died follows when the process is gone. When it is gone
+// already, and its Died on the way here, the pidfd is closed.
 func (w *watches) kill(id roster.ID) {
 	wt := w.open[id]
 	if wt == nil {
 		return
 	}
-	if err := wt.process.Kill(); err != nil && !errors.Is(err, proc.ErrGone) {
+	if err := wt.process.Kill(); err != nil && !errors.Is(err, proc.ErrGone) && !errors.Is(err, os.ErrClosed) {
 		w.m.fatal(core.ExitError, err)
 	}
 }
