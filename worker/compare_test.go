@@ -82,7 +82,7 @@ func TestLongHoldersAreHurried(t *testing.T) {
 // or could not be compared, is asked again, who was equal is not.
 func TestComparisonGoesOnWithoutTheDead(t *testing.T) {
 	leader, a, b := memberAt(7000), memberAt(7001), memberAt(7002)
-	m := &Member{}
+	m := &Member{service: &service{changed: make(chan struct{}, 1)}}
 	m.downstream = newDownstream(m)
 	c := newComparison(m)
 	listed := func(ids ...roster.ID) {
