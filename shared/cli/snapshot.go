@@ -96,7 +96,7 @@ func snapshotStatusCommand() *cobra.Command {
 		if version == "" {
 			version = "before 3.6"
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "hash %08x, revision %d, %d rows, %d bytes, format %s\n", st.Hash, st.Revision, st.TotalKey, st.TotalSize, version)
+		fmt.Fprintf(cmd.OutOrStdout(), "hash %08x, revision %d, %d revisions of keys, %d bytes, format %s\n", st.Hash, st.Revision, st.TotalKey, st.TotalSize, version)
 		return nil
 	}
 	return cmd

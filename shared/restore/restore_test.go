@@ -417,7 +417,7 @@ func TestSkipHashCheck(t *testing.T) {
 func TestStatus(t *testing.T) {
 	good := snapshotOf(t, put("a", "1"), put("b", "2"), put("b", "3"))
 	with, err := Status(write(t, good))
-	if err != nil || with.Revision != 4 || with.TotalKey < 3 || with.Hash == 0 || with.TotalSize != int64(len(good)-sha256.Size) || with.Version != "3.7.0" {
+	if err != nil || with.Revision != 4 || with.TotalKey != 3 || with.Hash == 0 || with.TotalSize != int64(len(good)-sha256.Size) || with.Version != "3.7.0" {
 		t.Errorf("%+v %v", with, err)
 	}
 	without, err := Status(write(t, good[:len(good)-sha256.Size]))

@@ -17,7 +17,7 @@ type FileStatus struct {
 	// Hash is the CRC-32 (Castagnoli) of all buckets and what is in them.
 	Hash     uint32 `json:"hash"`
 	Revision int64  `json:"revision"`
-	// TotalKey counts all rows of all buckets.
+	// TotalKey counts the revisions of keys that are kept.
 	TotalKey int `json:"totalKey"`
 	// TotalSize is the size of the file's used part, in bytes.
 	TotalSize int64  `json:"totalSize"`
@@ -57,8 +57,8 @@ func (st *FileStatus) sum(tx *bolt.Tx) error {
 			_, _ = h.Write(v)
 			if bytes.Equal(name, schema.Key.Name()) {
 				st.Revision = mvcc.BytesToRev(k).Main
+				st.TotalKey++
 			}
-			st.TotalKey++
 			return nil
 		})
 	})
