@@ -6,28 +6,22 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/txn"
 	"go.etcd.io/etcd/server/v3/storage/schema"
 	"go.uber.org/goleak"
 	"golang.org/x/crypto/bcrypt"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dynast-io/dynast/shared/datadir"
 	"github.com/dynast-io/dynast/shared/entry"
-	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/store"
 )
 
@@ -137,13 +131,18 @@ func otherProgram(t *testing.T) []byte {
 	return raw
 }
 
-// ofLaterEtcd is a database of a format that is not known yet.
-func ofLaterEtcd(t *testing.T, snapshot []byte) []byte {
+// ofVersion is a snapshot whose database says that it has another format; empty
+// is that of an etcd before 3.6.
+func ofVersion(t *testing.T, snapshot []byte, version string) []byte {
+	t.Helper()
 	path := write(t, snapshot[:len(snapshot)-sha256.Size])
 	db, err := bolt.Open(path, 0o600, nil)
 	if err == nil {
 		err = db.Update(func(tx *bolt.Tx) error {
-			return tx.Bucket(schema.Meta.Name()).Put(schema.MetaStorageVersionName, []byte("9.9.0"))
+			if version == "" {
+				return tx.Bucket(schema.Meta.Name()).Delete(schema.MetaStorageVersionName)
+			}
+			return tx.Bucket(schema.Meta.Name()).Put(schema.MetaStorageVersionName, []byte(version))
 		})
 		err = errors.Join(err, db.Close())
 	}
@@ -158,6 +157,16 @@ func flipped(b []byte, at int) []byte {
 	c := bytes.Clone(b)
 	c[at] ^= 0x40
 	return c
+}
+
+// damaged changes the kind of every page but the first two, some of which are
+// free.
+func damaged(db []byte) []byte {
+	db = bytes.Clone(db)
+	for at := 2 * os.Getpagesize(); at+16 < len(db); at += os.Getpagesize() {
+		db[at+8] ^= 0x40
+	}
+	return db
 }
 
 func TestNonsenseIsRefused(t *testing.T) {
@@ -177,8 +186,8 @@ func TestNonsenseIsRefused(t *testing.T) {
 		"without its last bytes":   {good[:len(good)-5], ErrNoSnapshot, "cut off"},
 		"without its sum":          {db, ErrNoSnapshot, "--skip-hash-check"},
 		"another program's":        {withSum(otherProgram(t)), ErrNoSnapshot, `bucket "key"`},
-		"damage under a fresh sum": {withSum(flipped(db, 2*os.Getpagesize()+8)), ErrDamaged, ""},
-		"of a later etcd":          {ofLaterEtcd(t, good), store.ErrNewer, "9.9"},
+		"damage under a fresh sum": {withSum(damaged(db)), ErrDamaged, ""},
+		"of a later etcd":          {ofVersion(t, good, "9.9.0"), store.ErrNewer, "9.9"},
 	} {
 		target := filepath.Join(t.TempDir(), "data")
 		source := write(t, c.content)
@@ -187,6 +196,25 @@ func TestNonsenseIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 		nothingLeft(t, target, 0)
+	}
+}
+
+// What earlier versions of etcd wrote is brought to this version's format.
+func TestEarlierVersions(t *testing.T) {
+	good := snapshotOf(t, put("a", "1"))
+	for _, version := range []string{"", "3.6.0"} {
+		target := filepath.Join(t.TempDir(), "data")
+		res, err := Restore(t.Context(), options(write(t, ofVersion(t, good, version)), target))
+		if err != nil || res.Keys != 1 {
+			t.Fatalf("%q: %+v %v", version, res, err)
+		}
+		st := opened(t, target)
+		if st.Version() != "3.7.0" {
+			t.Errorf("%q became %q", version, st.Version())
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -227,90 +255,6 @@ func TestPlacesThatAreNone(t *testing.T) {
 		if _, err := Restore(t.Context(), o); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s to %s: %v, want %q", o.Source, o.DataDir, err, text)
 		}
-	}
-}
-
-// place is an empty directory that is alone in its parent.
-func place(t *testing.T) string {
-	dir := filepath.Join(t.TempDir(), "place")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-func TestTargets(t *testing.T) {
-	file := write(t, snapshotOf(t, put("a", "1")))
-	ok := func(target string, beside int) {
-		t.Helper()
-		res, err := Restore(t.Context(), options(file, target))
-		if err != nil || res.Keys != 1 || res.Revision != 2 {
-			t.Fatalf("%+v %v", res, err)
-		}
-		if err := opened(t, target).Close(); err != nil {
-			t.Error(err)
-		}
-		nothingLeft(t, res.DataDir, beside)
-		if left, _ := filepath.Glob(filepath.Join(target, stageMark+"*")); len(left) > 0 {
-			t.Errorf("left: %v", left)
-		}
-	}
-	ok(filepath.Join(t.TempDir(), "a", "b", "data"), 1)
-
-	made := filepath.Join(place(t), "made")
-	if err := os.Mkdir(made, 0o750); err != nil {
-		t.Fatal(err)
-	}
-	ok(made, 1)
-	if info, err := os.Stat(made); err != nil || info.Mode().Perm() != 0o750 {
-		t.Errorf("mode %v %v", info.Mode(), err)
-	}
-
-	link := filepath.Join(place(t), "link")
-	behind := place(t)
-	if err := os.Symlink(behind, link); err != nil {
-		t.Fatal(err)
-	}
-	ok(link, 1)
-
-	// The root of a file system has this in it, and cannot be replaced.
-	volume := place(t)
-	if err := os.Mkdir(filepath.Join(volume, "lost+found"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	var before, after unix.Stat_t
-	if err := unix.Stat(volume, &before); err != nil {
-		t.Fatal(err)
-	}
-	ok(volume, 1)
-	if err := unix.Stat(volume, &after); err != nil || before.Ino != after.Ino {
-		t.Errorf("the volume was replaced: %v", err)
-	}
-}
-
-// A restore that was killed leaves its stage; the next one removes it, and not
-// that of one that is at work.
-func TestStagesOfOthers(t *testing.T) {
-	parent := t.TempDir()
-	dead, alive := filepath.Join(parent, ".data.restore-1"), filepath.Join(parent, ".data.restore-2")
-	for _, dir := range []string{dead, alive} {
-		if err := os.MkdirAll(filepath.Join(dir, "slots", "1"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	lock, err := proc.TryLock(filepath.Join(alive, "cluster.lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Unlock()
-	if _, err := Restore(t.Context(), options(write(t, snapshotOf(t, put("a", "1"))), filepath.Join(parent, "data"))); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(dead); !os.IsNotExist(err) {
-		t.Errorf("the stage of one that was killed is still there: %v", err)
-	}
-	if _, err := os.Stat(alive); err != nil {
-		t.Errorf("the stage of one at work: %v", err)
 	}
 }
 
@@ -427,152 +371,9 @@ func TestStatus(t *testing.T) {
 	if other, err := Status(write(t, snapshotOf(t, put("a", "1"), put("b", "2"), put("b", "4")))); err != nil || other.Hash == with.Hash {
 		t.Errorf("of another one: %+v %v", other, err)
 	}
-	for what, content := range map[string][]byte{"text": []byte("hello"), "another program's": otherProgram(t), "damaged": flipped(good, 2*os.Getpagesize()+8)} {
+	for what, content := range map[string][]byte{"text": []byte("hello"), "another program's": otherProgram(t), "damaged": damaged(good)} {
 		if st, err := Status(write(t, content)); !errors.Is(err, ErrNoSnapshot) && !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %+v %v", what, st, err)
 		}
 	}
-}
-
-// etcdDir is the directory of an etcd as a crash leaves it: what was written is
-// in its log only.
-func etcdDir(t *testing.T, puts int) string {
-	t.Helper()
-	c := embed.NewConfig()
-	c.Dir = filepath.Join(t.TempDir(), "default.etcd")
-	c.LogLevel, c.LogOutputs = "error", []string{"/dev/null"}
-	c.BackendBatchInterval, c.BackendBatchLimit = time.Hour, 1<<20
-	local := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
-	c.ListenClientUrls, c.ListenPeerUrls = []url.URL{local}, []url.URL{local}
-	e, err := embed.StartEtcd(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	<-e.Server.ReadyNotify()
-	for i := range puts {
-		if _, err := e.Server.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "k%03d", i), Value: []byte("v")}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return copyOf(t, c.Dir)
-}
-
-func copyOf(t *testing.T, dir string) string {
-	t.Helper()
-	to := filepath.Join(t.TempDir(), "copy.etcd")
-	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
-	}
-	return to
-}
-
-func theLog(t *testing.T, dir string) string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal"))
-	if err != nil || len(files) != 1 {
-		t.Fatal(files, err)
-	}
-	return files[0]
-}
-
-func TestEtcdsDirectory(t *testing.T) {
-	dir := etcdDir(t, 50)
-	restored := func(o Options) int64 {
-		t.Helper()
-		res, err := Restore(t.Context(), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("%+v", res)
-		return res.Keys
-	}
-	target := func() string { return filepath.Join(t.TempDir(), "data") }
-	if n := restored(options(dir, target())); n != 50 {
-		t.Errorf("%d keys", n)
-	}
-
-	elsewhere := options(copyOf(t, dir), target())
-	elsewhere.WALDir = filepath.Join(t.TempDir(), "wal")
-	if err := os.Rename(filepath.Join(elsewhere.Source, "member", "wal"), elsewhere.WALDir); err != nil {
-		t.Fatal(err)
-	}
-	if n := restored(elsewhere); n != 50 {
-		t.Errorf("with its log elsewhere: %d keys", n)
-	}
-
-	raw, err := os.ReadFile(theLog(t, dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	last, middle := bytes.LastIndex(raw, []byte("k049")), bytes.Index(raw, []byte("k025"))
-	if last < 0 || middle < 0 {
-		t.Fatal("the log does not have the keys")
-	}
-	// A write that a crash cut short was acknowledged to nobody.
-	torn := copyOf(t, dir)
-	if err := os.WriteFile(theLog(t, torn), raw[:last], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if n := restored(options(torn, target())); n != 49 {
-		t.Errorf("with a torn end: %d keys", n)
-	}
-	refused := func(what, dir string, text string) {
-		t.Helper()
-		to := target()
-		if _, err := Restore(t.Context(), options(dir, to)); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), text) {
-			t.Errorf("%s: %v", what, err)
-		}
-		nothingLeft(t, to, 0)
-	}
-	changed := copyOf(t, dir)
-	if err := os.WriteFile(theLog(t, changed), flipped(raw, middle), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	refused("a log that was changed", changed, "crc mismatch")
-
-	newer := copyOf(t, dir)
-	if err := os.WriteFile(filepath.Join(newer, "member", "snap", fmt.Sprintf("%016x.snap.db", 1<<20)), []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	refused("a database that was not put in place", newer, "start this etcd once more")
-
-	// The database of one with more entries than the log of the other.
-	longer := copyOf(t, dir)
-	res := copyOf(t, dir)
-	db := filepath.Join(longer, "member", "snap", "db")
-	b, err := bolt.Open(db, 0o600, nil)
-	if err == nil {
-		err = b.Update(func(tx *bolt.Tx) error {
-			return tx.Bucket(schema.Meta.Name()).Put(schema.MetaConsistentIndexKeyName, []byte{0, 0, 0, 0, 0, 1, 0, 0})
-		})
-		err = errors.Join(err, b.Close())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused("a log that ends before the database", longer, "ends at entry")
-	for _, f := range []string{theLog(t, res)} {
-		if err := os.Remove(f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	refused("without a log", res, "log")
-}
-
-func TestEtcdThatRuns(t *testing.T) {
-	dir := etcdDir(t, 1)
-	f, err := os.Open(filepath.Join(dir, "member", "snap", "db"))
-	if err == nil {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX) // as bbolt does
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	target := filepath.Join(t.TempDir(), "data")
-	if _, err := Restore(t.Context(), options(dir, target)); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "stop it") {
-		t.Errorf("%v", err)
-	}
-	nothingLeft(t, target, 0)
 }
