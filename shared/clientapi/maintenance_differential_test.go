@@ -25,7 +25,7 @@ import (
 )
 
 // TestMaintenanceSameAsEtcd sends the same random requests of the services
-// Maintenance and Cluster to a real etcd and to an API, with writes and reads between
+// Maintenance, Cluster and Lease to a real etcd and to an API, with writes and reads between
 // them, which alarms refuse; it wants the same answers.
 func TestMaintenanceSameAsEtcd(t *testing.T) {
 	seed := *seedFlag
@@ -55,6 +55,7 @@ func TestMaintenanceSameAsEtcd(t *testing.T) {
 			compare(t, "at the end", kindOfStep{step{"disarm", invoke("Maintenance/Alarm", r)}, "disarm"}, our, their)
 		}
 	}
+	compare(t, "at the end", kindOfStep{leaseStep(&pb.LeaseGrantRequest{ID: leaseID, TTL: 3600}), "lease"}, our, their)
 	for i := range 20 { // so that there is something in the backups
 		s := invoke("KV/Put", &pb.PutRequest{Key: fmt.Append(nil, "last", i), Value: []byte("v"), Lease: leaseID})
 		if got, _ := compare(t, "at the end", kindOfStep{step{"put", s}, "put"}, our, their); got.err != nil {
@@ -109,6 +110,11 @@ func plain(m proto.Message) proto.Message {
 		slices.SortFunc(m.Alarms, func(a, b *pb.AlarmMember) int {
 			return cmp.Or(cmp.Compare(a.MemberID, b.MemberID), cmp.Compare(a.Alarm, b.Alarm))
 		})
+	case *pb.LeaseTimeToLiveResponse:
+		slices.SortFunc(m.Keys, bytes.Compare) // etcd has them in no order
+	case *pb.LeaseLeasesResponse:
+		// By how long they have left, so by when they were granted or renewed.
+		slices.SortFunc(m.Leases, func(a, b *pb.LeaseStatus) int { return cmp.Compare(a.ID, b.ID) })
 	case *pb.HashResponse:
 		m.Hash = 0 // of the whole file, with what belongs to the cluster
 	case *pb.MemberListResponse:
@@ -131,7 +137,7 @@ func (g *maintenanceGenerator) next(t *testing.T) kindOfStep {
 		return kindOfStep{step{fmt.Sprintf("%T{%s}", m, prototext.Format(m)), send}, fmt.Sprintf("%T", m)}
 	}
 	switch n := g.IntN(100); {
-	case n < 45:
+	case n < 40:
 		r := requestOf(g.write())
 		return of(r.msg, func(ctx context.Context, c *grpc.ClientConn) (proto.Message, error) {
 			all, err := r.send(ctx, pb.NewKVClient(c))
@@ -141,10 +147,8 @@ func (g *maintenanceGenerator) next(t *testing.T) kindOfStep {
 			return all[0], nil
 		})
 	case n < 50:
-		r := &pb.LeaseGrantRequest{ID: 2000 + g.Int64N(1000), TTL: 3600}
-		return of(r, func(ctx context.Context, c *grpc.ClientConn) (proto.Message, error) {
-			return pb.NewLeaseClient(c).LeaseGrant(ctx, r)
-		})
+		r := g.lease()
+		return kindOfStep{leaseStep(r), fmt.Sprintf("%T", r)}
 	case n < 65:
 		r := g.alarm()
 		return of(r, func(ctx context.Context, c *grpc.ClientConn) (proto.Message, error) {
@@ -181,6 +185,22 @@ func (g *maintenanceGenerator) next(t *testing.T) kindOfStep {
 			return pb.NewClusterClient(c).MemberList(ctx, r)
 		})
 	}
+}
+
+// lease is a request for one of a few leases, which puts use too.
+func (g *maintenanceGenerator) lease() proto.Message {
+	id := leaseID + g.Int64N(5)
+	switch g.IntN(6) {
+	case 0, 1:
+		return &pb.LeaseGrantRequest{ID: id, TTL: 3600 + g.Int64N(2)}
+	case 2:
+		return &pb.LeaseRevokeRequest{ID: id}
+	case 3:
+		return &pb.LeaseTimeToLiveRequest{ID: id, Keys: g.chance(80)}
+	case 4:
+		return &pb.LeaseKeepAliveRequest{ID: id}
+	}
+	return &pb.LeaseLeasesRequest{}
 }
 
 // write is mostly one; a compaction is waited for, so that hashes are of the
