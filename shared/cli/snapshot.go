@@ -50,7 +50,11 @@ func (a *App) snapshotRestoreCommand() *cobra.Command {
 		if err != nil {
 			return asError(err)
 		}
-		return printRestored(cmd.OutOrStdout(), args[0], res, asJSON)
+		if asJSON {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(res)
+		}
+		printRestored(cmd.OutOrStdout(), args[0], res, int64(cfg.Store.Quota))
+		return nil
 	}
 	return cmd
 }
@@ -60,10 +64,7 @@ func firstMember(cfg *config.Config) string {
 	return net.JoinHostPort(cfg.Member.Host, strconv.Itoa(int(cfg.Member.Ports.First)))
 }
 
-func printRestored(w io.Writer, from string, r *restore.Result, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(r)
-	}
+func printRestored(w io.Writer, from string, r *restore.Result, quota int64) {
 	fmt.Fprintf(w, "restored %s to %s\n", from, r.DataDir)
 	fmt.Fprintf(w, "revision %d (compacted up to %d), %d keys, %d leases, %d users, %d roles, auth %s\n",
 		r.Revision, r.CompactRevision, r.Keys, r.Leases, r.Users, r.Roles, map[bool]string{true: "on", false: "off"}[r.AuthEnabled])
@@ -76,8 +77,10 @@ func printRestored(w io.Writer, from string, r *restore.Result, asJSON bool) err
 	if r.Corrupt {
 		fmt.Fprintln(w, "note: etcd's CORRUPT alarm is kept: nothing is served before 'dynast ctl alarm disarm'")
 	}
+	if r.UsedBytes >= quota {
+		fmt.Fprintf(w, "note: %d bytes are in use, and store.quota is %d: writes are refused unless it is more\n", r.UsedBytes, quota)
+	}
 	fmt.Fprintf(w, "start it: dynast up --data-dir %s\n", r.DataDir)
-	return nil
 }
 
 func snapshotStatusCommand() *cobra.Command {

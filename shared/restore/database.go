@@ -78,6 +78,7 @@ func describe(ctx context.Context, st *store.Store, res *Result) error {
 		return err
 	}
 	res.Keys = keys
+	res.UsedBytes = st.Used()
 	res.Leases = len(st.Lessor().Leases())
 	res.AuthEnabled = st.Auth().IsAuthEnabled()
 	res.Corrupt = len(st.Alarms().Get(pb.AlarmType_CORRUPT)) > 0

@@ -4,8 +4,10 @@
 //
 // Guarantees
 //
-//   - What clients see is the same: keys, revisions, what is compacted, leases with
-//     the time they have left, users, roles, rights. So a watch can go on after its last revision.
+//   - What clients see is the same: keys, revisions, what is compacted, leases,
+//     users, roles, rights. So a watch can go on after its last revision. A lease has
+//     the time that was written down of it, as when etcd starts: all of it, unless
+//     etcd wrote checkpoints.
 //   - Of a data directory everything is taken that its member would serve after a
 //     start: its log is applied to its database to the end. Entries that are in the log
 //     and were not known to be committed are taken too, as every acknowledged write of

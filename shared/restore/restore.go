@@ -74,6 +74,8 @@ type Result struct {
 	Uncommitted uint64 `json:"uncommitted"`
 	// Members is the number of members that the source's cluster had.
 	Members int `json:"members"`
+	// UsedBytes is what counts for the quota.
+	UsedBytes int64 `json:"used_bytes"`
 	// Corrupt: an alarm says that the source was corrupt; it is kept.
 	Corrupt bool `json:"corrupt_alarm"`
 }
