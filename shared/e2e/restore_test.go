@@ -2,14 +2,19 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/dynast-io/dynast/shared/restore"
 )
@@ -121,4 +126,59 @@ func TestRestoreOfAStoppedEtcd(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 	takePicture(t, c.client).same(t, want)
+}
+
+// One member's directory is enough of a cluster, whoever led it.
+func TestRestoreOfAMember(t *testing.T) {
+	base := t.TempDir()
+	var peers []url.URL
+	cluster := ""
+	for i := range 3 {
+		peers = append(peers, url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", freePort(t))})
+		cluster += fmt.Sprintf("m%d=%s,", i, &peers[i])
+	}
+	var members []*embed.Etcd
+	for i, peer := range peers {
+		c := embed.NewConfig()
+		c.Name, c.Dir = fmt.Sprint("m", i), filepath.Join(base, fmt.Sprint(i))
+		c.LogLevel, c.LogOutputs = "error", []string{"/dev/null"}
+		c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+		c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+		c.InitialCluster = cluster[:len(cluster)-1]
+		e, err := embed.StartEtcd(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		members = append(members, e)
+	}
+	for _, e := range members {
+		select {
+		case <-e.Server.ReadyNotify():
+		case <-time.After(patience):
+			t.Fatal("etcd is not ready")
+		}
+	}
+	for i := range 30 {
+		if _, err := members[i%3].Server.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "k%03d", i), Value: []byte("v")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, e := range members {
+		// A linearizable read: this member has all.
+		all, err := e.Server.Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), RangeEnd: []byte("l")})
+		if err != nil || all.Count != 30 {
+			t.Fatal(all, err)
+		}
+		crashed := filepath.Join(base, fmt.Sprint("copy", i))
+		if err := os.CopyFS(crashed, os.DirFS(filepath.Join(base, fmt.Sprint(i)))); err != nil {
+			t.Fatal(err)
+		}
+		res, err := restore.Restore(t.Context(), restore.Options{
+			Source: crashed, DataDir: filepath.Join(base, fmt.Sprint("data", i)), Client: "127.0.0.1:2379", Member: "127.0.0.1:7400",
+		})
+		if err != nil || res.Keys != 30 || res.Members != 3 || res.Revision != all.Header.Revision {
+			t.Errorf("member %d: %+v %v", i, res, err)
+		}
+	}
 }
