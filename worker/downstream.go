@@ -305,6 +305,7 @@ func (s *session) receive() {
 		if caughtUp {
 			s.letGo()
 		}
+		s.d.m.silence.broken(s.id)
 		s.d.m.post(core.Progress{ID: s.id, Index: index, Known: known})
 	}
 }

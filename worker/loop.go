@@ -105,9 +105,11 @@ func (m *Member) do(e core.Effect) {
 func (m *Member) beat() {
 	if m.leading.Load() {
 		m.downstream.beat()
+		m.silence.look(time.Now(), true)
 	} else {
 		m.upstream.heartbeat()
 		m.lookAtLeader()
+		m.silence.look(time.Now(), false)
 	}
 }
 

@@ -79,6 +79,7 @@ type Member struct {
 	upstream    *upstream
 	downstream  *downstream
 	watches     *watches
+	silence     *silence
 	space       *space
 	supervisor  member.Supervisor
 	clients     atomic.Pointer[clientServer] // nil until clients are served
@@ -154,6 +155,7 @@ func newMember(p parts) (*Member, error) {
 	m.proposals = newProposals(cfg.Replication.QueueRequests, int(cfg.Replication.QueueBytes), m.space.guard)
 	m.writer, m.syncer, m.applier = newWriter(m), newSyncer(m), newApplier(m)
 	m.upstream, m.downstream, m.watches = newUpstream(m), newDownstream(m), newWatches(m)
+	m.silence = newSilence(m)
 	m.control, m.service, m.history = &control{m: m}, newService(m), newEventHistory(m)
 	m.clientTLS, m.compaction = newClientTLS(m), newAutoCompaction(m)
 	m.comparison = newComparison(m)

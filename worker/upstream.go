@@ -128,7 +128,7 @@ func (u *upstream) run(ctx context.Context, leader roster.Member) {
 	pause := retryMin
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := u.once(ctx, wire.NewMemberClient(conn))
+		err := u.once(ctx, leader.ID, wire.NewMemberClient(conn))
 		if ctx.Err() != nil {
 			return
 		}
@@ -145,7 +145,7 @@ func (u *upstream) run(ctx context.Context, leader roster.Member) {
 }
 
 // once opens one stream and serves it to its end.
-func (u *upstream) once(parent context.Context, client wire.MemberClient) error {
+func (u *upstream) once(parent context.Context, leader roster.ID, client wire.MemberClient) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	u.mu.Lock()
@@ -159,7 +159,7 @@ func (u *upstream) once(parent context.Context, client wire.MemberClient) error 
 		return fmt.Errorf("hello: %w", err)
 	}
 	go u.send(ctx, cancel, stream)
-	in := &inbound{u: u, ctx: ctx}
+	in := &inbound{u: u, ctx: ctx, leader: leader}
 	defer in.close()
 	for {
 		msg, err := stream.Recv()
@@ -230,6 +230,7 @@ func (u *upstream) send(ctx context.Context, cancel context.CancelFunc, stream w
 type inbound struct {
 	u      *upstream
 	ctx    context.Context
+	leader roster.ID
 	raw    []byte // the roster as it was encoded in the last message
 	roster *roster.Roster
 	file   *os.File // a snapshot on its way
@@ -245,6 +246,7 @@ func (in *inbound) close() {
 
 func (in *inbound) take(msg *wire.LeaderMessage) error {
 	m := in.u.m
+	m.silence.broken(in.leader)
 	if in.roster == nil || !bytes.Equal(msg.Roster, in.raw) {
 		r, err := wire.DecodeRoster(msg.Roster)
 		if err != nil {

@@ -72,7 +72,8 @@ type (
 		Deaths []Death // nil: as before
 	}
 	// Deaf says that this member could not listen to its leader, busy with its
-	// own disk: that time says nothing about the leader.
+	// own disk, or that the leader is not heard for want of a processor: that time says
+	// nothing about the leader.
 	Deaf struct{}
 	// LeaderStopped says that the kernel shows the leader's process as stopped
 	// by a signal or, after that, as running again.
@@ -174,8 +175,9 @@ type (
 		Index uint64
 		Known uint64
 	}
-	// Toils says that a follower that has not joined yet uses the processor: it
-	// opens its copy, which takes the longer the more there is in it.
+	// Toils says that a follower that is not heard uses the processor, or waits for
+	// one: before it has joined it opens its copy, which takes the longer the more there
+	// is in it, and later the host has more to do than it can.
 	Toils struct{ ID roster.ID }
 	// Overtaken says that what a follower needs next is gone from the log.
 	Overtaken struct{ ID roster.ID }

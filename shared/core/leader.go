@@ -135,6 +135,7 @@ func (c *Core) stepLeader(ev Event) {
 		c.overtaken(ev)
 	case Toils:
 		if p := c.lead.peer(ev.ID); p != nil {
+			p.heard = c.now
 			c.lead.keeper.Toils(c.now, p.member.Slot)
 		}
 	case ServingStopped:
