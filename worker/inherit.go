@@ -173,10 +173,12 @@ func (m *Member) takeSlot(slot int) {
 			}
 			return
 		}
+		var seen uint64
 		if finds, err := m.survey(); err == nil {
 			m.extend(finds)
+			seen = greatestEpoch(finds)
 		}
-		m.post(core.Adopted{Last: m.replica.last(), Slot: slot})
+		m.post(core.Adopted{Last: m.replica.last(), Slot: slot, Seen: seen})
 	})
 }
 

@@ -78,7 +78,7 @@ func (m *Member) adoptBest(reason string) {
 		named, whole := m.namedIsWhole(finds)
 		if whole {
 			m.logger.Warn("the named slot cannot be opened; its log is whole and was adopted", "named", named, "reason", reason, "slot", own, "last", last)
-			m.post(core.Adopted{Last: last, Slot: own})
+			m.post(core.Adopted{Last: last, Slot: own, Seen: greatestEpoch(finds)})
 			return
 		}
 		lost := fmt.Sprintf("%s; going on with slot %d, whose log ends at %s: writes acknowledged after index %d, if there were any, are lost (%s)",
@@ -86,8 +86,18 @@ func (m *Member) adoptBest(reason string) {
 		if named != 0 && named != own {
 			lost += m.putAside(named)
 		}
-		m.post(core.Adopted{Last: last, Slot: own, Lost: lost})
+		m.post(core.Adopted{Last: last, Slot: own, Seen: greatestEpoch(finds), Lost: lost})
 	})
+}
+
+// greatestEpoch is the greatest one in any of the logs; epochs never go back
+// within one.
+func greatestEpoch(finds []find) uint64 {
+	var greatest uint64
+	for _, f := range finds {
+		greatest = max(greatest, f.last.Epoch)
+	}
+	return greatest
 }
 
 // ownBest makes the most complete slot that can be opened, or the own one with

@@ -123,6 +123,9 @@ type (
 	Adopted struct {
 		Last entry.Position
 		Slot int // the slot that the process owns now
+		// Seen is the greatest epoch in any log that was looked at for it. One that ends
+		// elsewhere may hold the first entry of an epoch whose heir died before it was named.
+		Seen uint64
 		// Lost describes a loss that cannot be excluded; empty when none can be.
 		Lost string
 	}

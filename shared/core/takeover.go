@@ -22,6 +22,7 @@ type takeoverState struct {
 	began   time.Duration
 	named   *Succession
 	epoch   uint64
+	seen    uint64 // the greatest epoch in any log
 	lost    string
 	writeAt time.Duration // when to write succession.json again; 0: not waiting
 }
@@ -191,6 +192,7 @@ func (c *Core) adopted(ev Adopted) {
 	}
 	c.self.Slot, c.hasCopy = ev.Slot, true
 	c.appended, c.synced = ev.Last, 0
+	c.takeover.seen = ev.Seen
 	if ev.Lost != "" {
 		c.takeover.lost = ev.Lost
 		c.report(LossPossible, c.self.ID, "%s", ev.Lost)
@@ -225,7 +227,7 @@ const unreadEpochs = 1 << 20
 // that of two heirs of which one died before it was named, both wrote the same.
 func (c *Core) beginEpoch() {
 	t := &c.takeover
-	t.epoch = max(c.roster.Epoch, c.appended.Epoch)
+	t.epoch = max(c.roster.Epoch, c.appended.Epoch, t.seen)
 	if t.named != nil {
 		t.epoch = max(t.epoch, t.named.Epoch)
 	}

@@ -168,11 +168,11 @@ func TestAdoptFallsBack(t *testing.T) {
 }
 
 func TestEpochIsGreaterThanAnyKnown(t *testing.T) {
-	for _, c := range []struct{ roster, log, named, want uint64 }{{3, 3, 3, 4}, {5, 3, 3, 6}, {3, 7, 3, 8}, {3, 3, 8, 9}} {
+	for _, c := range []struct{ roster, log, named, seen, want uint64 }{{3, 3, 3, 0, 4}, {5, 3, 3, 3, 6}, {3, 7, 3, 7, 8}, {3, 3, 8, 3, 9}, {3, 3, 3, 6, 7}} {
 		b := follower(t, 7001, ros(c.roster, 1, 7001))
 		b.do(dead())
 		b.do(LockTaken{Succession: named(c.named, 1, 7000)})
-		if e := find[BeginEpoch](t, b.do(Adopted{Last: pos(c.log, 12), Slot: 2})); e.Epoch != c.want {
+		if e := find[BeginEpoch](t, b.do(Adopted{Last: pos(c.log, 12), Slot: 2, Seen: c.seen})); e.Epoch != c.want {
 			t.Errorf("%+v: epoch %d", c, e.Epoch)
 		}
 	}
