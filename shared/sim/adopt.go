@@ -79,8 +79,9 @@ func (p *process) takeSlot(slot int) {
 			p.post(core.AdoptFailed{Reason: fmt.Sprintf("slot %d cannot be opened", slot)})
 			return
 		}
-		p.extend(p.w.survey())
-		p.post(core.Adopted{Last: d.last(), Slot: slot})
+		finds := p.w.survey()
+		p.extend(finds)
+		p.post(core.Adopted{Last: d.last(), Slot: slot, Seen: greatestEpoch(finds)})
 	}})
 }
 
@@ -128,8 +129,16 @@ func (p *process) adoptBest(reason string) {
 				named.broken, named.condemned = false, false
 			}
 		}
-		p.post(core.Adopted{Last: p.disk.last(), Slot: p.disk.slot, Lost: reason})
+		p.post(core.Adopted{Last: p.disk.last(), Slot: p.disk.slot, Seen: greatestEpoch(finds), Lost: reason})
 	}})
+}
+
+func greatestEpoch(finds []*disk) uint64 {
+	var greatest uint64
+	for _, d := range finds {
+		greatest = max(greatest, d.last().Epoch)
+	}
+	return greatest
 }
 
 // usable reports whether a process could lead with a slot.

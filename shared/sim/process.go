@@ -299,7 +299,11 @@ func (p *process) everySecond() {
 func (p *process) compact() {
 	p.after(p.w.between(20*time.Millisecond, 300*time.Millisecond), func() {
 		if d := p.disk; d != nil && p.committed > 0 && p.w.chance(p.w.faults.compacts) {
-			d.first = max(d.first, 1+p.w.rng.Uint64N(p.committed))
+			to := p.committed // as far as it may be, or not so far
+			if p.w.chance(0.6) {
+				to = 1 + p.w.rng.Uint64N(p.committed)
+			}
+			d.first = max(d.first, to)
 		}
 		p.compact()
 	})
