@@ -104,6 +104,9 @@ func (w *world) missing() string {
 	if inSync != r.Followers {
 		return fmt.Sprintf("%d followers in sync instead of %d; %s", inSync, r.Followers, w.roles())
 	}
+	if u := w.operator.unanswered(); u != "" {
+		return u
+	}
 	if r.Successor.IsValid() {
 		return fmt.Sprintf("the leader is about to hand over to %s", r.Successor)
 	}

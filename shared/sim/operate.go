@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
@@ -23,8 +25,18 @@ func (o *operator) ask(what string, ev func(r *request) core.Event) *request {
 	}
 	o.w.tell("an operator asks %s: %s", p, what)
 	r := &request{what: what, leader: p}
+	o.requests = append(o.requests, r)
 	p.post(ev(r))
 	return r
+}
+
+// unanswered says which request a living leader owes an answer.
+func (o *operator) unanswered() string {
+	o.requests = slices.DeleteFunc(o.requests, func(r *request) bool { return r.answers > 0 || r.leader.dead })
+	if len(o.requests) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s does not answer the request to %s", o.requests[0].leader, o.requests[0].what)
 }
 
 // anyone is the address of some member that the leader knows.

@@ -15,6 +15,7 @@ type operator struct {
 	starting           bool
 	done               bool // the cluster was stopped on purpose
 	quiet              bool // no writes
+	requests           []*request
 }
 
 func (o *operator) begin() {
