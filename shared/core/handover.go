@@ -24,8 +24,8 @@ type handoverState struct {
 	// it at the deadline is not waited for.
 	version  uint64
 	deadline time.Duration
-	// condemn, if set, is why the own copy is thrown away once it is certain that
-	// another leads.
+	// condemn, if set, is why the own copy is to be thrown away. Not before another one
+	// has everything: until then its log is what acknowledged writes rest on.
 	condemn string
 }
 
@@ -135,9 +135,6 @@ func (c *Core) announce() {
 	}
 	c.answerHandover("")
 	h.phase = handoverDraining
-	if h.condemn != "" {
-		c.emit(Condemn{Slot: c.self.Slot, Reason: h.condemn})
-	}
 	c.emit(StopServing{})
 }
 
@@ -182,6 +179,9 @@ func (c *Core) leaveToSuccessor() {
 	}
 	if p.match < c.appended.Index || c.synced < c.appended.Index {
 		return
+	}
+	if h.condemn != "" {
+		c.emit(Condemn{Slot: c.self.Slot, Reason: h.condemn})
 	}
 	c.exit(ExitDone, "handed over to %s: %s", p.member.ID, h.reason)
 }

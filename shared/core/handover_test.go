@@ -250,6 +250,12 @@ func TestDifferentReplicaIsCondemnedAndKilled(t *testing.T) {
 	if b.c.Roster().Successor != id(7002).Address {
 		t.Errorf("%s", b.c.Roster())
 	}
+	// Its log is what acknowledged writes rest on, until the successor has them.
+	b.expect(b.known(7002), "StopServing")
+	b.do(Appended{Last: pos(1, 2)})
+	b.do(Synced{Last: pos(1, 2)})
+	b.expect(b.do(ServingStopped{}))
+	b.expect(b.known(7002), "Commit 2", "Replicate", "Condemn 1 hash", "Exit")
 }
 
 func TestDefragmentOneAfterTheOther(t *testing.T) {
@@ -451,8 +457,8 @@ func TestSuccessorDoesNotDefragment(t *testing.T) {
 	}
 }
 
-// The leader's own copy is condemned when it is certain that another leads:
-// until then it is the one that leads.
+// The leader's own copy is condemned when another has everything: until then it
+// is the one that leads, and what acknowledged writes rest on.
 func TestLeaderIsCondemnedWhenItGoes(t *testing.T) {
 	b := staffed(t, 7001, 7002)
 	b.expect(b.do(ReplicaDiffers{ID: id(7000), Detail: "hash"}), "Publish")
@@ -461,5 +467,6 @@ func TestLeaderIsCondemnedWhenItGoes(t *testing.T) {
 		t.Fatalf("%s", b.c.Roster())
 	}
 	b.do(ReplicaDiffers{ID: id(7000), Detail: "hash"})
-	b.expect(b.known(7002), "Condemn 1 hash", "StopServing")
+	b.expect(b.known(7002), "StopServing")
+	b.expect(b.do(ServingStopped{}), "Condemn 1 hash", "Exit")
 }
