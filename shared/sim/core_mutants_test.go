@@ -130,6 +130,8 @@ var coreMutants = []coreMutant{
 		old: "c.emit(Condemn{Slot: p.member.Slot,", new: "if MUTANT {\n\t\tc.kill(p, \"its keys differ\")\n\t\treturn\n\t}\n\tc.emit(Condemn{Slot: p.member.Slot,"},
 	{name: "a leader that differs leads on", file: "core/operate.go",
 		old: "c.handOver(to, \"the leader's keys", new: "if MUTANT {\n\t\t\t\treturn\n\t\t\t}\n\t\t\tc.handOver(to, \"the leader's keys"},
+	{name: "a leader's copy is condemned before another has everything", rare: true, file: "core/operate.go",
+		old: "c.lead.handover.condemn = ev.Detail", new: "if MUTANT {\n\t\t\t\tc.emit(Condemn{Slot: c.self.Slot, Reason: ev.Detail})\n\t\t\t}\n\t\t\tc.lead.handover.condemn = ev.Detail"},
 	{name: "who differs is not killed", file: "core/operate.go",
 		old: "c.kill(p, \"its keys differ from", new: "if MUTANT {\n\t\treturn\n\t}\n\tc.kill(p, \"its keys differ from"},
 	{name: "fewer followers are wanted, and all stay", file: "core/operate.go",
