@@ -46,6 +46,7 @@ const (
 	Scaled
 	MemberRemoved
 	DefragmentAsked
+	UpgradeAsked
 	faultKinds
 )
 
@@ -54,7 +55,7 @@ var faultNames = [faultKinds]string{
 	"stopped in a takeover", "stopped and continued", "stopped for good", "stream cut", "message late", "process starved", "fsync slow", "fsync failed",
 	"disk full", "append refused", "succession.json refused", "power lost", "spawn failed", "spawn hung", "lock lingered",
 	"log of a follower cut", "copy of a follower corrupt", "copy unreadable for once", "named slot damaged", "named log cut", "copy differs", "leader killed in a stop",
-	"hand-over asked", "scaled", "member removed", "defragmentation asked",
+	"hand-over asked", "scaled", "member removed", "defragmentation asked", "upgrade asked",
 }
 
 func (f Fault) String() string { return faultNames[f] }

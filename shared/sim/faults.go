@@ -14,7 +14,7 @@ type faults struct {
 	killEvery, stopEvery, cutEvery, endEvery, powerEvery   time.Duration // mean; 0 is never
 	upEvery, joinEvery, fullEvery, slowEvery, failingEvery time.Duration
 	// What operators do is no fault, and comes in the middle of them.
-	handOverEvery, scaleEvery, removeEvery, defragEvery, spoilEvery time.Duration
+	handOverEvery, scaleEvery, removeEvery, defragEvery, upgradeEvery, spoilEvery time.Duration
 
 	strike         float64 // chance of a SIGKILL before an effect
 	strikeHeir     float64 // the same, in a takeover; also in the middle of what takes time there
@@ -72,6 +72,7 @@ func pickFaults(w *world) faults {
 		scaleEvery:     some(0.2, 200*time.Millisecond, 2*time.Second),
 		removeEvery:    some(0.2, 200*time.Millisecond, 2*time.Second),
 		defragEvery:    some(0.2, 200*time.Millisecond, 2*time.Second),
+		upgradeEvery:   some(0.2, 200*time.Millisecond, 2*time.Second),
 		spoilEvery:     some(0.2, 200*time.Millisecond, 2*time.Second),
 		strike:         rare(0.3, 0.001),
 		strikeHeir:     rare(0.5, 0.2),
@@ -107,7 +108,7 @@ func (f faults) String() string {
 		every time.Duration
 	}{{"kill", f.killEvery}, {"stop", f.stopEvery}, {"cut", f.cutEvery}, {"end", f.endEvery}, {"power", f.powerEvery},
 		{"up", f.upEvery}, {"join", f.joinEvery}, {"full", f.fullEvery}, {"slow", f.slowEvery}, {"failing", f.failingEvery},
-		{"handOver", f.handOverEvery}, {"scale", f.scaleEvery}, {"remove", f.removeEvery}, {"defrag", f.defragEvery}, {"spoil", f.spoilEvery}} {
+		{"handOver", f.handOverEvery}, {"scale", f.scaleEvery}, {"remove", f.removeEvery}, {"defrag", f.defragEvery}, {"upgrade", f.upgradeEvery}, {"spoil", f.spoilEvery}} {
 		if e.every > 0 {
 			fmt.Fprintf(&b, " %s=%s", e.name, e.every.Round(time.Millisecond))
 		}

@@ -10,7 +10,10 @@ import (
 
 func (p *process) doLeader(e core.Effect) {
 	switch e := e.(type) {
-	case core.Replicate, core.Publish:
+	case core.Replicate:
+		p.pump()
+	case core.Publish:
+		p.published = e.Roster
 		p.pump()
 	case core.PublishDeaths:
 	case core.SendFrom:

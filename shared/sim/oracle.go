@@ -155,7 +155,7 @@ func (o *oracle) acknowledges(p *process, index uint64) {
 // enoughCopies is the commit rule told naively: count the logs.
 func (o *oracle) enoughCopies(p *process, index uint64) {
 	copies, inSync := 0, 0
-	for _, m := range p.core.Roster().Members {
+	for _, m := range p.published.Members {
 		if m.State != roster.InSync {
 			continue
 		}

@@ -49,6 +49,7 @@ type process struct {
 	// Of a leader:
 	epoch          uint64 // 0 until it leads
 	committed      uint64
+	published      *roster.Roster // the last one that it carried out: the core may be further
 	proposals      []uint64
 	proposing      bool // a batch is on its way into the log
 	gaveUpDraining bool // it stopped serving, and not everything was answered

@@ -241,6 +241,19 @@ leader hands over to one that is done, and leaves a note in its slot: the follow
 			s.fail("a database was not rewritten")
 		}
 	}},
+	"upgrade": {`An operator replaces all processes by another build. One follower of it starts beside the old ones, then another; nobody is taken away before both are in
+sync. Then the old followers leave, and the leader hands over to a new one, which starts what is missing.`, func(s *scenario) {
+		s.begin()
+		s.say("dynast upgrade")
+		old := s.alive()
+		s.operator.upgrade()
+		s.runUntil(s.now+5*time.Second, func() bool {
+			return !slices.ContainsFunc(old, func(p *process) bool { return !p.dead }) && s.missing() == ""
+		})
+		if len(s.living) != 3 || slices.ContainsFunc(old, func(p *process) bool { return !p.dead }) {
+			s.fail("after an upgrade there are: %s", s.roles())
+		}
+	}},
 	"copy_differs": {`The leader compares the databases of its followers with its own, and finds one with another content. A note in the slot condemns that copy,
 the process is killed, and the one that opens the slot next starts empty.`, func(s *scenario) {
 		s.begin()

@@ -35,6 +35,7 @@ func (f *faults) begin(w *world) {
 	f.repeat(w, f.scaleEvery, w.operator.scale)
 	f.repeat(w, f.removeEvery, w.operator.remove)
 	f.repeat(w, f.defragEvery, w.operator.defragment)
+	f.repeat(w, f.upgradeEvery, w.operator.upgrade)
 	f.repeat(w, f.spoilEvery, w.operator.spoil)
 	f.lasting(w, f.fullEvery, 500*time.Millisecond, func(on bool) {
 		if f.diskFull = on; on {
