@@ -83,6 +83,9 @@ func (d dashboardCluster) Tree() ([]byte, error) {
 	return t.Encode()
 }
 
+// Epoch is the one that this process leads.
+func (d dashboardCluster) Epoch() uint64 { return d.m.epoch.Load() }
+
 // ownDeathDelay is the time that an answer has to reach who asked for the
 // death of the process that answers.
 const ownDeathDelay = 50 * time.Millisecond

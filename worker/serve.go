@@ -157,7 +157,7 @@ func (m *Member) lifetime() context.Context {
 // listening socket stays open for whoever leads next.
 func (m *Member) stopServing() {
 	go func() {
-		m.stopDashboard()
+		go m.stopDashboard()
 		if c := m.clients.Load(); c != nil {
 			c.stop()
 		}

@@ -75,6 +75,10 @@ func (s *Server) authorize(r *http.Request) error {
 
 // order is what a button asks for.
 type order struct {
+	// Epoch is the one that was seen by who asks. A browser that loses its
+	// connection before the answer sends the request again, to the next leader then:
+	// that one must not do it once more.
+	Epoch   uint64 `json:"epoch"`
 	Address string `json:"address"`
 	By      int    `json:"by"`
 }
@@ -120,6 +124,10 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request, name string, do fun
 	ctx, cancel := context.WithTimeout(r.Context(), actionTimeout)
 	defer cancel()
 	if name != "check" {
+		if now := s.cfg.Cluster.Epoch(); o.Epoch != now {
+			http.Error(w, fmt.Sprintf("this is epoch %d, and the order was given in epoch %d: look again", now, o.Epoch), http.StatusConflict)
+			return
+		}
 		s.cfg.Logger.Info("the dashboard was told to", "action", name, "address", o.Address, "by", o.By, "from", r.RemoteAddr)
 	}
 	text, err := do(ctx, o)

@@ -28,6 +28,7 @@ const patience = 30 * time.Second
 type still struct{ err error }
 
 func (s still) Tree() ([]byte, error)                           { return []byte("{\n \"epoch\": 1\n}"), s.err }
+func (s still) Epoch() uint64                                   { return 7 }
 func (s still) Kill(context.Context, string) error              { return s.err }
 func (s still) Promote(context.Context, string) (string, error) { return "127.0.0.1:7401", s.err }
 func (s still) Scale(_ context.Context, by int) (int, error)    { return 2 + by, s.err }
@@ -237,11 +238,14 @@ func TestActions(t *testing.T) {
 		code       int
 		want       string
 	}{
-		{still{}, "/api/kill", `{"address":"a"}`, 200, "killed a"},
-		{still{}, "/api/promote", `{}`, 200, "127.0.0.1:7401"},
-		{still{}, "/api/scale", `{"by":1}`, 200, "3 followers"},
-		{still{}, "/api/scale", `{"by":2}`, 409, "1 or -1"},
-		{still{errors.New("not now")}, "/api/kill", `{}`, 409, "not now"},
+		{still{}, "/api/kill", `{"address":"a","epoch":7}`, 200, "killed a"},
+		{still{}, "/api/check", `{}`, 200, "right"},
+		{still{}, "/api/kill", `{"address":"a","epoch":6}`, 409, "epoch 7"},
+		{still{}, "/api/promote", `{}`, 409, "epoch 0"},
+		{still{}, "/api/promote", `{"epoch":7}`, 200, "127.0.0.1:7401"},
+		{still{}, "/api/scale", `{"by":1,"epoch":7}`, 200, "3 followers"},
+		{still{}, "/api/scale", `{"by":2,"epoch":7}`, 409, "1 or -1"},
+		{still{errors.New("not now")}, "/api/kill", `{"epoch":7}`, 409, "not now"},
 		{still{}, "/api/kill", strings.Repeat("[", 10000), 400, "JSON"},
 	} {
 		s := New(Config{Cluster: c.cluster, TokenFile: path, DataDir: t.TempDir()})

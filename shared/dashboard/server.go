@@ -32,6 +32,8 @@ const (
 type Cluster interface {
 	// Tree is the cluster now, as package tree encodes it.
 	Tree() ([]byte, error)
+	// Epoch is the leadership of this process.
+	Epoch() uint64
 	// Kill ends the process of a member by SIGKILL. When it is this one, it ends
 	// a moment after Kill returns.
 	Kill(ctx context.Context, address string) error
@@ -89,11 +91,18 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Close ends all connections. Pages that are open connect again, to the next
-// leader.
+// closePatience is how long the last answers have.
+const closePatience = 300 * time.Millisecond
+
+// Close accepts nothing more, gives the last answers, and ends all
+// connections. Pages that are open connect again, to the next leader.
 func (s *Server) Close() {
 	s.end()
-	_ = s.http.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close()
+	}
 }
 
 func (s *Server) routes() http.Handler {

@@ -375,15 +375,15 @@ func TestPageToken(t *testing.T) {
 	if code, text := post(t, address, "/api/check", token, `{}`); code != 200 {
 		t.Errorf("the token: %d %s", code, text)
 	}
-	for body, want := range map[string]string{`{"address":"127.0.0.1:1"}`: "no member", `{"address":"x"}`: "x", `{`: "JSON", `{"nope":1}`: "JSON"} {
+	for body, want := range map[string]string{`{"epoch":1,"address":"127.0.0.1:1"}`: "no member", `{"epoch":1,"address":"x"}`: "x", `{"epoch":2}`: "epoch 1", `{`: "JSON", `{"nope":1}`: "JSON"} {
 		if code, text := post(t, address, "/api/kill", token, body); code < 400 || !strings.Contains(text, want) {
 			t.Errorf("kill %s: %d %s", body, code, text)
 		}
 	}
-	if code, text := post(t, address, "/api/scale", token, `{"by":100}`); code != 409 {
+	if code, text := post(t, address, "/api/scale", token, `{"epoch":1,"by":100}`); code != 409 {
 		t.Errorf("scale by 100: %d %s", code, text)
 	}
-	if code, text := post(t, address, "/api/promote", token, `{"address":"`+now.Leader+`"}`); code != 409 || !strings.Contains(text, "leads already") {
+	if code, text := post(t, address, "/api/promote", token, `{"epoch":1,"address":"`+now.Leader+`"}`); code != 409 || !strings.Contains(text, "leads already") {
 		t.Errorf("promote the leader: %d %s", code, text)
 	}
 	// A file that others may read is no secret any more, at once.

@@ -204,7 +204,8 @@ async function act(action, order, token) {
     const answer = await fetch(`api/${action}`, {
       method: "POST",
       headers: { "Authorization": `Bearer ${token || state.token}`, "Content-Type": "application/json" },
-      body: JSON.stringify(order || {}),
+      // The epoch that was looked at: sent again to another leader, the order is void.
+      body: JSON.stringify({ ...order, epoch: state.tree ? state.tree.epoch : 0 }),
     });
     const text = (await answer.text()).trim();
     say(text, answer.ok ? "good" : "bad");
