@@ -192,6 +192,9 @@ func (c *cluster) traffic() {
 // TestPage: a page that is open while the leader is killed goes on with the
 // next one by itself. With the token its buttons kill, hand over and scale.
 func TestPage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a browser")
+	}
 	address := freeAddress(t)
 	b := newBrowser(t, address)
 	token := "a token that nobody guesses"
