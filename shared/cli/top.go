@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 
 	tea "charm.land/bubbletea/v2"
@@ -49,7 +50,7 @@ func Top(ctx context.Context, dataDir string, in, out *os.File) error {
 		return err
 	}
 	c := &watched{dir: dir, dataDir: dataDir, events: events.NewReader(dir.Path())}
-	defer c.events.Close()
+	defer c.close()
 	p := tea.NewProgram(top.New(c, term.StyleOf(out)), tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out), tea.WithoutSignalHandler())
 	_, err = p.Run()
 	if ctx.Err() != nil {
@@ -62,7 +63,17 @@ func Top(ctx context.Context, dataDir string, in, out *os.File) error {
 type watched struct {
 	dir     *datadir.Dir
 	dataDir string
-	events  *events.Reader
+
+	// A question may be under way still when the program ends.
+	mu     sync.Mutex
+	events *events.Reader // nil: closed
+}
+
+func (w *watched) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events.Close()
+	w.events = nil
 }
 
 var _ top.Cluster = (*watched)(nil)
@@ -72,7 +83,14 @@ func (w *watched) Tree(ctx context.Context) (*tree.Tree, error) {
 	return t, err
 }
 
-func (w *watched) Events() ([]events.Event, error) { return w.events.Next() }
+func (w *watched) Events() ([]events.Event, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.events == nil {
+		return nil, nil
+	}
+	return w.events.Next()
+}
 
 func (w *watched) Promote(ctx context.Context, address string) (string, error) {
 	to, err := roster.ParseAddress(address)

@@ -93,7 +93,7 @@ func TestTop(t *testing.T) {
 	c.wait("the hand-over", func(t *tree.Tree) bool { return t.Leader == now.Heir })
 	s.press(t, "q")
 	if err := <-s.ended; err != nil {
-		t.Errorf("top: %v", err)
+		t.Errorf("top: %v\n%s", err, tail(s.text(), 5000))
 	}
 	if out := s.text(); !strings.Contains(out, "\x1b[?1049l") || !strings.Contains(out, "\x1b[?25h") {
 		t.Errorf("the terminal is not left as it was: %q", tail(out, 300))
