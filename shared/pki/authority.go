@@ -21,6 +21,8 @@ import (
 var (
 	// ErrCorrupt says that the authority's files make no sense.
 	ErrCorrupt = errors.New("corrupt certificate authority")
+	// ErrEnded says that the authority's certificate is not valid any more.
+	ErrEnded = errors.New("the certificate authority ended")
 	// ErrUnsafe says that others than the owner can read the authority's key.
 	ErrUnsafe = errors.New("the authority's key is no secret")
 )

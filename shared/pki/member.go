@@ -80,6 +80,10 @@ func (a *Authority) certificate() (*tls.Certificate, error) {
 	if a.member != nil && now.Before(a.minted.Add(life*2/3)) && now.After(a.minted.Add(-skew)) {
 		return a.member, nil
 	}
+	if now.After(a.cert.NotAfter) {
+		return nil, fmt.Errorf("%w on %s, and this host's clock says %s: correct the clock; if it is right, stop all members and remove the directory pki",
+			ErrEnded, a.cert.NotAfter.Format(time.DateOnly), now.Format(time.DateOnly))
+	}
 	member, err := a.mint(now)
 	if err != nil {
 		return nil, fmt.Errorf("make a member's certificate: %w", err)

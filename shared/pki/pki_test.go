@@ -167,6 +167,73 @@ func TestCertificatesRenewThemselves(t *testing.T) {
 	}
 }
 
+// A connection goes on when the certificates of both ends have ended, and new ones are made by the
+// same configurations, to and from processes that run since then.
+func TestConnectionsOutliveCertificates(t *testing.T) {
+	a := newTestAuthority(t)
+	c := &clock{at: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
+	a.now = c.now
+	server, client := a.ServerTLS(), a.ClientTLS()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		accepted <- conn
+	}()
+	raw, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	near, far := tls.Client(raw, client), tls.Server(<-accepted, server)
+	defer far.Close()
+	for day := range 400 {
+		done := make(chan error, 1)
+		go func() { done <- exchange(far) }()
+		if err := errors.Join(exchange(near), <-done); err != nil {
+			t.Fatalf("day %d: %v", day, err)
+		}
+		if day%40 == 0 {
+			if s, cl := handshake(t, server, client); s != nil || cl != nil {
+				t.Fatalf("day %d: server: %v, client: %v", day, s, cl)
+			}
+		}
+		c.add(24 * time.Hour)
+	}
+	if leaf := near.ConnectionState().PeerCertificates[0]; !leaf.NotAfter.Before(c.now()) {
+		t.Error("the certificate of the old connection has not ended: nothing was tested")
+	}
+}
+
+// The authority has an end, in 2199; until its last day all goes on, and after it the reason is told.
+func TestEndOfTheAuthority(t *testing.T) {
+	a := newTestAuthority(t)
+	c := &clock{at: authorityNotAfter.Add(-time.Minute)}
+	a.now = c.now
+	server, client := a.ServerTLS(), a.ClientTLS()
+	if s, cl := handshake(t, server, client); s != nil || cl != nil {
+		t.Errorf("on its last day: server: %v, client: %v", s, cl)
+	}
+	c.add(life)
+	if s, cl := handshake(t, server, client); s == nil || cl == nil {
+		t.Errorf("after its end: server: %v, client: %v", s, cl)
+	}
+	if _, err := a.certificate(); !errors.Is(err, ErrEnded) {
+		t.Errorf("after its end: %v", err)
+	}
+	c.add(-2 * life) // the clock was wrong
+	if s, cl := handshake(t, server, client); s != nil || cl != nil {
+		t.Errorf("with the clock put right: server: %v, client: %v", s, cl)
+	}
+}
+
 func TestClockSkew(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
 	a, err := LoadOrCreate(dir, "test")
