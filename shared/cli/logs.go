@@ -35,6 +35,7 @@ func (a *App) logsCommand() *cobra.Command {
 	cmd.Flags().IntVarP(&o.Tail, "tail", "n", -1, "only the last `N` entries, before what --follow adds; -1: all")
 	cmd.MarkFlagsMutuallyExclusive("json", "text")
 	c := a.WithConfig(cmd)
+	cmd.ValidArgsFunction = c.completeMember
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := c.Load()
 		if err != nil {

@@ -31,6 +31,7 @@ func (a *App) promoteCommand() *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 	}
 	c := a.WithConfig(cmd)
+	cmd.ValidArgsFunction = c.completeMember
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := c.Load()
 		if err != nil {
@@ -221,6 +222,7 @@ func (a *App) removeCommand() *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 	}
 	c := a.WithConfig(cmd)
+	cmd.ValidArgsFunction = c.completeMember
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := c.Load()
 		if err != nil {
