@@ -65,11 +65,11 @@ func Upgrade(ctx context.Context, dataDir, binary string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	after, err := ledAfter(ctx, dir, before.Epoch)
-	if err != nil {
+	if _, err = ledAfter(ctx, dir, before.Epoch); err != nil {
 		return fmt.Errorf("%s of %s was to succeed %s: %w", answer.Successor, answer.Binary, before.Leader, err)
 	}
-	if after, err = replaced(ctx, dir, before); err != nil {
+	after, err := replaced(ctx, dir, before)
+	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "upgraded from %s to %s (%s): %s leads in epoch %d, after %s\n",

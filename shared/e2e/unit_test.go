@@ -45,6 +45,15 @@ func TestUnitFilesAreUnderstood(t *testing.T) {
 	if err != nil && t.Failed() {
 		t.Error(err)
 	}
+	raw, err := os.ReadFile(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"Type=notify", "NotifyAccess=all", "ExitType=cgroup", "OOMPolicy=continue", "KillMode=mixed", "Restart=always"} {
+		if !strings.Contains(string(raw), "\n"+line+"\n") {
+			t.Errorf("the unit lacks %s, without which the death of a leader can end the service", line)
+		}
+	}
 	broken := unit(t, dir, "dynast.service", "broken.service", "OOMPolicy=continue", "OOMPolicies=continue", "/usr/local/bin/dynast", binary)
 	if out, _ := exec.Command(check, "verify", "--man=no", broken).CombinedOutput(); !strings.Contains(string(out), "OOMPolicies") {
 		t.Errorf("the checker finds nothing wrong with a misspelt setting:\n%s", out)
@@ -70,7 +79,8 @@ func TestRealSystemd(t *testing.T) {
 	show := func(property string) string { return systemctl("show", "--value", "-p", property, name) }
 	path := unit(t, "/run/systemd/system", "dynast.service", name, "/usr/local/bin/dynast", binary, "/etc/dynast/config.hcl", c.config,
 		"/var/lib/dynast", c.dir, "User=dynast\n", "", "PrivateTmp=yes\n", "ReadWritePaths="+filepath.Dir(c.dir)+"\n",
-		"Directory=dynast\n", "Directory=dynast-e2e\n")
+		"Directory=dynast\n", "Directory=dynast-e2e\n",
+		"RestartSec=1\n", "RestartSec=1\nStandardError=append:"+c.logs.Name()+"\n")
 	t.Cleanup(func() {
 		_ = exec.Command("systemctl", "kill", "-s", "KILL", name).Run()
 		os.Remove(path)
@@ -92,7 +102,17 @@ func TestRealSystemd(t *testing.T) {
 	if s := show("StatusText"); !strings.Contains(s, leaderOf(after).Address) {
 		t.Errorf("status %q", s)
 	}
+	// systemd would remember the death and end everything now, if it took it for a failure.
 	systemctl("reload", name)
+	c.full()
+	if s := show("ActiveState"); s != "active" || show("Result") != "success" || show("MainPID") != strconv.Itoa(leaderOf(after).PID) {
+		t.Errorf("after a reload: %s, %s, main process %s", s, show("Result"), show("MainPID"))
+	}
+	systemctl("kill", "-s", "KILL", name)
+	c.wait("all of them have died, and are started again", func(t *tree.Tree) bool { return t.Epoch > after.Epoch && count(t, "in_sync") == 2 })
+	if n := show("NRestarts"); n != "1" {
+		t.Errorf("%s restarts", n)
+	}
 	systemctl("stop", name)
 	if s := show("ActiveState"); s != "inactive" || len(c.processes()) != 0 {
 		t.Errorf("after the stop: %s, %v", s, c.processes())
