@@ -26,8 +26,7 @@ const digestPatience = 2 * time.Minute
 // then: all at one revision, by a checksum that each makes of its own database. Nothing is
 // compared again that has not changed since.
 type comparison struct {
-	m    *Member
-	kick chan struct{}
+	m *Member
 
 	mu       sync.Mutex
 	revision int64 // asked for; 0 when no round is under way
@@ -38,7 +37,7 @@ type comparison struct {
 }
 
 func newComparison(m *Member) *comparison {
-	return &comparison{m: m, kick: make(chan struct{}, 1)}
+	return &comparison{m: m}
 }
 
 // run compares while this member leads.

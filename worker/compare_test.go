@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
@@ -127,5 +128,31 @@ func TestDamagedCopies(t *testing.T) {
 	}
 	if !damaged(errors.New("digest: page 7 already freed")) {
 		t.Error("a page that cannot be read")
+	}
+}
+
+// TestRoundsLeaveNothingBehind: a leader compares for as long as it lives.
+func TestRoundsLeaveNothingBehind(t *testing.T) {
+	m := &Member{ended: make(chan struct{}), service: &service{changed: make(chan struct{}, 1)}}
+	m.downstream = newDownstream(m)
+	m.publish(&roster.Roster{})
+	st, err := store.Open(store.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.replica = &replica{cur: copyOf{store: st}}
+	c := newComparison(m)
+	c.round()
+	before := runtime.NumGoroutine()
+	for range 100 {
+		c.round()
+	}
+	if after := runtime.NumGoroutine(); after >= before+50 {
+		t.Errorf("%d goroutines before, %d after", before, after)
+	}
+	close(m.ended)
+	<-m.lifetime().Done()
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

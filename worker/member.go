@@ -111,6 +111,9 @@ type Member struct {
 	ended    chan struct{} // closed when the process is to end
 	endOnce  sync.Once
 	exitCode core.ExitCode
+
+	life     context.Context // see lifetime
+	lifeOnce sync.Once
 }
 
 // published is the current roster with what is made from it once.

@@ -146,11 +146,15 @@ func (m *Member) patiently(open func() error) {
 	})
 }
 
-// lifetime ends with the process.
+// lifetime ends with the process. It is one for all: each costs a goroutine
+// until then.
 func (m *Member) lifetime() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { <-m.ended; cancel() }()
-	return ctx
+	m.lifeOnce.Do(func() {
+		var cancel context.CancelFunc
+		m.life, cancel = context.WithCancel(context.Background())
+		go func() { <-m.ended; cancel() }()
+	})
+	return m.life
 }
 
 // stopServing takes no more from clients and answers what was taken. The
