@@ -213,7 +213,7 @@ func (c *Core) onAppended(ev Appended) {
 	switch c.role {
 	case Following, Contending:
 		c.hasCopy = true
-		c.emit(Ack{Last: ev.Last})
+		c.emit(Ack(ev))
 		c.advanceCommit()
 	case Inheriting:
 		c.epochAppended(ev)

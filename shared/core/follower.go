@@ -140,7 +140,7 @@ func (c *Core) received(ev Received) {
 func (c *Core) installed(ev Installed) {
 	c.hasCopy, c.appended = true, ev.Last
 	c.synced, c.committed = ev.Last.Index, ev.Last.Index
-	c.emit(Commit{Index: c.committed}, Ack{Last: ev.Last})
+	c.emit(Commit{Index: c.committed}, Ack(ev))
 }
 
 // advanceCommit applies what the leader has acknowledged as far as it is here.
