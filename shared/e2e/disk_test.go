@@ -36,7 +36,9 @@ const (
 )
 
 // mount makes a disk; mounting is for root only.
-func mount(t *testing.T) *disk {
+func mount(t *testing.T) *disk { return mountTmpfs(t, diskBytes) }
+
+func mountTmpfs(t *testing.T, bytes int64) *disk {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to mount a small file system")
@@ -45,7 +47,7 @@ func mount(t *testing.T) *disk {
 	if err := os.Mkdir(d.path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("dynast-e2e", d.path, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", diskBytes)); err != nil {
+	if err := unix.Mount("dynast-e2e", d.path, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", bytes)); err != nil {
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 			t.Skipf("may not mount a small file system here: %v", err)
 		}
