@@ -98,7 +98,9 @@ func (a *applier) applyChunk(target uint64) (bool, error) {
 		}
 		a.m.proposals.applied(e.Index, res)
 	}
-	a.m.applied.Store(r.store.Applied().Index)
+	applied := r.store.Applied().Index
+	r.log.Applied(applied) // it need not keep them in memory any more
+	a.m.applied.Store(applied)
 	return true, nil
 }
 

@@ -176,7 +176,7 @@ func follow(opts Options, ros *roster.Roster, slot int, shared member.Listeners,
 		}
 		err = m.replica.openClaimed(m.self, m.address.String(), asCopy)
 	}
-	if errors.Is(err, syscall.ENOSPC) {
+	if proc.NoSpace(err) {
 		return member.ExitDisk, err
 	}
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
@@ -151,7 +150,7 @@ func (m *Member) adoptFrom(slot int) error {
 		return nil
 	}
 	if len(entries) > 0 {
-		if err := m.waitForRoom(func() error { return log.Append(entries) }); err != nil {
+		if err := m.waitForRoom("the takeover", func() error { return log.Append(entries) }); err != nil {
 			return fmt.Errorf("append adopted entries: %w", err)
 		}
 	}
@@ -199,7 +198,7 @@ func (m *Member) exchange(slot int, why purpose) error {
 
 // diskFull ends the process when it is room that is missing, and not data.
 func (m *Member) diskFull(err error) bool {
-	if !errors.Is(err, syscall.ENOSPC) {
+	if !proc.NoSpace(err) {
 		return false
 	}
 	m.fatal(member.ExitDisk, fmt.Errorf("the disk of %s is full, make room and start again: %w", m.dir.Path(), err))

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/config"
@@ -335,7 +334,7 @@ func (r *replica) openData(c *copyOf, why purpose) error {
 		}
 	}
 	err = r.openBoth(c)
-	if err == nil || why != asCopy || errors.Is(err, syscall.ENOSPC) {
+	if err == nil || why != asCopy || proc.NoSpace(err) {
 		return err
 	}
 	// A follower's copy that cannot be opened is worth nothing: start empty,

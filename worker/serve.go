@@ -2,11 +2,9 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
-	"syscall"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -23,6 +21,8 @@ import (
 	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/store"
 	"github.com/dynast-io/dynast/shared/wire"
+
+	"github.com/dynast-io/dynast/shared/proc"
 )
 
 // drainTimeout bounds how long a stopping leader waits for requests under way.
@@ -132,7 +132,7 @@ func (m *Member) patiently(open func() error) {
 	if err == nil {
 		return
 	}
-	if !errors.Is(err, syscall.ENOSPC) {
+	if !proc.NoSpace(err) {
 		m.fatal(core.ExitError, err)
 		return
 	}

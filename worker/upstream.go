@@ -3,11 +3,8 @@ package worker
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
-	"os"
 	"sync"
 	"time"
 
@@ -233,14 +230,16 @@ type inbound struct {
 	leader roster.ID
 	raw    []byte // the roster as it was encoded in the last message
 	roster *roster.Roster
-	file   *os.File // a snapshot on its way
-	sum    hash.Hash
-	size   int64
+	// snapshot is one on its way; nil when there is none. skip: it has no room,
+	// and the rest of it is not kept.
+	snapshot *snapshotFile
+	skip     bool
 }
 
 func (in *inbound) close() {
-	if in.file != nil {
-		_ = in.file.Close()
+	if in.snapshot != nil {
+		in.snapshot.discard()
+		in.snapshot = nil
 	}
 }
 
@@ -299,41 +298,6 @@ func (in *inbound) take(msg *wire.LeaderMessage) error {
 	return nil
 }
 
-var errSnapshot = errors.New("snapshot chunks do not fit together")
-
-// chunk collects a snapshot in a file of its own; what is there stays in use until
-// the new one is whole.
-func (in *inbound) chunk(c *wire.SnapshotChunk) error {
-	slot := in.u.m.replica.current().slot
-	if c.Offset == 0 {
-		in.close()
-		f, err := os.OpenFile(incoming(slot), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		in.file, in.sum, in.size = f, sha256.New(), 0
-	}
-	if in.file == nil || c.Offset != in.size {
-		return fmt.Errorf("%w: offset %d after %d bytes", errSnapshot, c.Offset, in.size)
-	}
-	err := in.u.m.deafly(func() error { _, err := in.file.Write(c.Data); return err })
-	if err != nil {
-		return err
-	}
-	in.sum.Write(c.Data)
-	in.size += int64(len(c.Data))
-	if !c.Last {
-		return nil
-	}
-	if in.size != c.Size || !bytes.Equal(in.sum.Sum(nil), c.Sha256) {
-		return fmt.Errorf("%w: %d of %d bytes, or another checksum", errSnapshot, in.size, c.Size)
-	}
-	in.close()
-	in.file = nil
-	in.u.m.install(wire.ToPosition(c.Position))
-	return nil
-}
-
 // defragment rewrites the database on the applying goroutine. Entries go on to be
 // appended and acknowledged meanwhile; who leads knows that this member is busy.
 func (m *Member) defragment() {
@@ -375,16 +339,4 @@ func (m *Member) deafly(f func() error) error {
 		}
 	}()
 	return f()
-}
-
-// install replaces the replica, on the writer's goroutine: this one goes on
-// to hear the leader, which sends no entries before the new replica is acknowledged.
-func (m *Member) install(at entry.Position) {
-	m.writer.do(func() {
-		if err := m.replica.install(at); err != nil {
-			m.fatal(core.ExitError, err)
-			return
-		}
-		m.post(core.Installed{Last: at})
-	})
 }

@@ -20,6 +20,9 @@ const (
 	// wait for it; a follower asks its leader again after retryRoom.
 	roomPoll  = 100 * time.Millisecond
 	retryRoom = time.Second
+	// maxUnappliedBytes bounds the entries that a follower holds in memory when
+	// it does not come to apply them. (A leader's are bounded by its queue.)
+	maxUnappliedBytes = 4 * tailBytes
 )
 
 // writer owns the log: everything that changes it runs on its goroutine.
@@ -29,7 +32,7 @@ type writer struct {
 	// epoch is the one in which proposals are appended; 0 while not leading.
 	epoch uint64
 	// starved: what the leader sends is dropped until there may be room for it;
-	// hungry: nothing was appended since the disk was first found full.
+	// hungry: nothing was appended since it was first found missing.
 	starved, hungry bool
 }
 
@@ -91,16 +94,16 @@ func (w *writer) append(es []entry.Entry) error {
 	return nil
 }
 
-// waitForRoom repeats a step of a takeover until the disk has room for it:
-// this process holds the lock, nobody else could do it.
-func (m *Member) waitForRoom(step func() error) error {
+// waitForRoom repeats a step until the disk has room for it. In a takeover this
+// process holds the lock, and nobody else could do it.
+func (m *Member) waitForRoom(what string, step func() error) error {
 	for told := false; ; told = true {
 		err := step()
 		if !errors.Is(err, replog.ErrNoRoom) {
 			return err
 		}
 		if !told {
-			m.logger.Error("disk full: the takeover waits for room", "error", err)
+			m.logger.Error("disk full: "+what+" waits for room", "error", err)
 		}
 		select {
 		case <-time.After(roomPoll):
@@ -133,6 +136,10 @@ func (w *writer) appendReceived(r *received) {
 			w.m.upstream.resync(fmt.Sprintf("entry %d came after %d", es[0].Index, last.Index))
 			return
 		}
+		if n := log.MemoryBytes(); n > maxUnappliedBytes {
+			w.starve(fmt.Errorf("%d bytes of entries wait to be applied", n))
+			return
+		}
 		if err := w.append(es); err != nil {
 			w.starve(err)
 			return
@@ -141,18 +148,18 @@ func (w *writer) appendReceived(r *received) {
 	})
 }
 
-// starve lets a follower fall behind while its disk is full; then it asks for
-// what it lacks.
+// starve lets a follower fall behind while its disk is full, or while it cannot
+// apply what it has; then it asks for what it lacks.
 func (w *writer) starve(err error) {
 	w.starved = true
 	if !w.hungry {
 		w.hungry = true
-		w.m.logger.Error("disk full: what the leader sends waits for room", "error", err)
+		w.m.logger.Error("no room for what the leader sends: it waits", "error", err)
 	}
 	time.AfterFunc(retryRoom, func() {
 		w.do(func() {
 			w.starved = false
-			w.m.upstream.resync("the disk was full")
+			w.m.upstream.resync("there was no room")
 		})
 	})
 }
@@ -161,7 +168,7 @@ func (w *writer) starve(err error) {
 func (w *writer) beginEpoch(epoch uint64) {
 	w.do(func() {
 		next := w.m.replica.current().log.Last().Index + 1
-		_ = w.m.waitForRoom(func() error { return w.append([]entry.Entry{{Index: next, Epoch: epoch}}) })
+		_ = w.m.waitForRoom("the takeover", func() error { return w.append([]entry.Entry{{Index: next, Epoch: epoch}}) })
 	})
 }
 

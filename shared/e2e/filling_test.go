@@ -191,7 +191,8 @@ func lacksOfSpace(tr *tree.Tree, killed map[int]bool) string {
 // full, again and again, and leaders are killed meanwhile. Nobody dies for
 // lack of space, nothing acknowledged is lost, and writes go on when there is room.
 func TestWritersFillTheDisk(t *testing.T) {
-	const step, least = 90 << 20, 170 << 20
+	// final is room for a whole copy beside the old one.
+	const step, least, final = 90 << 20, 170 << 20, 160 << 20
 	usual := 3
 	if testing.Short() {
 		usual = 2
@@ -200,7 +201,7 @@ func TestWritersFillTheDisk(t *testing.T) {
 	for name, mount := range map[string]func(*testing.T, int64) *disk{"tmpfs": mountTmpfs, "ext4": mountExt4} {
 		t.Run(name, func(t *testing.T) {
 			seed, rng := seeded(t)
-			d := mount(t, least+int64(n)*step)
+			d := mount(t, least+int64(n)*step+final)
 			d.fill(least)
 			c := start(t, withDataDir(filepath.Join(d.path, "data")), withExtra(fmt.Sprintf("store { disk_reserve = \"%dB\" }", reserveBytes)))
 			f := pour(t, c, seed, 8)

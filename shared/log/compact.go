@@ -66,6 +66,8 @@ func (l *Log) compactTail(keepFrom uint64, durable Position) ([]segmentName, err
 	}
 	stale := durable.Index < l.floor // an older position than already known: nothing to gain
 	l.floor = max(l.floor, durable.Index)
+	l.applied = max(l.applied, durable.Index)
+	keepFrom = min(keepFrom, l.applied+1)
 	l.tail.dropBefore(keepFrom)
 	l.boundTail()
 	if stale {

@@ -10,6 +10,8 @@ import (
 
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/dynast-io/dynast/shared/proc"
 )
 
 const (
@@ -21,7 +23,8 @@ const (
 
 // Log is the log of one slot, open for append.
 type Log struct {
-	o   Options
+	o Options
+	// wal is nil after it found no room, until there is some; appendMu guards it.
 	wal *wal.WAL
 
 	// appendMu is held by the one who writes to the wal.
@@ -43,12 +46,12 @@ type Log struct {
 	tail tail
 	// floor: entries up to here are in a durable database; they are never replaced.
 	floor uint64
-	// unapplied: entries of this log up to here may not be in the database yet,
-	// so that they stay in memory whatever their size, above floor. Set by Open.
-	unapplied uint64
-	holds     holds
-	files     syncState
-	failed    error
+	// applied: entries above it stay in memory, whatever their size, since who
+	// applies them still has to read them.
+	applied uint64
+	holds   holds
+	files   syncState
+	failed  error
 }
 
 // scratch is reused from append to append; the wal keeps nothing of it.
@@ -116,9 +119,15 @@ func (l *Log) append(entries []Entry) error {
 		return err
 	}
 	refs := l.scratch.fill(entries)
-	err = guard(func() error { return l.wal.Save(confirm, refs) })
+	err = guard(func() error { return walSave(l.wal, confirm, refs) })
 	l.scratch.release(len(entries))
 	l.written += bytes
+	if proc.NoSpace(err) {
+		if err = l.mend(entries, err); errors.Is(err, ErrNoRoom) {
+			return err
+		}
+		confirm = nil // it may be what found no room
+	}
 	var began *segment
 	if err == nil && l.written >= l.o.SegmentBytes {
 		began, err = l.segmentAfterCut(entries[len(entries)-1].Index)
@@ -183,7 +192,9 @@ func (l *Log) segmentAfterCut(last uint64) (*segment, error) {
 	l.written = 8 * frameOverheadBytes // the new segment's header, generously
 	l.allocated = allocatedBytes(f)
 	// The wal holds its lock on the last two segments only.
-	err = guard(func() error { return l.wal.ReleaseLockTo(name.index) })
+	if l.wal != nil {
+		err = guard(func() error { return l.wal.ReleaseLockTo(name.index) })
+	}
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("release segment: %w", err)
@@ -210,15 +221,32 @@ func (l *Log) fail(err error) error {
 }
 
 func (l *Log) boundTail() {
-	keepAfter := l.tail.last().Index
-	if l.unapplied > l.floor {
-		keepAfter = l.floor
-	} else if held, ok := l.holds.lowest(); ok && held < keepAfter {
+	keepAfter := min(l.applied, l.tail.last().Index)
+	if held, ok := l.holds.lowest(); ok && held < keepAfter {
 		l.tail.bound(l.o.TailBytes, held)
 		l.tail.bound(heldTailFactor*l.o.TailBytes, keepAfter)
 		return
 	}
 	l.tail.bound(l.o.TailBytes, keepAfter)
+}
+
+// Applied tells that the entries up to an index are in the database, durable or
+// not. Those above stay in memory, however many they are: who appends must not
+// be ahead of who applies without end (see MemoryBytes).
+func (l *Log) Applied(index uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if index > l.applied {
+		l.applied = index
+		l.boundTail()
+	}
+}
+
+// MemoryBytes is what the entries in memory take.
+func (l *Log) MemoryBytes() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tail.bytes
 }
 
 // Last is the position of the last appended entry.
@@ -292,7 +320,10 @@ func (l *Log) Close() error {
 	}
 	l.failed = ErrClosed
 	l.files.close()
-	err := guard(l.wal.Close)
+	var err error
+	if l.wal != nil {
+		err = guard(l.wal.Close)
+	}
 	releaseSegmentSize()
 	if err != nil {
 		return fmt.Errorf("close log: %w", err)

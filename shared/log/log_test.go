@@ -285,7 +285,13 @@ func TestEntriesAndBound(t *testing.T) {
 	for i := uint64(1); i <= 30; i++ {
 		mustAppend(t, l, []Entry{{Index: i, Epoch: 1, Data: make([]byte, 100)}})
 	}
-	if l.First() != 21 {
+	if l.First() != 1 || l.MemoryBytes() != 30*(100+entryOverheadBytes) {
+		t.Fatal("what is not applied left:", l.First())
+	}
+	if l.Applied(5); l.First() != 6 {
+		t.Fatal(l.First())
+	}
+	if l.Applied(30); l.First() != 21 {
 		t.Fatal(l.First())
 	}
 	if _, err := l.Entries(20, 30, 1000); !errors.Is(err, ErrCompacted) {
@@ -310,6 +316,9 @@ func TestEntriesAndBound(t *testing.T) {
 	more := func(from, to uint64) {
 		for i := from; i <= to; i++ {
 			mustAppend(t, l, []Entry{{Index: i, Epoch: 1, Data: make([]byte, 100)}})
+		}
+		if to <= 90 {
+			l.Applied(to)
 		}
 	}
 	if more(31, 60); l.First() != 26 {

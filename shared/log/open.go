@@ -14,6 +14,8 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/proc"
 )
 
 // Create makes an empty log that begins after a position: that of a snapshot,
@@ -70,7 +72,7 @@ func snapshotRecord(p Position) *walpb.Snapshot {
 
 // Open opens a log for append and loads its entries. applied is the index up
 // to which the database holds everything durably; what is beyond it stays in
-// memory, whatever TailBytes says, until Compact is told that it is durable.
+// memory, whatever TailBytes says, until Applied is told.
 //
 // An unfinished end, as a power loss leaves it, is cut off (the original is
 // kept aside as *.broken); ErrCorrupt leaves everything as it was. ErrLocked:
@@ -101,7 +103,7 @@ func open(o Options, applied uint64) (*Log, error) {
 	l.tail.before = s.begin
 	l.tail.push(s.entries)
 	l.floor = max(applied, s.begin.Index, s.snapshot.Index)
-	l.unapplied = s.last().Index
+	l.applied = applied
 	l.files = syncState{dirDirty: true, synced: s.begin}
 	l.boundTail()
 	if err := l.openFiles(names); err != nil {
@@ -173,6 +175,9 @@ func lockAndScan(o Options) (*wal.WAL, *scan, []segmentName, error) {
 // writers, and the wal need not read entries that the scan reads.
 func openLast(o Options) (w *wal.WAL, err error) {
 	err = guard(func() (err error) {
+		if err := clearTemporary(o.Dir); err != nil {
+			return err
+		}
 		beyond := uint64(math.MaxUint64)
 		w, err = wal.Open(o.Logger, o.Dir, &walpb.Snapshot{Index: &beyond})
 		return err
@@ -192,7 +197,7 @@ func openLast(o Options) (w *wal.WAL, err error) {
 func readyForAppend(w *wal.WAL) error {
 	return guard(func() error {
 		_, _, _, err := w.ReadAll()
-		if err != nil && !errors.Is(err, ErrCorrupt) {
+		if err != nil && !errors.Is(err, ErrCorrupt) && !proc.NoSpace(err) {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		return err

@@ -11,6 +11,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/proc"
 )
 
 // The system calls, for tests without a full disk.
@@ -31,10 +33,10 @@ func (l *Log) makeRoom(n int64) error {
 		if free := freeBytes(l.o.Dir); free < uint64(l.o.SegmentBytes) {
 			return fmt.Errorf("%w: %d bytes are free, a new segment takes %d: %w", ErrNoRoom, free, l.o.SegmentBytes, unix.ENOSPC)
 		}
-		if l.spent.Load() {
-			if err := l.renew(); err != nil {
-				return err
-			}
+	}
+	if l.wal == nil || end >= l.o.SegmentBytes && l.spent.Load() {
+		if err := l.renew(); err != nil {
+			return err
 		}
 	}
 	if end <= l.allocated {
@@ -44,7 +46,7 @@ func (l *Log) makeRoom(n int64) error {
 	path := filepath.Join(l.o.Dir, l.files.current().name.String())
 	l.mu.Unlock()
 	switch err := allocate(path, l.allocated, end); {
-	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
+	case proc.NoSpace(err), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return fmt.Errorf("%w: %w", ErrNoRoom, err)
 	case err != nil:
 		// Not every file system can. An append may find the disk full then.
@@ -56,17 +58,26 @@ func (l *Log) makeRoom(n int64) error {
 }
 
 // renew opens the wal anew. What allocates its files in the background ends at
-// its first failure, and a wal without it fails at the next segment.
+// its first failure, and a wal without it fails at the next segment. Without
+// room for that the log is as it was, and the next append tries again.
 func (l *Log) renew() error {
-	if err := guard(l.wal.Close); err != nil {
-		return l.broken(fmt.Errorf("renew the wal: %w", err))
+	if w := l.wal; w != nil {
+		l.wal = nil
+		if err := guard(w.Close); err != nil {
+			return l.broken(fmt.Errorf("renew the wal: %w", err))
+		}
 	}
 	l.spent.Store(false)
 	w, err := openLast(l.o)
 	if err == nil {
-		err = readyForAppend(w)
+		if err = readyForAppend(w); err != nil {
+			err = errors.Join(err, guard(w.Close))
+		}
 	}
-	if err != nil {
+	switch {
+	case proc.NoSpace(err):
+		return fmt.Errorf("%w: renew the wal: %w", ErrNoRoom, err)
+	case err != nil:
 		return l.broken(fmt.Errorf("renew the wal: %w", err))
 	}
 	l.wal = w

@@ -1,10 +1,16 @@
 package log
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
 	"testing"
 
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3/raftpb"
 	"golang.org/x/sys/unix"
 )
 
@@ -117,4 +123,183 @@ func TestASpentWalIsRenewed(t *testing.T) {
 		t.Fatalf("read: %s, %v", last, err)
 	}
 	sameEntries(t, read, want)
+}
+
+// stopping makes the wal find no room at the given write: it has written the
+// first entries of it by then, and a part of the next one.
+func stopping(t *testing.T, at, whole int, part int64) {
+	t.Helper()
+	real := walSave
+	t.Cleanup(func() { walSave = real })
+	calls := 0
+	walSave = func(w *wal.WAL, st *raftpb.HardState, es []*raftpb.Entry) error {
+		if calls++; calls != at {
+			return real(w, st, es)
+		}
+		if whole < len(es) {
+			st, es = nil, es[:whole]
+		}
+		if len(es) > 0 {
+			if err := real(w, st, es); err != nil {
+				return err
+			}
+		}
+		return errors.Join(tear(t, w, part), &os.PathError{Op: "write", Path: "segment", Err: unix.ENOSPC})
+	}
+}
+
+// tear leaves the beginning of a record behind what a wal has written.
+func tear(t *testing.T, w *wal.WAL, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	dir := reflect.ValueOf(w).Elem().FieldByName("dir").String()
+	names, err := listSegments(dir)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, names[len(names)-1].String())
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	frames := frameOffsets(data)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt(data[frames[1]:][:n], int64(frames[len(frames)-1])) // of another record: it does not fit here
+	return err
+}
+
+// TestAWriteThatFindsNoRoom: at whichever byte it stops, the log is as it was and
+// takes the same entries later; or all of them are in it, and that is said.
+func TestAWriteThatFindsNoRoom(t *testing.T) {
+	for _, replaces := range []bool{false, true} {
+		for whole := range 6 {
+			for _, part := range []int64{0, 3, 8, 20} {
+				o := testOptions(t)
+				l := mustCreate(t, o, Position{})
+				mustAppend(t, l, testEntries(1, 1, 20))
+				from := uint64(21)
+				if replaces {
+					from = 15
+				}
+				batch := testEntries(2, from, from+4)
+				stopping(t, 1, whole, part)
+				before := l.Last()
+				err := l.Append(batch)
+				want := append(testEntries(1, 1, from-1), batch...)
+				switch {
+				case whole >= len(batch):
+					if err != nil {
+						t.Fatalf("%d whole, %d more bytes: %v", whole, part, err)
+					}
+				case !errors.Is(err, ErrNoRoom) || !errors.Is(err, unix.ENOSPC) || errors.Is(err, ErrFailed) || l.Last() != before:
+					t.Fatalf("%d whole, %d more bytes: %v, the log ends at %s after %s", whole, part, err, l.Last(), before)
+				default:
+					sameEntries(t, all(t, l), testEntries(1, 1, 20))
+					es, last, err := Read(o.Dir, Position{}, o)
+					if err != nil || last != before {
+						t.Fatal(last, err)
+					}
+					sameEntries(t, es, testEntries(1, 1, 20))
+					mustAppend(t, l, batch)
+				}
+				if pos, err := l.Sync(); err != nil || pos != l.Last() {
+					t.Fatal(pos, err)
+				}
+				sameEntries(t, all(t, l), want)
+				more := testEntries(2, from+5, from+200) // over several segments
+				mustAppend(t, l, more)
+				want = append(want, more...)
+				sameEntries(t, all(t, reopen(t, l, 0)), want)
+				es, _, err := Read(o.Dir, Position{}, o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sameEntries(t, es, want)
+			}
+		}
+	}
+}
+
+// TestNoNextSegment: a write fills the segment, and the next one cannot begin.
+// The entries are in the log, and it goes on once there is room.
+func TestNoNextSegment(t *testing.T) {
+	o := testOptions(t)
+	l := mustCreate(t, o, Position{})
+	real := walSave
+	t.Cleanup(func() { walSave = real })
+	failures := 0
+	walSave = func(w *wal.WAL, st *raftpb.HardState, es []*raftpb.Entry) error {
+		before, err := listSegments(o.Dir)
+		if err == nil {
+			err = real(w, st, es)
+		}
+		if after, e := listSegments(o.Dir); err != nil || e != nil || len(after) == len(before) || failures == 3 {
+			return errors.Join(err, e)
+		}
+		// As if it had ended before the new segment had its name.
+		failures++
+		after, _ := listSegments(o.Dir)
+		return errors.Join(os.Remove(filepath.Join(o.Dir, after[len(after)-1].String())), unix.EDQUOT)
+	}
+	want := testEntries(1, 1, 400)
+	mustAppend(t, l, want)
+	if failures != 3 {
+		t.Fatalf("%d segments could not begin, want 3", failures)
+	}
+	if pos, err := l.Sync(); err != nil || pos != l.Last() {
+		t.Fatal(pos, err)
+	}
+	sameEntries(t, all(t, l), want)
+	sameEntries(t, all(t, reopen(t, l, 0)), want)
+}
+
+// TestAWalThatCannotBeRenewedYet: without room for the new one the append is
+// refused, and the next one tries again.
+func TestAWalThatCannotBeRenewedYet(t *testing.T) {
+	o := testOptions(t)
+	l := mustCreate(t, o, Position{})
+	mustAppend(t, l, testEntries(1, 1, 30))
+	if err := guard(l.wal.Close); err != nil {
+		t.Fatal(err)
+	}
+	l.wal = nil
+	if err := l.Append(testEntries(1, 31, 33)); err != nil {
+		t.Fatalf("a wal that was given up is not opened again: %v", err)
+	}
+	if err := guard(l.wal.Close); err != nil {
+		t.Fatal(err)
+	}
+	l.wal = nil
+	if err := l.Close(); err != nil {
+		t.Fatalf("close without a wal: %v", err)
+	}
+	l, err := Open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	sameEntries(t, all(t, l), testEntries(1, 1, 33))
+}
+
+// TestHalfMadeSegmentsAreCleared: what a process left behind that was killed while it
+// made its next segment is not gone on with.
+func TestHalfMadeSegmentsAreCleared(t *testing.T) {
+	o, _ := closedLog(t, testOptions(t), 20)
+	for _, name := range []string{"0.tmp", "1.tmp"} {
+		if err := os.WriteFile(filepath.Join(o.Dir, name), bytes.Repeat([]byte{0xa5}, 2000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := Open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, testEntries(1, 21, 300))
+	l = reopen(t, l, 0)
+	sameEntries(t, all(t, l), testEntries(1, 1, 300))
 }

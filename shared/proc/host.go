@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -55,6 +56,9 @@ func FreeBytes(path string) (availBytes uint64, err error) {
 	}
 	return st.Bavail * uint64(st.Frsize), nil
 }
+
+// NoSpace reports whether an error is that of a full disk, or of a used-up quota.
+func NoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // Executable is a path that runs this very program once more, from this process
 // or a child of it. It names the open file and not its name: `go run` deletes

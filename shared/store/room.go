@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"os"
 	"sync/atomic"
 	"time"
@@ -9,6 +8,8 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/backend"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/proc"
 )
 
 // A commit that finds no room on the disk is the end of the process, inside
@@ -74,7 +75,7 @@ func (s *Store) makeRoom(n int) {
 		switch {
 		case err == nil, s.room.allocatedBytes >= need:
 			return
-		case !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT):
+		case !proc.NoSpace(err):
 			// Not every file system can. A commit may find the disk full then.
 			s.lg.Warn("room for the database cannot be allocated ahead", zap.Error(err))
 			s.room.off = true
