@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/dynast-io/dynast/shared/entry"
 	replog "github.com/dynast-io/dynast/shared/log"
 	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/store"
 	"github.com/dynast-io/dynast/shared/wire"
 )
 
@@ -442,7 +444,7 @@ func (s *session) sendEntries(cursor uint64) (bool, error) {
 // goroutine, between two entries; reading it disturbs nobody.
 func (s *session) sendSnapshot() error {
 	m := s.d.m
-	snap, err := m.takeSnapshot(s.stream.Context())
+	snap, err := s.takeSnapshot()
 	if err != nil {
 		return fmt.Errorf("snapshot for %s: %w", s.id, err)
 	}
@@ -467,6 +469,43 @@ func (s *session) sendSnapshot() error {
 	}
 	s.mu.Unlock()
 	return nil
+}
+
+// takeSnapshot waits for the applying goroutine, which may have much to write
+// to the disk before. The follower hears meanwhile that this member is alive.
+func (s *session) takeSnapshot() (store.Snapshot, error) {
+	ctx, cancel := context.WithCancel(s.stream.Context())
+	defer cancel()
+	type result struct {
+		snap store.Snapshot
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		snap, err := s.d.m.takeSnapshot(ctx)
+		done <- result{snap, err}
+	}()
+	var lost error
+	for {
+		select {
+		case r := <-done:
+			if lost != nil && r.err == nil {
+				return r.snap, errors.Join(lost, r.snap.Close())
+			}
+			return r.snap, errors.Join(lost, r.err)
+		case <-s.wake: // what else is wanted is looked at afterwards
+			s.mu.Lock()
+			beat := s.beat
+			s.beat = false
+			s.mu.Unlock()
+			if beat && lost == nil {
+				lost = s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Heartbeat{Heartbeat: &wire.Heartbeat{Address: s.d.m.address.String()}}})
+			}
+			if lost != nil {
+				cancel()
+			}
+		}
+	}
 }
 
 // chunkWriter cuts a database into messages. The last piece is held back, so

@@ -212,14 +212,23 @@ func beginsWith(c net.Conn, want []byte) (bool, error) {
 		case n == 0:
 			peekErr = io.EOF
 		case !bytes.Equal(buf[:n], want[:n]):
+		case n < len(want) && hungUp(int(fd)):
+			peekErr = io.EOF
 		case n < len(want):
-			return false // could be either; the kernel wakes us when there is more
+			return false // could be either; the kernel wakes us when there is more, or the end
 		default:
 			is = true
 		}
 		return true
 	})
 	return is, errors.Join(err, peekErr)
+}
+
+// hungUp reports whether nothing more will come, though not everything is read.
+func hungUp(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 }
 
 // side is one half of a split, as a listener.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // within reports a value outside of its range.
@@ -255,6 +256,10 @@ func pathField(path, usage string, required bool, at func(*Config) *string) *fie
 	return &field{
 		path: path, usage: usage, kind: "path", allowed: allowed,
 		parse: func(c *Config, s string) error {
+			// The text goes on to workers and into messages as UTF-8.
+			if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+				return errors.New("not UTF-8, or with a zero byte in it")
+			}
 			abs, err := absolute(s)
 			if err == nil {
 				*at(c) = abs

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -174,6 +175,15 @@ func parseOwner(path, raw string) (Owner, error) {
 	if _, err := fmt.Sscanf(lines[0], "%d %d", &o.Identity.PID, &o.Identity.StartTime); err != nil {
 		return Owner{}, fmt.Errorf("read lock owner: %s: %w", path, err)
 	}
-	o.Text = lines[1]
+	if o.Identity.PID <= 0 {
+		return Owner{}, fmt.Errorf("read lock owner: %s: %d is no pid", path, o.Identity.PID)
+	}
+	// It is shown to people, and anything may have written it.
+	o.Text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			return r
+		}
+		return '?'
+	}, lines[1])
 	return o, nil
 }

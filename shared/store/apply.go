@@ -75,6 +75,9 @@ func (s *Store) Apply(e entry.Entry) (*apply.Result, error) {
 		if !known(r) {
 			return nil, fmt.Errorf("%w: %s holds no request that this version knows", ErrBadEntry, e.Position())
 		}
+		if err := wellFormed(r); err != nil {
+			return nil, fmt.Errorf("%w: %s holds %w", ErrBadEntry, e.Position(), err)
+		}
 	}
 	res, err := s.applyGuarded(e, r)
 	s.mu.Lock()

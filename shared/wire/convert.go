@@ -15,6 +15,12 @@ import (
 // MaxMembers bounds a roster; more is nonsense on one host.
 const MaxMembers = 1024
 
+const (
+	maxPID = 1 << 30
+	// maxUnixMs is the end of the year 9999, after which JSON has no time.
+	maxUnixMs = 253402300799_999
+)
+
 // ErrMalformed is wrapped by every decoding error.
 var ErrMalformed = errors.New("malformed message")
 
@@ -47,7 +53,7 @@ func ToMember(i *MemberInfo) (roster.Member, error) {
 		return roster.Member{}, malformed("member %s: state %d", a, i.State)
 	case i.Role > uint32(roster.Leader):
 		return roster.Member{}, malformed("member %s: role %d", a, i.Role)
-	case i.Pid <= 0 || i.Pid > 1<<30:
+	case i.Pid <= 0 || i.Pid > maxPID:
 		return roster.Member{}, malformed("member %s: pid %d", a, i.Pid)
 	case i.Slot > 1<<20:
 		return roster.Member{}, malformed("member %s: slot %d", a, i.Slot)
@@ -145,6 +151,12 @@ func ToDeaths(m *Deaths) ([]core.Death, error) {
 		a, err := roster.ParseAddress(i.Address)
 		if err != nil {
 			return nil, malformed("death: %v", err)
+		}
+		switch {
+		case i.Pid <= 0 || i.Pid > maxPID:
+			return nil, malformed("death of %s: pid %d", a, i.Pid)
+		case i.AtUnixMs < 0 || i.AtUnixMs > maxUnixMs:
+			return nil, malformed("death of %s: at %d ms", a, i.AtUnixMs)
 		}
 		d := core.Death{ID: roster.ID{Address: a, PID: int(i.Pid)}, Reason: i.Reason, At: time.UnixMilli(i.AtUnixMs)}
 		if i.ReplacedBy != "" {
