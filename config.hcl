@@ -48,6 +48,22 @@ client {
   # pub-key=/FILE and ttl=10m where wanted. Every member reads the key files.
   # Unit: simple, or jwt and its options. Default: simple.
   auth_token = "simple"
+
+  # Connections of clients at the same time; one more is refused and told so. The
+  # limit of open files (ulimit -n) less 256 is a limit, too. An idle connection
+  # takes about 22 KiB of memory.
+  # Unit: connections, 16 to 1000000. Default: 12000.
+  max_connections = 12000
+
+  # Requests and watches of one connection at the same time. Clients know the
+  # number, and one more waits for another to end.
+  # Unit: requests, 1 to 1000000. Default: 10000.
+  max_streams = 10000
+
+  # The largest request. A larger one is refused ("request is too large"). At most
+  # replication.queue_bytes.
+  # Unit: size, 64KiB to 32MiB. Default: 1536KiB.
+  max_request = "1536KiB"
 }
 
 dashboard {

@@ -9,10 +9,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/gate"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/wire"
@@ -31,10 +33,13 @@ func (m *Member) serveAdmin() error {
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(append(wire.GuardServer(), grpc.Creds(peerCredentials{}))...)
+	s := grpc.NewServer(append(wire.GuardServer(), grpc.Creds(gate.Credentials(peerCredentials{})),
+		grpc.ConnectionTimeout(strangerPatience), grpc.MaxConcurrentStreams(maxMemberStreams),
+		grpc.MaxHeaderListSize(maxMemberHeaderBytes), grpc.MaxRecvMsgSize(maxAdminRequest),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: adminIdle}))...)
 	wire.RegisterAdminServer(s, &admin{m: m})
 	m.adminServer.Store(s)
-	go func() { _ = s.Serve(l) }()
+	go func() { _ = s.Serve(newDoor(l, m.logger)) }()
 	return nil
 }
 
@@ -172,6 +177,10 @@ func (callerInfo) AuthType() string { return "peercred" }
 type peerCredentials struct{}
 
 func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	whole := c // it keeps the count
+	if admitted, ok := c.(*gate.Conn); ok {
+		c = admitted.Conn
+	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		return nil, nil, fmt.Errorf("admin: %T is no Unix socket", c)
@@ -180,7 +189,7 @@ func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthIn
 	if err != nil {
 		return nil, nil, fmt.Errorf("admin: %w", err)
 	}
-	return c, callerInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, pid: pid, uid: uid}, nil
+	return whole, callerInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, pid: pid, uid: uid}, nil
 }
 
 func (peerCredentials) ClientHandshake(_ context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {

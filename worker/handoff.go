@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/gate"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/wire"
@@ -19,6 +20,7 @@ import (
 const (
 	handoffTimeout = 5 * time.Second
 	handoffMax     = 1 << 20 // bytes of a request or response
+	maxHandoffs    = 64      // connections
 )
 
 // admission is a process's request for a slot, answered by the loop.
@@ -33,6 +35,7 @@ func (m *Member) serveHandoff() error {
 	if err != nil {
 		return err
 	}
+	g := gate.New("hand-off", gate.Limits{Total: maxHandoffs}, m.logger)
 	go func() {
 		for {
 			c, err := l.AcceptUnix()
@@ -44,8 +47,13 @@ func (m *Member) serveHandoff() error {
 				time.Sleep(10 * time.Millisecond) // out of descriptors, for example
 				continue
 			}
+			admitted := g.Admit(c)
+			if admitted == nil {
+				_ = c.Close()
+				continue
+			}
 			go func() {
-				defer c.Close()
+				defer admitted.Close()
 				if err := m.handOff(c); err != nil {
 					m.logger.Warn("a process could not join", "error", err)
 				}

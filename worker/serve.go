@@ -17,6 +17,7 @@ import (
 	"github.com/dynast-io/dynast/shared/clienthttp"
 	"github.com/dynast-io/dynast/shared/clienttls"
 	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/gate"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/store"
@@ -37,21 +38,34 @@ const (
 	// farewellTimeout is how long HTTP clients that keep their connections may
 	// take to hear that they have to go; everybody is served meanwhile.
 	farewellTimeout = 30 * time.Millisecond
+	// maxStrangers bounds the connections that have not shown a certificate of the
+	// cluster yet, strangerPatience the time that they have for it. One more ends
+	// the oldest that says nothing: who belongs here speaks at once.
+	maxStrangers     = 128
+	strangerPatience = 5 * time.Second
+	// A member needs one stream, with little to say before it.
+	maxMemberStreams     = 16
+	maxMemberHeaderBytes = 16 << 10
+	// maxClientStrangers bounds the connections on the clients' address that have
+	// said nothing yet.
+	maxClientStrangers = 1024
 )
 
 // serveMembers accepts other members on the own address. Only a leader takes
 // their streams; accepting early means that a survivor's attempt is answered,
 // not refused by a closed port.
 func (m *Member) serveMembers() {
+	limits := gate.Limits{Unproven: maxStrangers, Total: gate.MaxConnections(wire.MaxMembers), Patience: strangerPatience}
 	s := grpc.NewServer(append(wire.GuardServer(),
-		grpc.Creds(credentials.NewTLS(m.authority.ServerTLS())),
+		grpc.Creds(gate.Credentials(credentials.NewTLS(m.authority.ServerTLS()))),
+		grpc.MaxConcurrentStreams(maxMemberStreams), grpc.MaxHeaderListSize(maxMemberHeaderBytes),
 		grpc.MaxRecvMsgSize(maxMemberMessage),
 		grpc.InitialWindowSize(8<<20), grpc.InitialConnWindowSize(8<<20),
-		grpc.ConnectionTimeout(5*time.Second),
+		grpc.ConnectionTimeout(strangerPatience),
 	)...)
 	wire.RegisterMemberServer(s, m.downstream)
 	go func() {
-		if err := s.Serve(m.listener); err != nil {
+		if err := s.Serve(gate.New("members", limits, m.logger).Listener(m.listener)); err != nil {
 			m.fatal(core.ExitError, fmt.Errorf("serve members on %s: %w", m.address, err))
 		}
 	}()
@@ -83,6 +97,7 @@ func (m *Member) beginServing() {
 		Store:    m.replica.current().store,
 		Proposer: m.proposals,
 		Cluster:  &clusterView{m: m},
+		Limits:   clientapi.Limits{MaxRequestBytes: int(m.cfg.Client.MaxRequest), MaxStreams: uint32(m.cfg.Client.MaxStreams)},
 		Logger:   m.logs.Logger("client"),
 		Meter:    &m.requests,
 	})
@@ -92,7 +107,8 @@ func (m *Member) beginServing() {
 	}
 	server := grpc.NewServer(options...)
 	api.Register(server)
-	web := clienthttp.New(clienthttp.Config{Node: clientNode{m}, GRPC: server, Metrics: m.metrics(), Logger: m.logs.Logger("http")})
+	web := clienthttp.New(clienthttp.Config{Node: clientNode{m}, GRPC: server, Metrics: m.metrics(), Logger: m.logs.Logger("http"),
+		MaxRequestBytes: int(m.cfg.Client.MaxRequest)})
 	m.clients.Store(&clientServer{api: api, grpc: server, http: web, split: split})
 	go m.guarded(func() { api.Run(m.lifetime()) })
 	for _, serve := range []func() error{split.Serve, func() error { return server.Serve(split.GRPC()) }} {
@@ -119,10 +135,16 @@ func (m *Member) beginServing() {
 
 // splitClients has gRPC and HTTP on the one address for clients.
 func (m *Member) splitClients(l net.Listener) *clienthttp.Split {
-	if m.clientTLS == nil {
-		return clienthttp.NewSplit(l, nil)
+	most := gate.MaxConnections(m.cfg.Client.MaxConnections)
+	if most < m.cfg.Client.MaxConnections {
+		m.logger.Warn("fewer connections of clients than client.max_connections: the limit of open files (ulimit -n) allows no more",
+			"connections", most, "max_connections", m.cfg.Client.MaxConnections)
 	}
-	return clienthttp.NewSplit(l, m.clientTLS.Config())
+	g := gate.New("clients", gate.Limits{Unproven: maxClientStrangers, Total: most}, m.logs.Logger("client"))
+	if m.clientTLS == nil {
+		return clienthttp.NewSplit(l, nil, g)
+	}
+	return clienthttp.NewSplit(l, m.clientTLS.Config(), g)
 }
 
 // patiently opens a socket of the data directory. Its name may need room on a

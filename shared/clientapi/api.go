@@ -27,6 +27,13 @@ const (
 
 	// grpcOverheadBytes is what a message may be larger than its request.
 	grpcOverheadBytes = 512 << 10
+	// maxHeaderBytes bounds the metadata of a request: a token and a few words.
+	maxHeaderBytes = 64 << 10
+	// setupTimeout is how long a connection may take until requests can be made,
+	// idleTimeout how long it may last without one. A client that is sent away
+	// so comes back by itself.
+	setupTimeout = 20 * time.Second
+	idleTimeout  = 30 * time.Minute
 
 	keepaliveMinTime  = 5 * time.Second
 	keepaliveInterval = 2 * time.Hour
@@ -183,7 +190,13 @@ func (a *API) ServerOptions() []grpc.ServerOption {
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(a.limits.MaxStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinTime}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveInterval, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: keepaliveInterval, Timeout: keepaliveTimeout, MaxConnectionIdle: idleTimeout,
+		}),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(setupTimeout),
+		// An idle connection keeps no buffer to write with.
+		grpc.SharedWriteBuffer(true),
 	}
 }
 

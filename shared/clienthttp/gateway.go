@@ -1,12 +1,16 @@
 package clienthttp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
+	"os"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/hashicorp/go-hclog"
@@ -23,10 +27,6 @@ import (
 const (
 	// pipeBytes is the buffer between the gateway and the gRPC server.
 	pipeBytes = 256 << 10
-	// maxBodyBytes bounds what one request may make us hold in memory; the
-	// largest request over gRPC is 1.5 MiB, a third more in base64. A stream's
-	// messages are bounded each by gRPC.
-	maxBodyBytes = 8 << 20
 	// maxMessageBytes bounds one answer in memory for a WebSocket; etcd's.
 	maxMessageBytes = math.MaxInt32
 )
@@ -75,14 +75,15 @@ func newGateway(c Config) (*gateway, error) {
 			return nil, fmt.Errorf("register the gateway: %w", err)
 		}
 	}
-	g.Handler = wsproxy.WebsocketProxy(bounded(mux),
+	most := maxBodyBytes(c.MaxRequestBytes)
+	g.Handler = timely(wsproxy.WebsocketProxy(bounded(mux, most),
 		wsproxy.WithRequestMutator(func(_, out *http.Request) *http.Request {
 			out.Method = http.MethodPost // a WebSocket begins with GET
 			return out
 		}),
 		wsproxy.WithMaxRespBodyBufferSize(maxMessageBytes),
 		wsproxy.WithLogger(wsLogger{c.Logger}),
-	)
+	), most, bodyTimeout)
 	return g, nil
 }
 
@@ -94,14 +95,55 @@ func (g *gateway) close() {
 	_ = g.pipe.Close()
 }
 
+// maxBodyBytes bounds what one request may make us hold in memory: a third more
+// than over gRPC in base64, and the JSON around it. A stream's messages are bounded
+// each by gRPC.
+func maxBodyBytes(maxRequestBytes int) int64 {
+	const least = 8 << 20
+	return max(least, 2*int64(maxRequestBytes))
+}
+
 // bounded limits the bodies of requests that are read as a whole.
-func bounded(h http.Handler) http.Handler {
+func bounded(h http.Handler, most int64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/v3/watch", "/v3/lease/keepalive":
-		default:
-			r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+		if !streams(r) {
+			r.Body = http.MaxBytesReader(w, r.Body, most)
 		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// streams reports whether the body of a request goes on while it is answered.
+func streams(r *http.Request) bool {
+	return r.URL.Path == "/v3/watch" || r.URL.Path == "/v3/lease/keepalive" || r.Header.Get("Upgrade") != ""
+}
+
+// timely reads a body before it is answered, within bodyTimeout: one that comes
+// byte by byte would hold a request for as long as it likes.
+func timely(h http.Handler, most int64, within time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if streams(r) || r.Body == nil || r.Body == http.NoBody {
+			h.ServeHTTP(w, r)
+			return
+		}
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Now().Add(within))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+		_ = control.SetReadDeadline(time.Time{})
+		var large *http.MaxBytesError
+		switch {
+		case errors.As(err, &large):
+			http.Error(w, fmt.Sprintf("the body has more than %d bytes", most), http.StatusRequestEntityTooLarge)
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			w.Header().Set("Connection", "close")
+			http.Error(w, fmt.Sprintf("the body did not come within %s", within), http.StatusRequestTimeout)
+			return
+		case err != nil:
+			http.Error(w, "the body cannot be read: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		h.ServeHTTP(w, r)
 	})
 }

@@ -16,8 +16,12 @@ import (
 )
 
 const (
-	readHeaderTimeout = time.Minute
+	readHeaderTimeout = 20 * time.Second
 	idleTimeout       = 5 * time.Minute
+	// maxHeaderBytes bounds the headers of a request; more is answered with 431.
+	maxHeaderBytes = 64 << 10
+	// bodyTimeout is how long a body may take that is read as a whole.
+	bodyTimeout = 30 * time.Second
 )
 
 // Config is all that a Server needs; the logger may be left out.
@@ -29,6 +33,8 @@ type Config struct {
 	// Metrics are what /metrics serves; nil: what the libraries count by themselves.
 	Metrics prometheus.Gatherer
 	Logger  hclog.Logger
+	// MaxRequestBytes is the size of the largest request over gRPC; 0 is etcd's.
+	MaxRequestBytes int
 }
 
 // Server answers HTTP.
@@ -60,6 +66,7 @@ func New(c Config) *Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		ConnState:         s.count,
+		MaxHeaderBytes:    maxHeaderBytes,
 		// What it logs is what clients do wrong.
 		ErrorLog: c.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}

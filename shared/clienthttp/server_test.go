@@ -164,8 +164,8 @@ func TestGateway(t *testing.T) {
 			t.Errorf("%s %s: got %s, want %s", tc.path, tc.body, got, tc.want)
 		}
 	}
-	huge := `{"key":"` + strings.Repeat("A", maxBodyBytes) + `"}`
-	if code, _ := ask(t, "POST", "http://"+address+"/v3/kv/put", huge); code != http.StatusBadRequest {
+	huge := `{"key":"` + strings.Repeat("A", int(maxBodyBytes(0))) + `"}`
+	if code, _ := ask(t, "POST", "http://"+address+"/v3/kv/put", huge); code != http.StatusRequestEntityTooLarge {
 		t.Errorf("a body of %d bytes: %d", len(huge), code)
 	}
 }

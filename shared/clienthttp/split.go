@@ -14,13 +14,18 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/gate"
 )
 
 const (
 	// firstBytesTimeout is how long a connection may say nothing. Clients of
 	// either protocol speak first.
-	firstBytesTimeout = time.Minute
+	firstBytesTimeout = 20 * time.Second
 	handshakeTimeout  = 20 * time.Second
+	// unackedTimeout is how long a client may leave unacknowledged what it was
+	// sent: one that is gone without a word does not last for ever.
+	unackedTimeout = 20 * time.Second
 
 	acceptRetryMin = 5 * time.Millisecond
 	acceptRetryMax = time.Second
@@ -34,8 +39,11 @@ var preface = []byte("PRI")
 type Split struct {
 	base net.Listener
 	tls  *tls.Config // nil: no TLS
+	gate *gate.Gate
 	grpc *side
 	http *side
+
+	refusing chan struct{} // a place for each connection that is being refused
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -46,9 +54,13 @@ type Split struct {
 }
 
 // NewSplit takes over a listener. Nothing is accepted before Serve. With a TLS
-// configuration only TLS is spoken; it must choose "h2" for gRPC.
-func NewSplit(l net.Listener, t *tls.Config) *Split {
-	s := &Split{base: l, tls: t, served: make(chan struct{})}
+// configuration only TLS is spoken; it must choose "h2" for gRPC. The gate bounds
+// the connections; nil is no bound.
+func NewSplit(l net.Listener, t *tls.Config, g *gate.Gate) *Split {
+	if g == nil {
+		g = gate.New("clients", gate.Limits{}, nil)
+	}
+	s := &Split{base: l, tls: t, gate: g, refusing: make(chan struct{}, maxRefusing), served: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.grpc, s.http = newSide(s), newSide(s)
 	return s
@@ -97,10 +109,15 @@ func (s *Split) Serve() error {
 		switch {
 		case err == nil:
 			pause = 0
+			admitted := s.gate.Admit(c)
+			if admitted == nil {
+				s.refuse(c)
+				continue
+			}
 			s.sorting.Add(1)
 			go func() {
 				defer s.sorting.Done()
-				s.sort(c)
+				s.sort(admitted)
 			}()
 			continue
 		case s.ctx.Err() != nil || s.draining.Load():
@@ -123,13 +140,15 @@ func temporary(err error) bool {
 }
 
 // sort finds out what a connection speaks, and passes it on.
-func (s *Split) sort(c net.Conn) {
+func (s *Split) sort(c *gate.Conn) {
+	boundUnacked(c)
 	stop := context.AfterFunc(s.ctx, func() { _ = c.Close() })
 	to, conn, err := s.classify(c)
 	if !stop() || err != nil {
 		_ = c.Close()
 		return
 	}
+	c.Proved()
 	select {
 	case to.conns <- conn:
 	case <-s.ctx.Done():
@@ -222,6 +241,17 @@ func beginsWith(c net.Conn, want []byte) (bool, error) {
 		return true
 	})
 	return is, errors.Join(err, peekErr)
+}
+
+// boundUnacked has the kernel end a connection whose other end does not answer.
+func boundUnacked(c *gate.Conn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unackedTimeout.Milliseconds()))
+	})
 }
 
 // hungUp reports whether nothing more will come, though not everything is read.

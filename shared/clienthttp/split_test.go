@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/dynast-io/dynast/shared/gate"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,7 +24,7 @@ func split(t *testing.T, c *tls.Config) *Split {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewSplit(l, c)
+	s := NewSplit(l, c, nil)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve() }()
 	t.Cleanup(func() {
@@ -82,9 +84,11 @@ func TestSplitByFirstBytes(t *testing.T) {
 		if side != want {
 			t.Errorf("%q goes to %s, want %s", text, side, want)
 		}
-		// The very connection, nothing around it, nothing read.
-		if _, ok := got.(*net.TCPConn); !ok {
+		// The very connection, nothing around it but the gate's count, nothing read.
+		if c, ok := got.(*gate.Conn); !ok {
 			t.Errorf("%q: the server gets a %T", text, got)
+		} else if _, ok := c.Conn.(*net.TCPConn); !ok {
+			t.Errorf("%q: the server gets a %T", text, c.Conn)
 		}
 		buf := make([]byte, len(text))
 		if _, err := io.ReadFull(got, buf); err != nil || string(buf) != text {

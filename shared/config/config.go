@@ -37,6 +37,10 @@ type Client struct {
 	// AuthToken is the kind of tokens that users get, as etcd's flag
 	// --auth-token has it. Its paths are absolute.
 	AuthToken string
+	// MaxConnections is how many connections there may be, MaxStreams how many
+	// requests at once on each, and MaxRequest the size of each.
+	MaxConnections, MaxStreams int
+	MaxRequest                 Bytes
 }
 
 // TLS reports whether clients are served over TLS.

@@ -49,7 +49,7 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		DataDir:     filepath.Join(wd, "dynast-data"),
 		Followers:   2,
-		Client:      Client{Listen: "127.0.0.1:2379", AuthToken: "simple"},
+		Client:      Client{Listen: "127.0.0.1:2379", AuthToken: "simple", MaxConnections: 12000, MaxStreams: 10000, MaxRequest: 1536 * KiB},
 		Dashboard:   Dashboard{Listen: "127.0.0.1:2381"},
 		Member:      Member{Host: "127.0.0.1", Ports: PortRange{7400, 7499}},
 		Heartbeat:   Heartbeat{Interval: 250 * time.Millisecond, Timeout: time.Second},
@@ -73,6 +73,9 @@ client {
   key_file       = "/srv/tls/server.key"
   client_ca_file = "/srv/tls/ca.crt"
   auth_token     = "jwt,sign-method=HS256,priv-key=/srv/key,ttl=1m"
+  max_connections = 500
+  max_streams     = 100
+  max_request     = "2MiB"
 }
 dashboard {
   listen     = "off"

@@ -33,6 +33,11 @@ func (c *Config) conflicts() []conflict {
 			"%s can't be reached with %s; want min_sync to be at most followers",
 			c.show("replication.min_sync"), c.show("followers"))
 	}
+	if c.Client.MaxRequest > c.Replication.QueueBytes {
+		broken([]string{"client.max_request", "replication.queue_bytes"},
+			"%s does not fit into %s; want max_request to be at most queue_bytes",
+			c.show("client.max_request"), c.show("replication.queue_bytes"))
+	}
 	p := c.Member.Ports
 	if have, need := p.Last-p.First+1, c.Followers+1; have < need {
 		broken([]string{"member.ports", "followers"},

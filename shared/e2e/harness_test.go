@@ -107,7 +107,9 @@ func newCluster(t *testing.T, opts ...option) *cluster {
 	hcl := fmt.Sprintf(`
 data_dir  = %q
 followers = %d
-client { listen = %q }
+client {
+  listen = %q
+}
 dashboard { listen = %q }
 member {
   host  = %q

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -21,14 +20,6 @@ func wellFormed(r *pb.InternalRaftRequest) error {
 		return wellFormedRange(r.Range)
 	case r.Txn != nil:
 		return wellFormedTxn(r.Txn, 0)
-	case r.AuthRoleGrantPermission != nil:
-		p := r.AuthRoleGrantPermission.Perm
-		if p == nil {
-			return errors.New("a permission that is none")
-		}
-		if _, ok := authpb.Permission_Type_name[int32(p.PermType)]; !ok {
-			return fmt.Errorf("a permission of type %d", p.PermType)
-		}
 	}
 	return nil
 }

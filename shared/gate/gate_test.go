@@ -1,0 +1,183 @@
+package gate
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// pair is a connection as a listener gets it, and its other end.
+func pair(t *testing.T) (accepted, other net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if other, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if accepted, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = accepted.Close(); _ = other.Close() })
+	return accepted, other
+}
+
+// ended waits until the other end of a connection says that it is closed.
+func ended(t *testing.T, other net.Conn) {
+	t.Helper()
+	_ = other.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := other.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection is not closed: %v", err)
+	}
+}
+
+func counts(t *testing.T, g *Gate, total, unproven int) {
+	t.Helper()
+	if a, b := g.Open(); a != total || b != unproven {
+		t.Errorf("%d connections, %d unproven; want %d, %d", a, b, total, unproven)
+	}
+}
+
+// TestTheSilentGoFirst: one too many ends the one that has said nothing for
+// longest, not the one that was there first.
+func TestTheSilentGoFirst(t *testing.T) {
+	g := New("test", Limits{Unproven: 3}, nil)
+	var conns []*Conn
+	var others []net.Conn
+	admit := func() {
+		c, other := pair(t)
+		conns, others = append(conns, g.Admit(c)), append(others, other)
+	}
+	for range 3 {
+		admit()
+	}
+	if _, err := others[0].Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conns[0], make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	admit()
+	ended(t, others[1])
+	counts(t, g, 3, 3)
+	conns[2].Proved()
+	counts(t, g, 3, 2)
+	admit()
+	admit()
+	ended(t, others[3]) // the second has proved itself: it stays
+	counts(t, g, 4, 3)
+	for _, c := range conns {
+		_ = c.Close()
+		_ = c.Close()
+	}
+	counts(t, g, 0, 0)
+}
+
+// TestNoPlace: whoever has proved itself is not ended for another.
+func TestNoPlace(t *testing.T) {
+	g := New("test", Limits{Total: 2}, nil)
+	a, _ := pair(t)
+	b, other := pair(t)
+	c, _ := pair(t)
+	first := g.Admit(a)
+	first.Proved()
+	second := g.Admit(b)
+	third := g.Admit(c)
+	if third == nil {
+		t.Fatal("one that has not proved itself keeps another out")
+	}
+	ended(t, other)
+	third.Proved()
+	d, _ := pair(t)
+	if g.Admit(d) != nil {
+		t.Error("three are admitted where two may be")
+	}
+	_ = second.Close()
+	counts(t, g, 2, 0)
+	_ = first.Close()
+	if g.Admit(d) == nil {
+		t.Error("there is a place, and it is not given")
+	}
+}
+
+func TestPatienceEnds(t *testing.T) {
+	g := New("test", Limits{Patience: time.Millisecond}, nil)
+	a, other := pair(t)
+	g.Admit(a)
+	ended(t, other)
+	counts(t, g, 0, 0)
+}
+
+// TestAHandshakeIsProof, and what fails is none.
+func TestAHandshakeIsProof(t *testing.T) {
+	g := New("test", Limits{Patience: time.Hour}, nil)
+	a, _ := pair(t)
+	c := g.Admit(a)
+	creds := Credentials(insecure.NewCredentials()).Clone()
+	counts(t, g, 1, 1)
+	if _, _, err := creds.ServerHandshake(c); err != nil {
+		t.Fatal(err)
+	}
+	counts(t, g, 1, 0)
+	_ = c.Close()
+}
+
+func TestListenerClosesWhatIsTooMuch(t *testing.T) {
+	base, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := New("test", Limits{Total: 1}, nil)
+	l := g.Listener(base)
+	defer l.Close()
+	var others []net.Conn
+	for range 2 {
+		c, err := net.Dial("tcp", base.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		others = append(others, c)
+	}
+	first, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.(*Conn).Proved()
+	done := make(chan net.Conn)
+	go func() {
+		c, _ := l.Accept()
+		done <- c
+	}()
+	ended(t, others[1])
+	_ = first.Close()
+	third, err := net.Dial("tcp", base.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer third.Close()
+	if c := <-done; c == nil {
+		t.Error("the place that became free is not given")
+	} else {
+		_ = c.Close()
+	}
+}
+
+func TestMaxConnections(t *testing.T) {
+	if n := MaxConnections(10); n != 10 {
+		t.Errorf("%d of 10", n)
+	}
+	if n := MaxConnections(1 << 40); n < 1 {
+		t.Errorf("%d", n)
+	}
+}

@@ -1,0 +1,73 @@
+package worker
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// TestTheDoorKeepsPlaces: one caller of this user after another gets in, until all
+// places are taken; one that ends makes room.
+func TestTheDoorKeepsPlaces(t *testing.T) {
+	base, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(t.TempDir(), "s")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDoor(base, hclog.NewNullLogger())
+	if d.own == d.others {
+		t.Fatal("other users share the owner's places")
+	}
+	accepted := make(chan net.Conn)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := d.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	var inside []net.Conn
+	dial := func() net.Conn {
+		c, err := net.Dial("unix", base.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	proof := peerCredentials{}
+	for range maxCommands {
+		dial()
+		c := <-accepted
+		if _, info, err := proof.ServerHandshake(c); err != nil || info.(callerInfo).uid != os.Getuid() {
+			t.Fatal(info, err)
+		}
+		c.(interface{ Proved() }).Proved()
+		inside = append(inside, c)
+	}
+	refused := dial()
+	_ = refused.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := refused.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("one too many is not refused: %v", err)
+	}
+	_ = inside[0].Close()
+	dial()
+	c, ok := <-accepted
+	if !ok {
+		t.Fatal("nobody is let in any more")
+	}
+	_ = c.Close()
+	_ = base.Close()
+	for range accepted {
+	}
+	for _, c := range inside[1:] {
+		_ = c.Close()
+	}
+}
