@@ -3,8 +3,6 @@ package worker
 import (
 	"fmt"
 	"sync"
-
-	"github.com/dynast-io/dynast/shared/core"
 )
 
 // applyChunkBytes bounds what is applied before a change of the replica gets
@@ -71,7 +69,7 @@ func (a *applier) step() bool {
 	}
 	more, err := a.applyChunk(target)
 	if err != nil {
-		a.m.fatal(core.ExitError, err)
+		a.m.storeFailed(err)
 		return false
 	}
 	return more || len(jobs) > 0
@@ -112,7 +110,7 @@ func (a *applier) settle() {
 		a.mu.Unlock()
 		more, err := a.applyChunk(target)
 		if err != nil {
-			a.m.fatal(core.ExitError, err)
+			a.m.storeFailed(err)
 		}
 		if !more || err != nil {
 			return

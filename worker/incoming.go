@@ -184,7 +184,7 @@ func (m *Member) install(at entry.Position) {
 		}
 		if err := m.replica.install(at); err != nil {
 			if !m.diskFull(err) {
-				m.fatal(core.ExitError, err)
+				m.storeFailed(err)
 			}
 			return
 		}

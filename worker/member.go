@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -153,7 +154,10 @@ func newMember(p parts) (*Member, error) {
 		return nil, err
 	}
 	m.replica = &replica{dir: p.dir, cfg: cfg, zap: m.logs.Zap("replica"), clusterID: p.clusterID,
-		fatal: func(err error) { m.fatal(core.ExitError, err) }}
+		fatal: func(err error) {
+			m.storeFailed(err)
+			<-time.After(endTime) // or else it ends the process before the reason is written
+		}}
 	m.space = newSpace(m)
 	m.proposals = newProposals(cfg.Replication.QueueRequests, int(cfg.Replication.QueueBytes), m.space.guard)
 	m.writer, m.syncer, m.applier = newWriter(m), newSyncer(m), newApplier(m)
@@ -239,6 +243,20 @@ func flushAnswers(s *grpc.Server) {
 const flushTimeout = 200 * time.Millisecond
 
 func (m *Member) post(ev core.Event) { m.mail.post(mail{event: ev}) }
+
+// endTime is more than a process takes from the decision to its end.
+const endTime = 5 * time.Second
+
+// storeFailed ends the process because of its store. If it is the file that is
+// damaged, the next process fetches another.
+func (m *Member) storeFailed(err error) { m.fatal(exitCode(err), err) }
+
+func exitCode(err error) core.ExitCode {
+	if errors.Is(err, store.ErrCorrupt) {
+		return core.ExitCorrupt
+	}
+	return core.ExitError
+}
 
 // fatal ends the process for a reason that it cannot account for.
 func (m *Member) fatal(code core.ExitCode, err error) {

@@ -100,6 +100,7 @@ func (m *Member) beginServing() {
 		Limits:   clientapi.Limits{MaxRequestBytes: int(m.cfg.Client.MaxRequest), MaxStreams: uint32(m.cfg.Client.MaxStreams)},
 		Logger:   m.logs.Logger("client"),
 		Meter:    &m.requests,
+		OnDamage: m.storeFailed,
 	})
 	options, split := append(wire.GuardServer(), api.ServerOptions()...), m.splitClients(l)
 	if m.clientTLS != nil {

@@ -101,6 +101,8 @@ type Config struct {
 	WatchProgressInterval time.Duration
 	// Meter counts the requests; nil: nobody asks.
 	Meter *meter.Requests
+	// OnDamage is told when a request found the database damaged.
+	OnDamage func(error)
 }
 
 // API serves clients.
@@ -110,6 +112,7 @@ type API struct {
 	cluster  Cluster
 	limits   Limits
 	logger   hclog.Logger
+	onDamage func(error)
 
 	memberID uint64
 	ids      *idutil.Generator
@@ -140,11 +143,14 @@ func New(c Config) *API {
 	if c.Meter == nil {
 		c.Meter = &meter.Requests{}
 	}
+	if c.OnDamage == nil {
+		c.OnDamage = func(error) {}
+	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
 	a := &API{
-		store: c.Store, proposer: c.Proposer, cluster: c.Cluster, limits: c.Limits, logger: c.Logger,
+		store: c.Store, proposer: c.Proposer, cluster: c.Cluster, limits: c.Limits, logger: c.Logger, onDamage: c.OnDamage,
 		memberID: c.Store.MemberID(), health: health.NewServer(), meter: c.Meter,
 		watchProgress: max(c.WatchProgressInterval, minWatchProgressInterval), stopping: make(chan struct{}),
 	}

@@ -2,6 +2,8 @@ package clientapi
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"runtime/debug"
 	"time"
 	"unicode/utf8"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/meter"
+	"github.com/dynast-io/dynast/shared/store"
 )
 
 // unary goes around each request with one answer. The metadata is attached
@@ -22,6 +25,7 @@ func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, ha
 	a.inFlight.Add(1)
 	defer a.inFlight.Add(-1)
 	began := time.Now()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			resp, err = nil, a.panicked(info.FullMethod, p)
@@ -41,6 +45,7 @@ func (a *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 	a.inFlight.Add(1)
 	defer a.inFlight.Add(-1)
 	defer a.meter.Stream()()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			err = a.panicked(info.FullMethod, p)
@@ -54,9 +59,15 @@ func (a *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 }
 
 // panicked logs a handler's panic. The request gets an error and the process
-// lives: a handler owns nothing that others need.
+// lives: a handler owns nothing that others need. A database that cannot be read
+// is everybody's, and its client goes to the next leader.
 func (a *API) panicked(method string, p any) error {
-	a.logger.Error("a request panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
+	stack := debug.Stack()
+	a.logger.Error("a request panicked", "method", method, "panic", p, "stack", string(stack))
+	if err := store.FromPanic(p, stack); errors.Is(err, store.ErrCorrupt) {
+		a.onDamage(fmt.Errorf("%s: %w", method, err))
+		return rpctypes.ErrGRPCStopped
+	}
 	return status.Error(codes.Internal, "dynast: internal error")
 }
 

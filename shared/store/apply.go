@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"math"
+	"runtime/debug"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -44,6 +45,7 @@ func (s *Store) newApplier() apply.UberApplier {
 // countEntry runs with the write transaction locked, at the first change that
 // an entry makes: the change and the count of entries reach the disk together.
 func (s *Store) countEntry() {
+	s.dirty.Store(true)
 	index, epoch := s.index.ConsistentApplyingIndex()
 	if index > s.index.UnsafeConsistentIndex() {
 		s.index.SetConsistentIndex(index, epoch)
@@ -96,9 +98,10 @@ func (s *Store) applyGuarded(e entry.Entry, r *pb.InternalRaftRequest) (res *app
 	defer func() {
 		if p := recover(); p != nil {
 			s.lg.Error("applying an entry panicked", zap.Stringer("entry", e.Position()), zap.Any("panic", p), zap.Stack("stack"))
-			err = fmt.Errorf("%w: entry %s: %v", ErrBroken, e.Position(), p)
+			err = fmt.Errorf("%w: entry %s: %w", ErrBroken, e.Position(), FromPanic(p, debug.Stack()))
 		}
 	}()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	s.makeRoom(len(e.Data))
 	s.index.SetConsistentApplyingIndex(e.Index, e.Epoch)
 	if r != nil {

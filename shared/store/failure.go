@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -64,14 +65,28 @@ func (h *failureHook) logger(lg *zap.Logger) *zap.Logger {
 	return lg.WithOptions(zap.WithPanicHook(hookFunc(h.panicked)), zap.WithFatalHook(hookFunc(h.fatal)))
 }
 
-func (h *failureHook) panicked(f *failure) { panic(f) }
+// jobFailed is what etcd's scheduler logs when a compaction panicked, on a
+// goroutine where nobody recovers.
+const jobFailed = "execute job failed"
+
+func (h *failureHook) panicked(f *failure) {
+	if f.message == jobFailed && h.opened.Load() {
+		h.die(fmt.Errorf("%w: compaction: %w", ErrBroken, FromPanic(f, debug.Stack())))
+	}
+	panic(f)
+}
 
 func (h *failureHook) fatal(f *failure) {
 	if !h.opened.Load() {
 		panic(f)
 	}
+	h.die(f)
+}
+
+// die ends the process.
+func (h *failureHook) die(err error) {
 	if h.onFatal != nil {
-		h.onFatal(fmt.Errorf("store: %w", f))
+		h.onFatal(fmt.Errorf("store: %w", err))
 	}
 	os.Exit(1)
 }

@@ -46,11 +46,13 @@ type room struct {
 type commitHook struct {
 	backend.Hooks
 	committed *atomic.Bool
+	dirty     *atomic.Bool
 }
 
 func (h commitHook) OnPreCommitUnsafe(tx backend.UnsafeReadWriter) {
 	h.Hooks.OnPreCommitUnsafe(tx)
 	h.committed.Store(true)
+	h.dirty.Store(false)
 }
 
 // makeRoom returns once a commit with one more entry of n bytes has room on

@@ -48,6 +48,8 @@ const (
 	DefaultTokenTTL = 5 * time.Minute
 	simpleTokens    = "simple"
 	bcryptCost      = 10
+	// never is the interval in which etcd's backend commits by itself.
+	never = 1000 * time.Hour
 )
 
 // Config says where a store is and how it behaves. Only Dir is needed.
@@ -73,8 +75,9 @@ type Config struct {
 	TokenTTL time.Duration
 	// BcryptCost is the cost of hashing a password; 0 is etcd's.
 	BcryptCost int
-	// OnFatal is called when the database can't be written any more, on any
-	// goroutine. It should end the process; if it returns, the exit code is 1.
+	// OnFatal is called when the database can't be written any more, or is found
+	// to be damaged (ErrCorrupt), on any goroutine. It should end the process; if it
+	// returns, the exit code is 1.
 	OnFatal func(error)
 }
 
@@ -102,6 +105,10 @@ type Store struct {
 	// uncommittedBytes is an upper bound, changed by Apply only.
 	uncommittedBytes atomic.Int64
 	room             room
+
+	// dirty: an entry changed something since the last commit.
+	dirty                        atomic.Bool
+	stopCommitter, committerDone chan struct{}
 
 	mu      sync.Mutex
 	applied entry.Position
@@ -151,6 +158,8 @@ func Open(cfg Config) (s *Store, err error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.be.Close())
 	}
 	s.hook.opened.Store(true)
+	s.stopCommitter, s.committerDone = make(chan struct{}), make(chan struct{})
+	go s.commitLoop()
 	return s, nil
 }
 
@@ -171,11 +180,11 @@ func (s *Store) openBackend(path string) error {
 	s.index = cindex.NewConsistentIndex(nil)
 	c := backend.DefaultBackendConfig(s.lg)
 	c.Path = path
-	c.BatchInterval = s.cfg.CommitInterval
+	c.BatchInterval = never // see commitLoop
 	c.BatchLimit = commitEntries
 	c.BackendFreelistType = bolt.FreelistMapType
 	c.MmapSize = mmapBytes(s.cfg.QuotaBytes)
-	c.Hooks = commitHook{Hooks: storage.NewBackendHooks(s.lg, s.index), committed: &s.room.committed}
+	c.Hooks = commitHook{Hooks: storage.NewBackendHooks(s.lg, s.index), committed: &s.room.committed, dirty: &s.dirty}
 	// For bbolt 0 is "wait for ever".
 	c.Timeout = max(s.cfg.OpenTimeout, time.Millisecond)
 	s.be = backend.New(c)
@@ -258,9 +267,13 @@ func (s *Store) Close() error {
 	broken := s.broken
 	s.broken = errClosed
 	s.mu.Unlock()
+	if broken == nil || !errors.Is(broken, errClosed) {
+		close(s.stopCommitter)
+	}
 	if broken != nil {
 		return nil // its locks may be held for ever; the file is consistent as it is
 	}
+	<-s.committerDone
 	s.lessor.Stop()
 	// A compaction that runs is interrupted, and goes on at the next Open.
 	err := errors.Join(s.kv.Close(), s.auth.Close(), s.be.Close())
