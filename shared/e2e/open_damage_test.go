@@ -15,7 +15,7 @@ import (
 )
 
 // TestDatabaseDamagedWhileItIsOpen: the file of a follower, and of the leader, is
-// overwritten under the living process. The process ends with the reason and the
+// overwritten or cut off under the living process. The process ends with the reason and the
 // exit code for it, and its replica is fetched anew.
 func TestDatabaseDamagedWhileItIsOpen(t *testing.T) {
 	_, rng := seeded(t)
@@ -27,6 +27,7 @@ func TestDatabaseDamagedWhileItIsOpen(t *testing.T) {
 	}
 	all.write(t, cl, "first", 30)
 	for round, role := range []string{"follower", "leader", "follower", "leader"} {
+		cutOff := round >= 2
 		before := c.full()
 		victim := leaderOf(before)
 		if role == "follower" {
@@ -35,7 +36,13 @@ func TestDatabaseDamagedWhileItIsOpen(t *testing.T) {
 		path := database(c.openDir().Slot(victim.Slot))
 		eventually(t, "the file has grown", func() bool { st, err := os.Stat(path); return err == nil && st.Size() > 500<<10 })
 		logged := len(c.logText())
-		noise(t, rng, path)
+		if cutOff {
+			if err := os.Truncate(path, 2*4096); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			noise(t, rng, path)
+		}
 		// Sooner or later it has to read a page.
 		eventually(t, fmt.Sprintf("the %s with the damaged file ends", role), func() bool {
 			ctx, done := context.WithTimeout(context.Background(), 2*time.Second)
