@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/dynast-io/dynast/shared/datadir"
+)
+
+// anywhere damages one file of a slot at a random place, and says what it did. A
+// bit in the middle of a value is left alone: no database of this kind has
+// checksums, and only a comparison with other replicas finds it.
+func anywhere(t *testing.T, rng *rand.Rand, s datadir.Slot) string {
+	t.Helper()
+	files := segments(t, s)
+	path := files[rng.IntN(len(files))]
+	db := rng.IntN(2) == 0
+	if db {
+		path = database(s)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := rng.Int64N(int64(len(bytes.TrimRight(raw, "\x00")))) // where something was written
+	switch rng.IntN(4) {
+	case 0:
+		removeAll(t, path)
+		return path + " is deleted"
+	case 1:
+		if err := os.Truncate(path, at); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%s is cut at %d", path, at)
+	case 2:
+		scribble(t, rng, at&^4095, path)
+		return fmt.Sprintf("%s has noise at %d", path, at&^4095)
+	}
+	if db {
+		at = at&^4095 + at%16 // in a page's header
+	}
+	flip(t, at, path)
+	return fmt.Sprintf("%s has a flipped bit at %d", path, at)
+}
+
+// TestDamageAnywhere: all are dead, and files of the named slot or of all others
+// are damaged at random places. It starts, with everything that was acknowledged:
+// what is damaged is fetched from what is not.
+func TestDamageAnywhere(t *testing.T) {
+	_, rng := seeded(t)
+	c := start(t)
+	cl, all := c.dial(), stored{}
+	all.write(t, cl, "first", 50)
+	for i := range rounds(6) {
+		tr := c.full()
+		last := leaderOf(tr).Index
+		eventually(t, "the followers have everything", func() bool {
+			if tr = c.tree(); tr == nil {
+				return false
+			}
+			for _, m := range tr.Members {
+				if m.Index < last {
+					return false
+				}
+			}
+			return true
+		})
+		tr = c.killAll()
+		victims := followersOf(tr)
+		if i%2 == 0 {
+			victims = victims[:0]
+			victims = append(victims, leaderOf(tr))
+		}
+		for _, v := range victims {
+			t.Logf("round %d, %s: %s", i, v.Role, anywhere(t, rng, c.openDir().Slot(v.Slot)))
+		}
+		c.up()
+		c.full()
+		cl = c.dial()
+		all.check(t, cl)
+		all.write(t, cl, fmt.Sprint("round", i), 10)
+	}
+	for _, bad := range []string{"\ngoroutine ", "unexpected fault"} {
+		if strings.Contains(c.logText(), bad) {
+			t.Errorf("the log has %q", bad)
+		}
+	}
+}
