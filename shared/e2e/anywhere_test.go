@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/dynast-io/dynast/shared/chaos"
 	"github.com/dynast-io/dynast/shared/datadir"
 )
 
@@ -37,13 +39,22 @@ func anywhere(t *testing.T, rng *rand.Rand, s datadir.Slot) string {
 		}
 		return fmt.Sprintf("%s is cut at %d", path, at)
 	case 2:
-		scribble(t, rng, at&^4095, path)
+		if err := chaos.Scribble(rng, path, at&^4095); err != nil {
+			t.Fatal(err)
+		}
 		return fmt.Sprintf("%s has noise at %d", path, at&^4095)
 	}
 	if db {
 		at = at&^4095 + at%16 // in a page's header
 	}
-	flip(t, at, path)
+	raw[at] ^= 1 << rng.IntN(8)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt(raw[at:at+1], at)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
 	return fmt.Sprintf("%s has a flipped bit at %d", path, at)
 }
 

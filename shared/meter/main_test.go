@@ -1,4 +1,4 @@
-package sim
+package meter
 
 import (
 	"testing"
