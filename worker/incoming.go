@@ -135,7 +135,7 @@ func (in *inbound) chunk(c *wire.SnapshotChunk) error {
 		return err
 	case whole:
 		in.snapshot = nil
-		m.install(wire.ToPosition(c.Position))
+		return m.install(wire.ToPosition(c.Position))
 	}
 	return nil
 }
@@ -175,21 +175,49 @@ func (in *inbound) starve(bytes int64, reason error) {
 	}()
 }
 
-// install replaces the replica, on the writer's goroutine: this one goes on
-// to hear the leader, which sends no entries before the new replica is acknowledged.
-func (m *Member) install(at entry.Position) {
-	m.writer.do(func() {
-		if err := m.waitForRoom("a snapshot", m.roomForLog); err != nil {
-			return // the process is ending
+// install replaces the replica by the snapshot that was received, on the writer's
+// goroutine, when there is room for it: this one goes on to hear the leader, which
+// sends no entries before the new replica is acknowledged. A later snapshot, or a
+// takeover, comes in its place if it has to wait.
+func (m *Member) install(at entry.Position) error {
+	turn := m.installs.Add(1)
+	slot := m.replica.current().slot
+	// Out of the way of the next one.
+	path := receivedPath(slot, turn)
+	if err := os.Rename(incoming(slot), path); err != nil {
+		return err
+	}
+	mayWait := func() error {
+		if m.installs.Load() != turn {
+			return errSuperseded
 		}
-		if err := m.replica.install(at); err != nil {
-			if !m.diskFull(err) {
-				m.storeFailed(err)
-			}
+		return m.roomForLog()
+	}
+	go m.guarded(func() {
+		if err := m.waitForRoom("a snapshot", mayWait); err != nil {
+			_ = os.Remove(path)
 			return
 		}
-		m.post(core.Installed{Last: at})
+		m.writer.do(func() { m.installNow(at, path, turn) })
 	})
+	return nil
+}
+
+// errSuperseded: a snapshot that waited is not wanted any more.
+var errSuperseded = errors.New("superseded")
+
+// installNow is install's part on the writer's goroutine.
+func (m *Member) installNow(at entry.Position, path string, turn uint64) {
+	if m.installs.Load() != turn {
+		_ = os.Remove(path)
+		return
+	}
+	switch err := m.replica.install(at, path); {
+	case err == nil:
+		m.post(core.Installed{Last: at})
+	case !m.diskFull(err):
+		m.storeFailed(err)
+	}
 }
 
 // roomForLog is an error when a new log has no place. It is asked before the old

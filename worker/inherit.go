@@ -36,6 +36,7 @@ func (m *Member) tryLock() {
 			return
 		}
 		m.lock = lock
+		m.installs.Add(1) // a snapshot that waits for room comes too late
 	}
 	s, err := m.readSuccession()
 	ev := core.LockTaken{Succession: toCore(s, err)}

@@ -108,6 +108,9 @@ type Member struct {
 	deaths    atomic.Pointer[wire.Deaths]
 	me        atomic.Pointer[roster.Member]
 
+	// installs counts the snapshots that were received, and what comes in their place.
+	installs atomic.Uint64
+
 	leads    chan struct{} // closed when this process becomes leader
 	ended    chan struct{} // closed when the process is to end
 	endOnce  sync.Once

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -315,7 +316,7 @@ func trusted(slot datadir.Slot) (bool, error) {
 }
 
 func (r *replica) openData(c *copyOf, why purpose) error {
-	if err := os.RemoveAll(incoming(c.slot)); err != nil {
+	if err := clearReceived(c.slot); err != nil {
 		return err
 	}
 	if reason, condemned := c.slot.Condemned(); condemned && why == asCopy {
@@ -415,22 +416,43 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// incoming is where a database is received; receivedPath is where one waits that is
+// whole.
 func incoming(slot datadir.Slot) string { return filepath.Join(slot.Path(), "incoming.db") }
+
+func receivedPath(slot datadir.Slot, turn uint64) string {
+	return filepath.Join(slot.Path(), fmt.Sprintf("received-%d.db", turn))
+}
+
+// clearReceived removes what an earlier process received and did not install.
+func clearReceived(slot datadir.Slot) error {
+	files, err := os.ReadDir(slot.Path())
+	if err != nil {
+		return err
+	}
+	errs := []error{os.RemoveAll(incoming(slot))}
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), "received-") {
+			errs = append(errs, os.RemoveAll(filepath.Join(slot.Path(), f.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // install replaces the copy by a database received whole, which is at
 // position at. A crash between the steps leaves a log that does not fit the
 // database, which the next open throws away.
-func (r *replica) install(at entry.Position) error {
+func (r *replica) install(at entry.Position, path string) error {
 	defer r.exclude()()
 	c := &r.cur
 	slot := c.slot
 	if err := c.closeData(); err != nil {
 		return fmt.Errorf("install snapshot: %w", err)
 	}
-	if err := syncFile(incoming(slot)); err != nil {
+	if err := syncFile(path); err != nil {
 		return fmt.Errorf("install snapshot: %w", err)
 	}
-	if err := os.Rename(incoming(slot), store.Path(slot.DBDir())); err != nil {
+	if err := os.Rename(path, store.Path(slot.DBDir())); err != nil {
 		return fmt.Errorf("install snapshot: %w", err)
 	}
 	if err := os.RemoveAll(slot.LogDir()); err != nil {
