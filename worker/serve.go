@@ -226,7 +226,11 @@ func (c *clientServer) stop() {
 	select {
 	case <-done:
 	case <-last.Done():
-		c.grpc.Stop()
+		go c.grpc.Stop()
+		select {
+		case <-done:
+		case <-time.After(lingerTimeout): // the end of the process ends what is left
+		}
 	}
 }
 

@@ -50,7 +50,10 @@ type Split struct {
 
 	draining atomic.Bool
 	served   chan struct{}  // closed when Serve has returned
-	sorting  sync.WaitGroup // connections that no server has got yet
+	sorting  sync.WaitGroup // connections that no server serves yet
+
+	mu       sync.Mutex
+	unsorted map[net.Conn]bool // the same connections
 }
 
 // NewSplit takes over a listener. Nothing is accepted before Serve. With a TLS
@@ -60,7 +63,7 @@ func NewSplit(l net.Listener, t *tls.Config, g *gate.Gate) *Split {
 	if g == nil {
 		g = gate.New("clients", gate.Limits{}, nil)
 	}
-	s := &Split{base: l, tls: t, gate: g, refusing: make(chan struct{}, maxRefusing), served: make(chan struct{})}
+	s := &Split{base: l, tls: t, gate: g, refusing: make(chan struct{}, maxRefusing), served: make(chan struct{}), unsorted: map[net.Conn]bool{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.grpc, s.http = newSide(s), newSide(s)
 	return s
@@ -84,7 +87,9 @@ func (s *Split) Close() error {
 
 // Drain stops accepting, and waits until the connections that were accepted are
 // with their servers, or ctx ends: a client that is closed on before it was heard
-// would take that for a failure. The servers still accept. Serve must have been called.
+// would take that for a failure. Those that are not by then are closed: gRPC's server
+// tells nobody to go while it waits for one client to introduce itself. The servers
+// still accept. Serve must have been called.
 func (s *Split) Drain(ctx context.Context) {
 	s.draining.Store(true)
 	_ = s.base.Close()
@@ -97,7 +102,49 @@ func (s *Split) Drain(ctx context.Context) {
 	select {
 	case <-sorted:
 	case <-ctx.Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for c := range s.unsorted {
+			_ = c.Close()
+		}
 	}
+}
+
+// accepted counts a connection until the returned function is called.
+func (s *Split) accepted(c net.Conn) (sorted func()) {
+	s.sorting.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsorted[c] = true
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		delete(s.unsorted, c)
+		s.mu.Unlock()
+		s.sorting.Done()
+	})
+}
+
+// greeting is a connection whose client has yet to introduce itself to gRPC's
+// server. That sets a deadline for it, and takes the deadline away when it is done.
+type greeting struct {
+	net.Conn
+	over func()
+}
+
+// Unwrap returns the connection itself: what it is tells how safe it is.
+func (g *greeting) Unwrap() net.Conn { return g.Conn }
+
+func (g *greeting) SetDeadline(t time.Time) error {
+	err := g.Conn.SetDeadline(t)
+	if t.IsZero() {
+		g.over()
+	}
+	return err
+}
+
+func (g *greeting) Close() error {
+	g.over()
+	return g.Conn.Close()
 }
 
 // Serve accepts until Close or Drain, and then returns nil.
@@ -114,11 +161,7 @@ func (s *Split) Serve() error {
 				s.refuse(c)
 				continue
 			}
-			s.sorting.Add(1)
-			go func() {
-				defer s.sorting.Done()
-				s.sort(admitted)
-			}()
+			go s.sort(admitted, s.accepted(admitted))
 			continue
 		case s.ctx.Err() != nil || s.draining.Load():
 			return nil
@@ -140,21 +183,27 @@ func temporary(err error) bool {
 }
 
 // sort finds out what a connection speaks, and passes it on.
-func (s *Split) sort(c *gate.Conn) {
+func (s *Split) sort(c *gate.Conn, sorted func()) {
 	boundUnacked(c)
 	stop := context.AfterFunc(s.ctx, func() { _ = c.Close() })
 	to, conn, err := s.classify(c)
 	if !stop() || err != nil {
 		_ = c.Close()
+		sorted()
 		return
 	}
 	c.Proved()
+	if to == s.grpc {
+		conn = &greeting{Conn: conn, over: sorted}
+	} else {
+		defer sorted()
+	}
 	select {
 	case to.conns <- conn:
 	case <-s.ctx.Done():
-		_ = c.Close()
+		_ = conn.Close()
 	case <-to.done:
-		_ = c.Close()
+		_ = conn.Close()
 	}
 }
 

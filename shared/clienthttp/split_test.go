@@ -1,6 +1,7 @@
 package clienthttp
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 
 	"github.com/dynast-io/dynast/shared/gate"
 )
@@ -84,8 +86,13 @@ func TestSplitByFirstBytes(t *testing.T) {
 		if side != want {
 			t.Errorf("%q goes to %s, want %s", text, side, want)
 		}
-		// The very connection, nothing around it but the gate's count, nothing read.
-		if c, ok := got.(*gate.Conn); !ok {
+		// The very connection, nothing read. Around it the gate's count, and what
+		// sees that gRPC's server is done with its greeting.
+		inner := got
+		if g, ok := got.(*greeting); ok {
+			inner = g.Unwrap()
+		}
+		if c, ok := inner.(*gate.Conn); !ok {
 			t.Errorf("%q: the server gets a %T", text, got)
 		} else if _, ok := c.Conn.(*net.TCPConn); !ok {
 			t.Errorf("%q: the server gets a %T", text, c.Conn)
@@ -199,5 +206,32 @@ func TestPlainRequestOverTLS(t *testing.T) {
 	text, _ := io.ReadAll(c)
 	if !strings.Contains(string(text), "400 Bad Request") || !strings.Contains(string(text), "HTTPS server") {
 		t.Errorf("got %q", text)
+	}
+}
+
+// TestDrainCutsWhoDoesNotIntroduceItself: gRPC's server waits for such a client
+// before it tells any other to go.
+func TestDrainCutsWhoDoesNotIntroduceItself(t *testing.T) {
+	s := split(t, nil)
+	g := grpc.NewServer()
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(s.GRPC()) }()
+	c, err := net.Dial("tcp", s.HTTP().Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err != nil { // the server has introduced itself
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Drain(ctx)
+	g.GracefulStop() // returns
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }

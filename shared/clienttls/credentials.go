@@ -23,7 +23,11 @@ func (local) AuthType() string { return "local" }
 
 func (done) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secure := credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}
-	if t, ok := c.(*tls.Conn); ok {
+	inner := c
+	if w, ok := c.(interface{ Unwrap() net.Conn }); ok {
+		inner = w.Unwrap()
+	}
+	if t, ok := inner.(*tls.Conn); ok {
 		return c, credentials.TLSInfo{State: t.ConnectionState(), CommonAuthInfo: secure}, nil
 	}
 	return c, local{secure}, nil

@@ -183,12 +183,15 @@ func memberID(t *testing.T, cl *clientv3.Client, address string) uint64 {
 // connections that say nothing.
 func TestHandoverDoesNotWaitForClientsThatHang(t *testing.T) {
 	c := start(t)
-	for range 3 {
+	for _, said := range []string{"", "PR", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "POST /v3/kv/put HTTP/1.1\r\nHo"} {
 		silent, err := net.Dial("tcp", c.client)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer silent.Close()
+		if _, err := io.WriteString(silent, said); err != nil {
+			t.Fatal(err)
+		}
 	}
 	conn, err := grpc.NewClient("passthrough:///"+c.client, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
