@@ -10,6 +10,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/entry"
+	"github.com/dynast-io/dynast/shared/proc"
 )
 
 // find is what a look at the log of a slot showed.
@@ -62,7 +63,12 @@ func (m *Member) adoptBest(reason string) {
 			m.post(core.AdoptFailed{Fatal: true, Reason: fmt.Sprintf("%s; and the slots cannot be listed: %v", reason, err)})
 			return
 		}
-		own := m.ownBest(finds)
+		own, better := m.ownBest(finds)
+		if better != 0 {
+			m.post(core.AdoptFailed{Fatal: true, Reason: fmt.Sprintf("%s; and slot %d has the most complete log of all, which a living member owns: "+
+				"that one is to lead (%s)", reason, better, list(finds))})
+			return
+		}
 		for _, f := range finds {
 			if own == 0 && m.diskFull(f.err) {
 				return
@@ -102,8 +108,9 @@ func greatestEpoch(finds []find) uint64 {
 
 // ownBest makes the most complete slot that can be opened, or the own one with
 // its entries, the open copy; 0 when there is none. What was wrong with the others
-// is noted.
-func (m *Member) ownBest(finds []find) int {
+// is noted. A better one that a living member owns ends the search: with a lesser
+// one, what that member holds would be given up.
+func (m *Member) ownBest(finds []find) (own, better int) {
 	for i := range finds {
 		f := &finds[i]
 		own := m.replica.current().slot.Number
@@ -111,13 +118,17 @@ func (m *Member) ownBest(finds []find) int {
 		case f.err != nil || f.last.IsZero():
 			continue
 		case f.slot == own || own != 0 && m.adoptFrom(f.slot) == nil:
-			return own
+			return own, 0
 		}
-		if f.err = m.exchange(f.slot, asTruth); f.err == nil {
-			return f.slot
+		f.err = m.exchange(f.slot, asTruth)
+		switch {
+		case f.err == nil:
+			return f.slot, 0
+		case errors.Is(f.err, proc.ErrLocked):
+			return 0, f.slot
 		}
 	}
-	return 0
+	return 0, 0
 }
 
 // extend appends what other slots hold beyond the own last entry: a log can
