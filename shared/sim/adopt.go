@@ -115,7 +115,7 @@ func (p *process) extend(finds []*disk) {
 func (p *process) adoptBest(reason string) {
 	p.queue(job{takes: p.w.between(time.Millisecond, 5*time.Millisecond), do: func() {
 		finds := p.w.faults.hideCopy(p, p.w.survey())
-		if !slices.ContainsFunc(finds, func(d *disk) bool { return d == p.disk || p.adoptNow(d) || p.opens(d) }) {
+		if !p.ownsBest(finds) {
 			p.post(core.AdoptFailed{Reason: reason, Fatal: true})
 			return
 		}
@@ -139,6 +139,20 @@ func greatestEpoch(finds []*disk) uint64 {
 		greatest = max(greatest, d.last().Epoch)
 	}
 	return greatest
+}
+
+// ownsBest makes the most complete slot the own one, or the own one as complete.
+// One that a living member owns, and could lead with, ends the search: that member is to lead.
+func (p *process) ownsBest(finds []*disk) bool {
+	for _, d := range finds {
+		switch {
+		case d == p.disk || p.adoptNow(d) || p.opens(d):
+			return true
+		case !d.condemned && d.owner != nil:
+			return false
+		}
+	}
+	return false
 }
 
 // usable reports whether a process could lead with a slot.

@@ -20,6 +20,7 @@ type oracle struct {
 	answered     []answer
 	killedByCore int // since it was last looked at
 	rosters      rosters
+	lost         uint64       // the last epoch that began with a reported loss
 	asked        map[int]bool // numbers of followers that somebody asked for
 }
 
@@ -173,6 +174,9 @@ func (o *oracle) enoughCopies(p *process, index uint64) {
 
 // applies: a follower applies nothing but what was committed.
 func (o *oracle) applies(p *process, index uint64) {
+	if p.core.Roster().Epoch < o.lost {
+		return // it has not heard yet that this was lost, and gets another copy
+	}
 	if index > uint64(len(p.disk.log)) {
 		o.w.fail("%s applies %d, its log ends at %d", p, index, len(p.disk.log))
 		return
@@ -207,6 +211,7 @@ func (o *oracle) names(p *process, s core.Succession) {
 	default:
 		w.tell("the reported loss: %d of %d committed entries", len(o.truth)-n, len(o.truth))
 		o.lose(n)
+		o.lost = s.Epoch
 	}
 }
 
@@ -220,6 +225,9 @@ func (o *oracle) exited(p *process, e core.Exit) {
 		}
 		return
 	case core.ExitCorrupt:
+		if slices.ContainsFunc(w.disks, func(d *disk) bool { return d.owner != nil && d.owner != p && d.usable(d.owner) }) {
+			return // a living member is to lead
+		}
 		if !slices.ContainsFunc(w.disks, func(d *disk) bool { return d.usable(p) }) {
 			if !slices.ContainsFunc(w.disks, func(d *disk) bool { return d.usable(d.owner) }) {
 				w.after(0, w.startEmpty) // no copy is left: the operator's decision
@@ -238,5 +246,5 @@ func (w *world) startEmpty() {
 	}
 	w.disks, w.succession = nil, nil
 	w.oracle.lose(0)
-	w.oracle.epoch, w.oracle.rosters = 0, rosters{}
+	w.oracle.epoch, w.oracle.lost, w.oracle.rosters = 0, 0, rosters{}
 }
