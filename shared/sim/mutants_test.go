@@ -14,6 +14,13 @@ var mutants = []mutant{
 	{name: "an fsync that does nothing", effect: on(func(p *process, _ core.Sync) {
 		p.post(core.Synced{Last: p.last()})
 	})},
+	{name: "an fsync that fails is taken for a good one", effect: on(func(p *process, _ core.Sync) {
+		if p.w.rng.IntN(20) > 0 {
+			p.sync()
+			return
+		}
+		p.post(core.Synced{Last: p.last()})
+	})},
 	{name: "acknowledged before a follower has it", event: func(p *process, ev core.Event) core.Event {
 		if a, ok := ev.(core.Progress); ok {
 			a.Index = 1 << 40
