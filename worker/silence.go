@@ -15,7 +15,7 @@ import (
 // is bounded: a process can also work for ever on nothing.
 type silence struct {
 	m    *Member
-	work func(pid int) (time.Duration, error)
+	work func(pid int) (proc.Effort, error)
 
 	mu    sync.Mutex
 	heard map[roster.ID]time.Time
@@ -31,7 +31,8 @@ type workAt struct {
 
 const (
 	// busyShare is the share of the time that a silent process must have worked
-	// or waited for a processor, all its threads together, not to be taken for hung.
+	// or waited for a processor, all its threads together, not to be taken for hung;
+	// one that does so at the moment of the look is not either.
 	busyShare = 4
 	// busyPatience is how many times heartbeat.timeout one may be silent that
 	// works.
@@ -80,8 +81,8 @@ func (s *silence) look(now time.Time, leading bool) {
 			continue
 		}
 		before, known := s.looks[member.ID]
-		s.looks[member.ID] = workAt{work, now}
-		if !known || work-before.work < now.Sub(before.at)/busyShare {
+		s.looks[member.ID] = workAt{work.Time, now}
+		if !work.Runnable && (!known || work.Time-before.work < now.Sub(before.at)/busyShare) {
 			continue
 		}
 		if leading {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
 )
 
@@ -23,13 +24,15 @@ func TestASilentProcessThatWorksIsNotTakenForHung(t *testing.T) {
 	for name, c := range map[string]struct {
 		leading bool
 		works   map[int]time.Duration // of each interval, by pid
+		waits   int                   // the process that waits for a processor, and does not get any
 		hears   bool
 		want    map[core.Event]int // within eight seconds
 	}{
-		"a leader that hangs":               {false, map[int]time.Duration{2: 10 * time.Millisecond, 3: time.Second}, false, map[core.Event]int{}},
-		"a leader that works":               {false, map[int]time.Duration{2: interval / 2}, false, map[core.Event]int{core.Deaf{}: 18}},
-		"a leader that is heard":            {false, map[int]time.Duration{2: interval}, true, map[core.Event]int{}},
-		"one follower works, another hangs": {true, map[int]time.Duration{2: 0, 3: interval}, false, map[core.Event]int{core.Toils{ID: other.ID}: 18}},
+		"a leader that hangs":               {false, map[int]time.Duration{2: 10 * time.Millisecond, 3: time.Second}, 0, false, map[core.Event]int{}},
+		"a leader that works":               {false, map[int]time.Duration{2: interval / 2}, 0, false, map[core.Event]int{core.Deaf{}: 18}},
+		"a leader that is heard":            {false, map[int]time.Duration{2: interval}, 0, true, map[core.Event]int{}},
+		"one follower works, another hangs": {true, map[int]time.Duration{2: 0, 3: interval}, 0, false, map[core.Event]int{core.Toils{ID: other.ID}: 18}},
+		"a follower is starved":             {true, nil, 3, false, map[core.Event]int{core.Toils{ID: other.ID}: 19}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &Member{mail: newMailbox(), cfg: cfg, address: me.Address}
@@ -40,7 +43,9 @@ func TestASilentProcessThatWorksIsNotTakenForHung(t *testing.T) {
 			m.published.Store(&published{roster: r})
 			s := newSilence(m)
 			worked := map[int]time.Duration{}
-			s.work = func(pid int) (time.Duration, error) { return worked[pid], nil }
+			s.work = func(pid int) (proc.Effort, error) {
+				return proc.Effort{Time: worked[pid], Runnable: pid == c.waits}, nil
+			}
 			now := time.Now()
 			for range 8 * time.Second / interval {
 				s.look(now, c.leading)

@@ -91,7 +91,8 @@ func anonymous(t *testing.T, pid int) int {
 	t.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		t.Fatal(err)
+		t.Errorf("a member is gone: %v", err)
+		return 0
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,17 +10,26 @@ import (
 	"time"
 )
 
-// Work is how long the living threads of a process have been running, and how
-// long they have waited for a processor, together: what a process that is stopped
-// or only waits for something else does not add to. It goes back when a thread ends.
-// It needs a kernel with scheduler statistics (CONFIG_SCHED_INFO); the error is
-// os.ErrNotExist without, and when the process is gone.
-func Work(pid int) (time.Duration, error) {
+// Effort is what the kernel knows of the work of a process: what one that is
+// stopped, or only waits for something else than a processor, does not add to.
+type Effort struct {
+	// Time is how long its living threads have been running, and how long they have
+	// waited for a processor, together. It goes back when a thread ends. A wait is
+	// counted when it is over.
+	Time time.Duration
+	// Runnable: one of its threads runs, or waits for a processor, just now.
+	Runnable bool
+}
+
+// Work returns the effort of a process. It needs a kernel with scheduler
+// statistics (CONFIG_SCHED_INFO); the error is os.ErrNotExist without, and when the
+// process is gone.
+func Work(pid int) (Effort, error) {
 	paths, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/schedstat")
 	if err != nil || len(paths) == 0 {
-		return 0, fmt.Errorf("scheduler statistics of pid %d: %w", pid, os.ErrNotExist)
+		return Effort{}, fmt.Errorf("scheduler statistics of pid %d: %w", pid, os.ErrNotExist)
 	}
-	var sum time.Duration
+	var e Effort
 	for _, path := range paths {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -27,15 +37,24 @@ func Work(pid int) (time.Duration, error) {
 		}
 		fields := strings.Fields(string(raw)) // on a processor, waiting for one, how often
 		if len(fields) < 2 {
-			return 0, fmt.Errorf("%s: %q is not understood", path, raw)
+			return e, fmt.Errorf("%s: %q is not understood", path, raw)
 		}
 		for _, f := range fields[:2] {
 			ns, err := strconv.ParseInt(f, 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("%s: %w", path, err)
+				return e, fmt.Errorf("%s: %w", path, err)
 			}
-			sum += time.Duration(ns)
+			e.Time += time.Duration(ns)
 		}
+		e.Runnable = e.Runnable || runnable(filepath.Join(filepath.Dir(path), "stat"))
 	}
-	return sum, nil
+	return e, nil
+}
+
+// runnable reports the state R of a thread, by its stat file. The state follows
+// the name in parentheses, which may itself contain any character.
+func runnable(path string) bool {
+	raw, err := os.ReadFile(path)
+	i := bytes.LastIndex(raw, []byte(") "))
+	return err == nil && i >= 0 && i+2 < len(raw) && raw[i+2] == 'R'
 }
