@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"runtime/metrics"
 	"sync"
 	"time"
 
@@ -11,11 +12,15 @@ import (
 
 // silence looks at members that have said nothing for a while. One that hangs
 // or is stopped does not compete for a processor; one that has more to do than the
-// host lets it does, and is late. The kernel tells the difference. What this says
-// is bounded: a process can also work for ever on nothing.
+// host lets it does, and is late. The kernel tells the difference. And this process
+// may itself be behind with listening: of that Go's scheduler tells. What this says is
+// bounded: a process can also work for ever on nothing.
 type silence struct {
 	m    *Member
 	work func(pid int) (proc.Effort, error)
+	// behind reports whether goroutines of this process had to wait since it was
+	// asked last.
+	behind func() bool
 
 	mu    sync.Mutex
 	heard map[roster.ID]time.Time
@@ -40,7 +45,8 @@ const (
 )
 
 func newSilence(m *Member) *silence {
-	return &silence{m: m, work: proc.Work, heard: map[roster.ID]time.Time{}, looks: map[roster.ID]workAt{}}
+	own := &backlog{}
+	return &silence{m: m, work: proc.Work, behind: own.grew, heard: map[roster.ID]time.Time{}, looks: map[roster.ID]workAt{}}
 }
 
 // broken notes that a member said something.
@@ -64,7 +70,7 @@ func (s *silence) since(id roster.ID, now time.Time) time.Time {
 // look tells the core of those who are silent and work. It costs nothing while
 // nobody has been silent for half a heartbeat timeout.
 func (s *silence) look(now time.Time, leading bool) {
-	r := s.m.roster()
+	r, behind := s.m.roster(), s.behind()
 	present := map[roster.ID]bool{}
 	for _, member := range r.Members {
 		if member.Address == s.m.address || !leading && member.Address != r.Leader {
@@ -77,12 +83,12 @@ func (s *silence) look(now time.Time, leading bool) {
 			continue
 		}
 		work, err := s.work(member.PID)
-		if err != nil {
+		if err != nil && !behind {
 			continue
 		}
 		before, known := s.looks[member.ID]
 		s.looks[member.ID] = workAt{work.Time, now}
-		if !work.Runnable && (!known || work.Time-before.work < now.Sub(before.at)/busyShare) {
+		if !behind && !work.Runnable && (!known || work.Time-before.work < now.Sub(before.at)/busyShare) {
 			continue
 		}
 		if leading {
@@ -107,4 +113,30 @@ func (s *silence) forget(present map[roster.ID]bool) {
 			delete(s.heard, id)
 		}
 	}
+}
+
+// backlog asks Go's scheduler how long goroutines waited until they ran.
+type backlog struct{ late uint64 }
+
+// lateGoroutine is a wait that tells of more work than is got done: what arrives
+// from a member is read that much later.
+const lateGoroutine = 50 * time.Millisecond
+
+// grew reports whether some goroutine waited for that long since the last time.
+func (b *backlog) grew() bool {
+	sample := []metrics.Sample{{Name: "/sched/latencies:seconds"}}
+	metrics.Read(sample)
+	if sample[0].Value.Kind() != metrics.KindFloat64Histogram {
+		return false
+	}
+	h := sample[0].Value.Float64Histogram()
+	late := uint64(0)
+	for i, n := range h.Counts {
+		if h.Buckets[i] >= lateGoroutine.Seconds() {
+			late += n
+		}
+	}
+	before := b.late
+	b.late = late
+	return late > before
 }

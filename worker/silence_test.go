@@ -3,6 +3,8 @@ package worker
 import (
 	"net/netip"
 	"reflect"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,18 +23,22 @@ func TestASilentProcessThatWorksIsNotTakenForHung(t *testing.T) {
 	cfg := &config.Config{}
 	cfg.Heartbeat.Timeout = time.Second
 	const interval = 250 * time.Millisecond
+	type works = map[int]time.Duration // of each interval, by pid
+	type told = map[core.Event]int     // within eight seconds
 	for name, c := range map[string]struct {
 		leading bool
-		works   map[int]time.Duration // of each interval, by pid
-		waits   int                   // the process that waits for a processor, and does not get any
+		works   works
+		waits   int  // the process that waits for a processor, and gets none
+		behind  bool // this process itself
 		hears   bool
-		want    map[core.Event]int // within eight seconds
+		want    told
 	}{
-		"a leader that hangs":               {false, map[int]time.Duration{2: 10 * time.Millisecond, 3: time.Second}, 0, false, map[core.Event]int{}},
-		"a leader that works":               {false, map[int]time.Duration{2: interval / 2}, 0, false, map[core.Event]int{core.Deaf{}: 18}},
-		"a leader that is heard":            {false, map[int]time.Duration{2: interval}, 0, true, map[core.Event]int{}},
-		"one follower works, another hangs": {true, map[int]time.Duration{2: 0, 3: interval}, 0, false, map[core.Event]int{core.Toils{ID: other.ID}: 18}},
-		"a follower is starved":             {true, nil, 3, false, map[core.Event]int{core.Toils{ID: other.ID}: 19}},
+		"a leader that hangs":               {works: works{2: 10 * time.Millisecond, 3: time.Second}, want: told{}},
+		"a leader that works":               {works: works{2: interval / 2}, want: told{core.Deaf{}: 18}},
+		"a leader that is heard":            {works: works{2: interval}, hears: true, want: told{}},
+		"one follower works, another hangs": {leading: true, works: works{3: interval}, want: told{core.Toils{ID: other.ID}: 18}},
+		"a follower is starved":             {leading: true, waits: 3, want: told{core.Toils{ID: other.ID}: 19}},
+		"this one is behind":                {leading: true, behind: true, want: told{core.Toils{ID: leader.ID}: 19, core.Toils{ID: other.ID}: 19}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &Member{mail: newMailbox(), cfg: cfg, address: me.Address}
@@ -41,8 +47,8 @@ func TestASilentProcessThatWorksIsNotTakenForHung(t *testing.T) {
 				r.Leader = me.Address
 			}
 			m.published.Store(&published{roster: r})
-			s := newSilence(m)
-			worked := map[int]time.Duration{}
+			s, worked := newSilence(m), works{}
+			s.behind = func() bool { return c.behind }
 			s.work = func(pid int) (proc.Effort, error) {
 				return proc.Effort{Time: worked[pid], Runnable: pid == c.waits}, nil
 			}
@@ -59,7 +65,7 @@ func TestASilentProcessThatWorksIsNotTakenForHung(t *testing.T) {
 					s.mu.Unlock()
 				}
 			}
-			got := map[core.Event]int{}
+			got := told{}
 			for _, posted := range m.mail.queue {
 				got[posted.event]++
 			}
@@ -67,5 +73,31 @@ func TestASilentProcessThatWorksIsNotTakenForHung(t *testing.T) {
 				t.Errorf("told %v, want %v", got, c.want)
 			}
 		})
+	}
+}
+
+// Goroutines that wait for a processor are noticed.
+func TestBacklog(t *testing.T) {
+	b := &backlog{}
+	b.grew()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 64 * runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	defer func() { close(stop); wg.Wait() }()
+	for deadline := time.Now().Add(time.Minute); !b.grew(); {
+		if time.Now().After(deadline) {
+			t.Fatal("64 goroutines want each processor, and none waited")
+		}
+		<-time.After(10 * time.Millisecond) // the pace of asking
 	}
 }
