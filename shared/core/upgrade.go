@@ -26,6 +26,9 @@ type upgradeState struct {
 	old      []roster.ID // followers to be retired
 }
 
+// ReplacedByBuild is the reason of a Dismiss in an upgrade.
+const ReplacedByBuild = "a follower of another build is in its place"
+
 type upgradePhase uint8
 
 const (
@@ -117,7 +120,7 @@ func (c *Core) retireOld() {
 	c.report(Upgrading, c.self.ID, "%d followers of %s are in sync, the old ones leave", len(u.fresh), u.build)
 	for _, id := range u.old {
 		if p := c.lead.peer(id); p != nil && !p.killed && p.member.State != roster.Leaving {
-			c.retire(p, "a follower of another build is in its place")
+			c.retire(p, ReplacedByBuild)
 		}
 	}
 	c.upgradeLeader()

@@ -30,6 +30,12 @@ type coreMutant struct {
 var rare = flag.Bool("rare", false, "wake also those mutants that take thousands of seeds to be found")
 
 var coreMutants = []coreMutant{
+	// Another build.
+	{name: "old followers leave before the new ones are there", file: "core/upgrade.go",
+		old: "if !c.freshInSync() {", new: "if !MUTANT && !c.freshInSync() {"},
+	{name: "one follower of a build is enough", file: "core/upgrade.go",
+		old: "missing := max(c.lead.want, 1) - len(u.fresh); missing > 0 {", new: "missing := max(c.lead.want, 1) - len(u.fresh); !MUTANT && missing > 0 {"},
+
 	// What is committed.
 	{name: "min_sync does not count", file: "core/commit.go",
 		old: "need := min(minSync, len(acks))\n", new: "need := min(minSync, len(acks))\n\tif MUTANT {\n\t\tneed = 0\n\t}\n"},
@@ -113,7 +119,7 @@ var coreMutants = []coreMutant{
 	{name: "a leader hands over to one that has not got everything", file: "core/handover.go",
 		old: "if p.match < c.appended.Index ||", new: "if !MUTANT && p.match < c.appended.Index ||"},
 	{name: "a leader hands over what is not on its disk", file: "core/handover.go",
-		old: "|| c.synced < c.appended.Index {", new: "|| !MUTANT && c.synced < c.appended.Index {"},
+		old: "|| c.synced < c.appended.Index {", new: "|| !MUTANT && c.synced < c.appended.Index {", rare: true},
 	{name: "a leader hands over to who cannot succeed any more", file: "core/handover.go",
 		old: "if p = c.heirPeer(); p == nil {", new: "if p = c.heirPeer(); MUTANT {\n\t\t\tc.exit(ExitDone, \"handed over\")\n\t\t\treturn\n\t\t} else if p == nil {"},
 	{name: "a named successor is not the first in line", file: "roster/roster.go",

@@ -32,7 +32,7 @@ const firstPID = 101
 // start makes a process. Its core gets its first event by boot.
 func (w *world) start(a roster.Address) *process {
 	pid := firstPID + len(w.processes)
-	p := &process{w: w, id: roster.ID{Address: a, PID: pid, StartTime: uint64(w.now / 10e6)}, started: w.now}
+	p := &process{w: w, id: roster.ID{Address: a, PID: pid, StartTime: uint64(w.now / 10e6)}, started: w.now, build: firstBuild}
 	p.turn = p.run
 	w.processes, w.living = append(w.processes, p), append(w.living, p)
 	return p

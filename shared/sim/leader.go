@@ -21,13 +21,14 @@ func (p *process) doLeader(e core.Effect) {
 	case core.SendSnapshot:
 		p.sendSnapshot(e.ID)
 	case core.Spawn:
-		p.spawn(e.Slot)
+		p.spawn(e.Slot, e.Build)
 	case core.AbortSpawn:
 		p.abortSpawn(e)
 	case core.Reattach:
 		p.introduce(e.Member)
 	case core.Release:
 	case core.Dismiss:
+		p.checkUpgrade(e)
 		p.dismiss(e)
 	case core.Admit:
 		e.Ref.(*joiner).admitted(p, e)

@@ -81,15 +81,6 @@ func (o *operator) remove() {
 	o.ask("remove "+a.String(), func(r *request) core.Event { return core.RemoveRequested{Address: a, Ref: r} })
 }
 
-// upgrade asks for all processes to be replaced. The build is nothing to the
-// rules; that some of its processes do not come up is among the faults of a start.
-func (o *operator) upgrade() {
-	o.w.count(UpgradeAsked)
-	o.ask("upgrade", func(r *request) core.Event {
-		return core.UpgradeRequested{Build: "the next build", Patience: 2 * startTimeout, Ref: r}
-	})
-}
-
 func (o *operator) defragment() {
 	o.w.count(DefragmentAsked)
 	o.ask("defragment", func(r *request) core.Event { return core.DefragmentRequested{Ref: r} })

@@ -16,6 +16,7 @@ type operator struct {
 	done               bool // the cluster was stopped on purpose
 	quiet              bool // no writes
 	requests           []*request
+	builds             int // that upgrades were asked for
 }
 
 func (o *operator) begin() {
@@ -50,7 +51,7 @@ func (o *operator) up() {
 	p := w.start(a)
 	w.tell("%s is started by the operator, to lead", p)
 	p.after(w.between(time.Millisecond, 5*time.Millisecond), func() {
-		p.boot(roster.Member{ID: p.id, Version: "sim"}, core.Boot{Lead: true})
+		p.boot(roster.Member{ID: p.id, Version: p.build}, core.Boot{Lead: true})
 	})
 }
 
@@ -67,7 +68,7 @@ func (o *operator) join() {
 	}
 	p := w.start(a)
 	w.tell("%s is started by the operator, to join", p)
-	leader.post(core.JoinRequested{Member: roster.Member{ID: p.id, Version: "sim"}, Ref: &joiner{p: p}})
+	leader.post(core.JoinRequested{Member: roster.Member{ID: p.id, Version: p.build}, Ref: &joiner{p: p}})
 	w.after(startTimeout, func() {
 		if p.core == nil {
 			w.kill(p, "no answer to its request to join")

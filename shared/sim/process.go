@@ -16,6 +16,7 @@ type process struct {
 	id      roster.ID
 	started time.Duration
 	byHand  bool
+	build   string
 	leads   bool // started to lead: it ends when the lock is taken
 
 	dead, stopped bool

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -15,6 +16,7 @@ var ports = roster.PortRange{First: 9995, Last: 10006}
 // spawn is the start of a follower, until its handshake.
 type spawn struct {
 	slot    int
+	build   string
 	child   *process // nil before it exists
 	aborted string
 }
@@ -34,10 +36,10 @@ func (w *world) bind(used []uint16) (roster.Address, bool) {
 }
 
 // spawn starts a follower for a slot.
-func (p *process) spawn(slot int) {
+func (p *process) spawn(slot int, build string) {
 	w := p.w
 	w.stats.Spawns++
-	s := &spawn{slot: slot}
+	s := &spawn{slot: slot, build: cmp.Or(build, p.build)}
 	p.spawning = append(p.spawning, s)
 	p.after(w.between(100*time.Microsecond, 3*time.Millisecond), func() {
 		var used []uint16
@@ -50,6 +52,7 @@ func (p *process) spawn(slot int) {
 			return
 		}
 		s.child = w.start(a)
+		s.child.build = s.build
 		w.tell("%s starts %s for slot %d", p, s.child, slot)
 		s.child.bringUp(p.core.Roster(), slot, false)
 		w.faults.within(s.child, 40*time.Millisecond, w.faults.strikeSpawn, KilledInSpawn)
@@ -70,6 +73,10 @@ func (p *process) bringUp(r *roster.Roster, slot int, byHand bool) {
 		d = w.between(startTimeout/2, hangs)
 	}
 	p.after(d, func() {
+		if bad(p.build) {
+			w.kill(p, "exit: this build does not come up")
+			return
+		}
 		disk := w.disk(slot)
 		if disk.owner != nil {
 			w.kill(p, "its slot is owned by another process")
@@ -88,7 +95,7 @@ func (p *process) bringUp(r *roster.Roster, slot int, byHand bool) {
 		}
 		w.faults.breakCopy(w, disk)
 		disk.own(p, false)
-		self := roster.Member{ID: p.id, Slot: slot, Version: "sim", ByHand: byHand}
+		self := roster.Member{ID: p.id, Slot: slot, Version: p.build, ByHand: byHand}
 		p.boot(self, core.Boot{Roster: r, HasCopy: len(disk.log) > 0, Last: disk.last()})
 	})
 }
@@ -111,7 +118,7 @@ func (p *process) shakeHands(s *spawn) {
 		default:
 			p.after(w.between(0, 10*time.Millisecond), func() {
 				p.forget(s)
-				p.post(core.Spawned{Member: roster.Member{ID: c.id, Slot: s.slot, Version: "sim", Plugin: "socket"}})
+				p.post(core.Spawned{Member: roster.Member{ID: c.id, Slot: s.slot, Version: s.build, Plugin: "socket"}})
 			})
 		}
 	}

@@ -134,7 +134,7 @@ func (p *process) dial(st *stream) {
 		}
 		c := &connection{up: p.w.now, down: p.w.now}
 		st.conn, st.leader = c, q
-		me := roster.Member{ID: p.id, ByHand: p.byHand, Version: "sim", Plugin: "socket"}
+		me := roster.Member{ID: p.id, ByHand: p.byHand, Version: p.build, Plugin: "socket"}
 		if p.disk != nil {
 			me.Slot, me.OwesDefrag = p.disk.slot, p.disk.owesDefrag
 		}
