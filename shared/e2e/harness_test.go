@@ -28,6 +28,13 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if c := os.Getenv(etcdProcess); c != "" {
+		if err := beEtcd(c); err != nil {
+			fmt.Fprintln(os.Stderr, "etcd:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "dynast-e2e-")
 		if err != nil {

@@ -4,45 +4,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/url"
 	"slices"
 	"sort"
-	"sync"
 	"testing"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/authpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
-	"golang.org/x/crypto/bcrypt"
 )
-
-// realEtcd starts an etcd in this process, in a directory. Its database is
-// committed at its end only, so that until then the log alone has what was written.
-func realEtcd(t *testing.T, dir string) (stop func(), endpoint string) {
-	t.Helper()
-	c := embed.NewConfig()
-	c.Dir = dir
-	c.LogLevel, c.LogOutputs = "error", []string{"/dev/null"}
-	c.BackendBatchInterval, c.BackendBatchLimit = time.Hour, 1<<20
-	c.BcryptCost = uint(bcrypt.MinCost)
-	// Its JSON gateway dials the address for clients as it is written here.
-	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", freePort(t))}}
-	c.ListenPeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
-	e, err := embed.StartEtcd(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop = sync.OnceFunc(e.Close)
-	t.Cleanup(stop)
-	select {
-	case <-e.Server.ReadyNotify():
-	case <-time.After(patience):
-		t.Fatal("etcd is not ready")
-	}
-	return stop, e.Clients[0].Addr().String()
-}
 
 func client(t *testing.T, endpoint, user, password string) *clientv3.Client {
 	t.Helper()

@@ -4,17 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/dynast-io/dynast/shared/restore"
 )
@@ -131,44 +127,34 @@ func TestRestoreOfAStoppedEtcd(t *testing.T) {
 // One member's directory is enough of a cluster, whoever led it.
 func TestRestoreOfAMember(t *testing.T) {
 	base := t.TempDir()
-	var peers []url.URL
+	var members []etcdConfig
 	cluster := ""
 	for i := range 3 {
-		peers = append(peers, url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", freePort(t))})
-		cluster += fmt.Sprintf("m%d=%s,", i, &peers[i])
-	}
-	var members []*embed.Etcd
-	for i, peer := range peers {
-		c := embed.NewConfig()
-		c.Name, c.Dir = fmt.Sprint("m", i), filepath.Join(base, fmt.Sprint(i))
-		c.LogLevel, c.LogOutputs = "error", []string{"/dev/null"}
-		c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
-		c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
-		c.InitialCluster = cluster[:len(cluster)-1]
-		e, err := embed.StartEtcd(c)
-		if err != nil {
-			t.Fatal(err)
+		m := etcdConfig{
+			Name: fmt.Sprint("m", i), Dir: filepath.Join(base, fmt.Sprint(i)),
+			Client: fmt.Sprintf("http://127.0.0.1:%d", freePort(t)), Peer: fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
 		}
-		defer e.Close()
-		members = append(members, e)
+		members = append(members, m)
+		cluster += fmt.Sprintf(",%s=%s", m.Name, m.Peer)
 	}
-	for _, e := range members {
-		select {
-		case <-e.Server.ReadyNotify():
-		case <-time.After(patience):
-			t.Fatal("etcd is not ready")
-		}
+	var ready []func() string
+	for _, m := range members {
+		m.Cluster = cluster[1:]
+		_, r := spawnEtcd(t, m)
+		ready = append(ready, r)
+	}
+	var clients []*clientv3.Client
+	for _, r := range ready {
+		clients = append(clients, client(t, r(), "", ""))
 	}
 	for i := range 30 {
-		if _, err := members[i%3].Server.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "k%03d", i), Value: []byte("v")}); err != nil {
-			t.Fatal(err)
-		}
+		must(clients[i%3].Put(testContext(t), fmt.Sprintf("k%03d", i), "v"))(t)
 	}
-	for i, e := range members {
+	for i, cl := range clients {
 		// A linearizable read: this member has all.
-		all, err := e.Server.Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), RangeEnd: []byte("l")})
-		if err != nil || all.Count != 30 {
-			t.Fatal(all, err)
+		all := must(cl.Get(testContext(t), "k", clientv3.WithPrefix()))(t)
+		if all.Count != 30 {
+			t.Fatal(all)
 		}
 		crashed := filepath.Join(base, fmt.Sprint("copy", i))
 		if err := os.CopyFS(crashed, os.DirFS(filepath.Join(base, fmt.Sprint(i)))); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"time"
 
@@ -98,7 +99,7 @@ func makeOurs(path string, o Options, res *Result) error {
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		res.Users, res.Roles = count(tx, schema.AuthUsers.Name()), count(tx, schema.AuthRoles.Name())
-		res.Members = count(tx, schema.Members.Name())
+		res.Members = members(tx, res.changes)
 		for _, name := range [][]byte{schema.Members.Name(), schema.MembersRemoved.Name(), schema.Cluster.Name(), tokens} {
 			if err := empty(tx, name); err != nil {
 				return err
@@ -125,6 +126,22 @@ func count(tx *bolt.Tx, bucket []byte) int {
 	n := 0
 	if b := tx.Bucket(bucket); b != nil {
 		_ = b.ForEach(func(_, _ []byte) error { n++; return nil })
+	}
+	return n
+}
+
+// members counts those that the database has, after the log's changes.
+func members(tx *bolt.Tx, changes map[string]bool) int {
+	ids := map[string]bool{}
+	if b := tx.Bucket(schema.Members.Name()); b != nil {
+		_ = b.ForEach(func(k, _ []byte) error { ids[string(k)] = true; return nil })
+	}
+	maps.Copy(ids, changes)
+	n := 0
+	for _, there := range ids {
+		if there {
+			n++
+		}
 	}
 	return n
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.etcd.io/raft/v3/raftpb"
@@ -27,7 +28,7 @@ func (s *source) replay(ctx context.Context, st *store.Store, res *Result) error
 	if err := s.newerDatabase(applied.Index); err != nil {
 		return err
 	}
-	entries, committed, err := s.readLog(applied)
+	entries, committed, err := s.readLog(applied, res)
 	if err != nil {
 		return fmt.Errorf("the log %s: %w", s.walDir, err)
 	}
@@ -51,7 +52,7 @@ func (s *source) replay(ctx context.Context, st *store.Store, res *Result) error
 
 // readLog returns the entries from at or before applied on, and the index up to
 // which they were known to be committed.
-func (s *source) readLog(applied entry.Position) (entries []entry.Entry, committed uint64, err error) {
+func (s *source) readLog(applied entry.Position, res *Result) (entries []entry.Entry, committed uint64, err error) {
 	// etcd's package panics on records that make no sense.
 	defer func() {
 		if p := recover(); p != nil {
@@ -75,12 +76,27 @@ func (s *source) readLog(applied entry.Position) (entries []entry.Entry, committ
 		if e.GetIndex() == applied.Index && applied.Epoch != 0 && e.GetTerm() != applied.Epoch {
 			return nil, 0, fmt.Errorf("%w: it is of another etcd than the database: entry %d is of term %d in the one, of %d in the other", ErrDamaged, applied.Index, e.GetTerm(), applied.Epoch)
 		}
+		if e.GetIndex() > applied.Index {
+			res.noteChange(e)
+		}
 		entries = append(entries, entry.Entry{Index: e.GetIndex(), Epoch: e.GetTerm(), Data: request(e)})
 	}
 	if last := from.GetIndex() + uint64(len(raw)); last < applied.Index && from.GetIndex() < applied.Index {
 		return nil, 0, fmt.Errorf("%w: it ends at entry %d, and the database at %d: the end of the log is lost, or it belongs to another database", ErrDamaged, last, applied.Index)
 	}
 	return entries, state.GetCommit(), nil
+}
+
+// noteChange notes a change of the source's members.
+func (r *Result) noteChange(e *raftpb.Entry) {
+	var c raftpb.ConfChange
+	if e.GetType() != raftpb.EntryConfChange || proto.Unmarshal(e.Data, &c) != nil {
+		return
+	}
+	if r.changes == nil {
+		r.changes = map[string]bool{}
+	}
+	r.changes[types.ID(c.GetNodeId()).String()] = c.GetType() != raftpb.ConfChangeRemoveNode
 }
 
 // logStart is the last place at or before applied at which the log can be

@@ -74,6 +74,8 @@ type Result struct {
 	Uncommitted uint64 `json:"uncommitted"`
 	// Members is the number of members that the source's cluster had.
 	Members int `json:"members"`
+	// changes are the members that the log adds (true) and removes (false).
+	changes map[string]bool
 	// UsedBytes is what counts for the quota.
 	UsedBytes int64 `json:"used_bytes"`
 	// Corrupt: an alarm says that the source was corrupt; it is kept.
