@@ -79,7 +79,8 @@ func newOwn(cfg Config, rng *rand.Rand, work, dataDir string) (*cluster, error) 
 		operator: cfg.Operator, dataDir: dataDir, client: fmt.Sprintf("127.0.0.1:%d", port), followers: cfg.Followers,
 		heartbeat: cfg.HeartbeatTimeout, patience: cfg.Patience, own: true, binary: cfg.Binary, work: work, logs: logs,
 	}
-	c.args = append([]string{"up"}, cfg.UpArgs...)
+	// The page's port is a real cluster's, unless one is asked for; the last flag counts.
+	c.args = append([]string{"up", "--dashboard-listen", "off"}, cfg.UpArgs...)
 	c.args = append(c.args, "--data-dir", dataDir, "--client-listen", c.client, "--member-ports", fmt.Sprintf("%d-%d", first, first+39))
 	return c, nil
 }
