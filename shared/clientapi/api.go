@@ -201,8 +201,6 @@ func (a *API) ServerOptions() []grpc.ServerOption {
 		}),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(setupTimeout),
-		// An idle connection keeps no buffer to write with.
-		grpc.SharedWriteBuffer(true),
 	}
 }
 

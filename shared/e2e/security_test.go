@@ -36,10 +36,17 @@ func TestNoSecretIsTold(t *testing.T) {
 		"jwt": {"--client-auth-token", "jwt,sign-method=EdDSA,priv-key=" + keyFile}, "simple": nil,
 	} {
 		t.Run(kind, func(t *testing.T) {
-			c := newCluster(t)
-			c.up(append(flags, "--log-level", "trace", "--log-directory", logDir+kind)...)
+			page := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+			c := newCluster(t, withDashboard(page))
+			tokenFile := filepath.Join(t.TempDir(), "token")
+			if err := os.WriteFile(tokenFile, []byte("token-of-the-dashboard-6625"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c.up(append(flags, "--log-level", "trace", "--log-directory", logDir+kind, "--dashboard-token-file", tokenFile)...)
 			c.full()
 			secrets := c.useSecrets()
+			secrets["dashboard's token"] = c.useDashboard(page, "token-of-the-dashboard-6625")
+			secrets["wrong token"] = "no-token-of-the-dashboard-9"
 			c.nextLeader()
 			c.full()
 			secrets["value"] = "the-value-of-a-key-8842"
@@ -84,6 +91,27 @@ func (c *cluster) useSecrets() map[string]string {
 	must(in.Put(ctx, "key", "the-value-of-a-key-8842"))
 	must(in.UserChangePassword(ctx, "root", password+"-next"))
 	return map[string]string{"password": password, "wrong password": wrong, "token": login.Token}
+}
+
+// useDashboard gives the token, and a wrong one, and looks at the page.
+func (c *cluster) useDashboard(page, token string) string {
+	c.t.Helper()
+	for given, want := range map[string]int{token: http.StatusOK, "no-token-of-the-dashboard-9": http.StatusUnauthorized} {
+		req, err := http.NewRequestWithContext(testContext(c.t), "POST", "http://"+page+"/api/check", strings.NewReader("{}"))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+given)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			c.t.Errorf("with %q: status %d, want %d", given, resp.StatusCode, want)
+		}
+	}
+	return token
 }
 
 // everythingTold collects what users, operators and other processes get to see.

@@ -115,13 +115,11 @@ func naiveLine(r *roster.Roster) []string {
 
 // naiveHeir is the first in line, if it is in sync.
 func naiveHeir(r *roster.Roster) string {
-	for _, first := range naiveLine(r) {
-		for _, m := range r.Members {
-			if m.Address.String() == first && m.State == roster.InSync {
-				return first
-			}
+	line := naiveLine(r)
+	for _, m := range r.Members {
+		if len(line) > 0 && m.Address.String() == line[0] && m.State == roster.InSync {
+			return line[0]
 		}
-		break
 	}
 	return nobody
 }

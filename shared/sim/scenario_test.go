@@ -246,7 +246,7 @@ sync. Then the old followers leave, and the leader hands over to a new one, whic
 		s.begin()
 		s.say("dynast upgrade")
 		old := s.alive()
-		s.operator.askUpgrade(core.UpgradeRequested{Build: "the next build", Patience: 2 * startTimeout})
+		s.operator.upgradeTo("the next build", 2*startTimeout)
 		s.runUntil(s.now+5*time.Second, func() bool {
 			return !slices.ContainsFunc(old, func(p *process) bool { return !p.dead }) && s.missing() == ""
 		})

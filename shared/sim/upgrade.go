@@ -19,20 +19,18 @@ func bad(build string) bool { return strings.HasSuffix(build, badSuffix) }
 
 // upgrade asks for another build, which may be a bad one, or be given too little time.
 func (o *operator) upgrade() {
-	w := o.w
 	o.builds++
-	ev := core.UpgradeRequested{Build: fmt.Sprint("build", o.builds), Patience: w.between(20*time.Millisecond, 2*time.Second)}
-	if w.chance(0.3) {
-		ev.Build += badSuffix
+	build := fmt.Sprint("build", o.builds)
+	if o.w.chance(0.3) {
+		build += badSuffix
 	}
-	o.askUpgrade(ev)
+	o.upgradeTo(build, o.w.between(20*time.Millisecond, 2*time.Second))
 }
 
-func (o *operator) askUpgrade(ev core.UpgradeRequested) {
+func (o *operator) upgradeTo(build string, patience time.Duration) {
 	o.w.count(UpgradeAsked)
-	o.ask("upgrade to "+ev.Build, func(r *request) core.Event {
-		ev.Ref = r
-		return ev
+	o.ask("upgrade to "+build, func(r *request) core.Event {
+		return core.UpgradeRequested{Build: build, Patience: patience, Ref: r}
 	})
 }
 
