@@ -157,5 +157,8 @@ func (w *world) losePower() {
 			w.tell("slot %d keeps %d of %d entries, %d were synced", d.slot, len(d.log), n, d.synced)
 		}
 		d.synced = len(d.log) // it was read from the disk
+		if d.condemned && w.chance(0.5) {
+			d.condemned = false // notes are not synced; what this one was about is found again
+		}
 	}
 }

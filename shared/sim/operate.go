@@ -171,6 +171,11 @@ func (p *process) doOperator(e core.Effect) {
 	case core.Condemn:
 		d := p.w.disk(e.Slot)
 		d.condemned = true
+		if d == p.disk && p.core.Role() == core.Ended {
+			// It has handed over: from here on, until the successor leads, the only synced log
+			// is that of a copy with wrong keys. A loss of power then is a second fault.
+			p.w.faults.brokeOnce = true
+		}
 	}
 }
 
