@@ -204,8 +204,8 @@ func (f *faults) strikeNamed(w *world) {
 // cutNamed takes the end of the named log away, as far as another slot goes on
 // from there with all that was committed: what no slot holds nobody can bring back.
 func (f *faults) cutNamed(w *world, d *disk) {
-	if !f.on || w.succession == nil || w.succession.Slot != d.slot || !w.chance(f.cutsNamed) {
-		return
+	if !f.on || w.succession == nil || w.succession.Slot != d.slot || !d.usable(nil) || !w.chance(f.cutsNamed) {
+		return // or one that is not opened: then nobody goes on from where it ends
 	}
 	for _, x := range w.disks {
 		if x == d || x.broken || w.oracle.common(x.log) < len(w.oracle.truth) || len(x.log) == 0 {
