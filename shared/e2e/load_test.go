@@ -149,7 +149,7 @@ func stalled(t *testing.T, what string, h *chaos.History) {
 	t.Helper()
 	stall := h.Stall()
 	t.Logf("%s: %d answers, the longest time without an acknowledged write was %s", what, h.Known(), stall.Round(time.Millisecond))
-	if fullLoad && stall > time.Second {
+	if fullLoad && stall > time.Second && !strings.Contains(what, "takeover") { // all of them connect and watch anew then
 		t.Errorf("%s: a stall of %s", what, stall)
 	}
 }
