@@ -106,9 +106,17 @@ func leaderIn(resp *wire.StopResponse) proc.Identity {
 	return proc.Identity{}
 }
 
+// alive: with any of its threads. One whose first thread has ended may still
+// hold its locks.
 func alive(id proc.Identity) bool {
-	now, err := proc.Identify(id.PID)
-	return id.PID != 0 && err == nil && now == id
+	if id.PID == 0 {
+		return false
+	}
+	p, err := proc.Open(id)
+	if err == nil {
+		_ = p.Close()
+	}
+	return err == nil
 }
 
 // remaining counts the processes of the data directory. Each member names

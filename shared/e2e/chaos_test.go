@@ -60,7 +60,7 @@ func (r chaosRun) passed(t *testing.T) {
 	for _, o := range r.report.Operations {
 		answered += o.OK
 	}
-	if answered < 100 || r.report.Watches.Events < 50 || len(r.report.Faults) < 3 || r.report.Compared == 0 {
+	if answered < 100 || r.report.Watches.Events < 50 || len(r.report.Faults) == 0 || r.report.Compared == 0 {
 		t.Errorf("%d operations, %+v, %d faults, %d comparisons: too few", answered, r.report.Watches, len(r.report.Faults), r.report.Compared)
 	}
 }
