@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,20 +81,15 @@ func TestASilentProcessThatWorksIsNotTakenForHung(t *testing.T) {
 func TestBacklog(t *testing.T) {
 	b := &backlog{}
 	b.grew()
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var wg sync.WaitGroup
 	for range 64 * runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 			}
 		})
 	}
-	defer func() { close(stop); wg.Wait() }()
+	defer func() { stop.Store(true); wg.Wait() }()
 	for deadline := time.Now().Add(time.Minute); !b.grew(); {
 		if time.Now().After(deadline) {
 			t.Fatal("64 goroutines want each processor, and none waited")
