@@ -49,7 +49,7 @@ func main() {
 }
 
 func execute(ctx context.Context, root *cobra.Command) core.ExitCode {
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return core.ExitDone
 	}
@@ -61,7 +61,7 @@ func execute(ctx context.Context, root *cobra.Command) core.ExitCode {
 		return coded.Code
 	}
 	fmt.Fprintln(member.Stderr, "dynast:", err)
-	fmt.Fprintln(member.Stderr, "Try 'dynast --help'.")
+	fmt.Fprintf(member.Stderr, "Try '%s --help'.\n", cmd.CommandPath())
 	return cli.ExitUsage
 }
 
@@ -75,6 +75,7 @@ func newRoot() *cobra.Command {
 	app := &cli.App{Defaults: defaults, Version: buildVersion()}
 	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), versionCommand())
 	root.AddCommand(app.Commands()...)
+	cli.Strict(root)
 	return root
 }
 

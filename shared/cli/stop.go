@@ -33,6 +33,9 @@ func (a *App) stopCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if timeout < 0 {
+			return fmt.Errorf("stop: --timeout %s: want no less than 0s", timeout)
+		}
 		return asError(Stop(cmd.Context(), cfg.DataDir, timeout, os.Stdout))
 	}
 	return cmd

@@ -30,7 +30,7 @@ type Dir struct {
 func Open(path string, create bool) (*Dir, error) {
 	if create {
 		if err := makeDurably(path); err != nil {
-			return nil, fmt.Errorf("data directory: %w", err)
+			return nil, fmt.Errorf("data directory %s cannot be made (data_dir, --data-dir): %w", path, err)
 		}
 	}
 	d, err := OpenForReading(path)
@@ -64,7 +64,7 @@ func OpenForReading(path string) (*Dir, error) {
 		return nil, fmt.Errorf("data directory: %w", &os.PathError{Op: "stat", Path: full, Err: err})
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil, fmt.Errorf("data directory %s: %w", full, unix.ENOTDIR)
+		return nil, fmt.Errorf("data directory %s (data_dir, --data-dir): %w", full, unix.ENOTDIR)
 	}
 	if st.Mode&0o022 != 0 {
 		return nil, fmt.Errorf("data directory %s: %w: its mode %04o lets others than its owner write; chmod go-w %s", full, ErrUnsafe, st.Mode&0o7777, full)
