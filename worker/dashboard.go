@@ -12,6 +12,7 @@ import (
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/dashboard"
+	"github.com/dynast-io/dynast/shared/gate"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
@@ -55,7 +56,8 @@ func (m *Member) serveDashboard() {
 		Logger: m.logs.Logger("dashboard")})
 	m.dashboard.Store(s)
 	go m.guarded(func() {
-		if err := s.Serve(l); err != nil {
+		limits := gate.Limits{Total: maxBrowsers, Patience: strangerPatience}
+		if err := s.Serve(gate.New("dashboard", limits, m.logger).Listener(l)); err != nil {
 			m.logger.Warn("the dashboard is not served any more", "error", err)
 		}
 	})

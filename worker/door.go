@@ -17,6 +17,8 @@ const (
 	// everybody else, who cannot take the former's place.
 	maxCommands       = 256
 	maxOthersCommands = 32
+	// maxBrowsers bounds the connections to the page for operators.
+	maxBrowsers = 256
 	// adminIdle is how long a connection may last on which nothing is asked.
 	adminIdle = 30 * time.Second
 	// maxAdminRequest bounds a command's request, in bytes.

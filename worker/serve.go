@@ -19,11 +19,10 @@ import (
 	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/gate"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/store"
 	"github.com/dynast-io/dynast/shared/wire"
-
-	"github.com/dynast-io/dynast/shared/proc"
 )
 
 // drainTimeout bounds how long a stopping leader waits for requests under way.

@@ -198,11 +198,11 @@ func TestWritersFillTheDisk(t *testing.T) {
 	}
 	n := rounds(usual)
 	// In the end there is room for whole copies beside old ones, whoever has how much.
-	final := least + int64(n)*step
+	room := least + int64(n)*step
 	for name, mount := range map[string]func(*testing.T, int64) *disk{"tmpfs": mountTmpfs, "ext4": mountExt4} {
 		t.Run(name, func(t *testing.T) {
 			seed, rng := seeded(t)
-			d := mount(t, least+int64(n)*step+final)
+			d := mount(t, least+int64(n)*step+room)
 			d.fill(least)
 			c := start(t, withTimeout("4s"), withDataDir(filepath.Join(d.path, "data")), withExtra(fmt.Sprintf("store { disk_reserve = \"%dB\" }", reserveBytes)))
 			f := pour(t, c, seed, 8)

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"net"
+	"net/http"
 
 	"google.golang.org/grpc/credentials"
 )
@@ -26,4 +27,12 @@ func (p proving) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, er
 
 func (p proving) Clone() credentials.TransportCredentials {
 	return proving{p.TransportCredentials.Clone()}
+}
+
+// RequestIsProof is the ConnState of an HTTP server behind a gate's listener: a
+// connection has proved itself when a request begins.
+func RequestIsProof(c net.Conn, state http.ConnState) {
+	if admitted, ok := c.(*Conn); ok && state == http.StateActive {
+		admitted.Proved()
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -130,6 +131,35 @@ func TestAHandshakeIsProof(t *testing.T) {
 	}
 	counts(t, g, 1, 0)
 	_ = c.Close()
+}
+
+// TestARequestIsProof: an HTTP server's connections prove themselves by asking.
+func TestARequestIsProof(t *testing.T) {
+	base, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := New("test", Limits{Patience: time.Hour}, nil)
+	proved := make(chan int, 1)
+	s := &http.Server{ConnState: RequestIsProof, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		_, unproven := g.Open()
+		proved <- unproven
+	})}
+	done := make(chan error)
+	go func() { done <- s.Serve(g.Listener(base)) }()
+	c, err := net.Dial("tcp", base.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-proved; n != 0 {
+		t.Errorf("%d connections are unproven during a request", n)
+	}
+	_ = c.Close()
+	_ = s.Close()
+	<-done
 }
 
 func TestListenerClosesWhatIsTooMuch(t *testing.T) {
