@@ -45,7 +45,10 @@ func FuzzDecodeWorkerConfig(f *testing.F) {
 // FuzzFlags: any text given to any flag is taken, and means the same when it is
 // written down and read again, or is refused with the name of the flag.
 func FuzzFlags(f *testing.F) {
-	defaults := builtIn(f)
+	base, err := Load("", builtIn(f))
+	if err != nil {
+		f.Fatal(err)
+	}
 	for i := range fields {
 		for _, text := range []string{"", "0", "-1", "64MiB", "9223372036854775807TiB", "1s", "1h1", "0s", "1e3s", "simple", "jwt,sign-method=RS256,priv-key=/k,ttl=5m",
 			"127.0.0.1:2379", "[::1]:1", "[::ffff:1.2.3.4]:80", "7400-7499", "1-0", "text", "1000", "off", "/a/b", "~/x", "a\x00b", "\xff", "::1%lo"} {
@@ -56,10 +59,8 @@ func FuzzFlags(f *testing.F) {
 		if i < 0 || i >= len(fields) {
 			return
 		}
-		c, err := Load("", defaults)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := base.clone()
+		var err error
 		fs := pflag.NewFlagSet("up", pflag.ContinueOnError)
 		fs.SetOutput(new(bytes.Buffer))
 		flags := BindFlags(fs)
