@@ -9,7 +9,6 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 )
 
 // Leader is the process to be ended. Kill may also stop it, so that it hangs.
@@ -22,8 +21,10 @@ type Leader struct {
 
 // FailoverConfig says what Failover does.
 type FailoverConfig struct {
-	Endpoint string
-	Kills    int
+	Target
+	Kills int
+	// Clients write at the same time, over one connection; 0 is one.
+	Clients int
 	// Find returns the leader of the moment.
 	Find func(context.Context) (Leader, error)
 	// Settle is how long one takeover and one replacement may take.
@@ -33,33 +34,46 @@ type FailoverConfig struct {
 
 // FailoverResult holds the gaps between acknowledged writes.
 type FailoverResult struct {
-	Kills    int             `json:"kills"`
-	Median   time.Duration   `json:"median_ns"`
-	P99      time.Duration   `json:"p99_ns"`
-	Worst    time.Duration   `json:"worst_ns"`
-	Refill   time.Duration   `json:"refill_median_ns"` // from the kill to full strength
-	Gaps     []time.Duration `json:"gaps_ns"`
-	Writes   int             `json:"writes"`
-	Missing  []string        `json:"missing"` // acknowledged keys that are not there
-	Attempts int             `json:"failed_attempts"`
+	Schema  int             `json:"schema"`
+	Kills   int             `json:"kills"`
+	Clients int             `json:"clients"`
+	Median  time.Duration   `json:"median_ns"`
+	P99     time.Duration   `json:"p99_ns"`
+	Worst   time.Duration   `json:"worst_ns"`
+	Refill  time.Duration   `json:"refill_median_ns"` // from the kill to full strength
+	Gaps    []time.Duration `json:"gaps_ns"`
+	// SlowestClient is the median over the kills of how long the client that
+	// waited longest was without an acknowledged write.
+	SlowestClient time.Duration `json:"slowest_client_median_ns"`
+	Writes        int           `json:"writes"`
+	Missing       []string      `json:"missing"` // acknowledged keys that are not there
+	Attempts      int           `json:"failed_attempts"`
 }
 
-// writer puts one key after the other and notes when each was acknowledged.
+// writer puts one key after the other, for each of its clients, and notes when
+// each was acknowledged.
 type writer struct {
 	mu     sync.Mutex
-	acks   []time.Time
+	acks   []ack // in the order of time
+	counts []int // of each client
 	failed int
 }
 
-func (w *writer) run(ctx context.Context, kv clientv3.KV) {
+type ack struct {
+	at     time.Time
+	client int
+}
+
+func (w *writer) run(ctx context.Context, kv clientv3.KV, client int) {
 	for i := 0; ctx.Err() == nil; {
 		put, cancel := context.WithTimeout(ctx, 5*time.Second)
-		_, err := kv.Put(put, key(i), fmt.Sprint(i))
+		_, err := kv.Put(put, key(client, i), fmt.Sprint(i))
 		cancel()
 		w.mu.Lock()
 		if err == nil {
-			w.acks = append(w.acks, time.Now())
+			w.acks = append(w.acks, ack{time.Now(), client})
 			i++
+			w.counts[client] = i
 		} else {
 			w.failed++
 		}
@@ -67,22 +81,34 @@ func (w *writer) run(ctx context.Context, kv clientv3.KV) {
 	}
 }
 
-func key(i int) string { return fmt.Sprintf("bench/failover/%09d", i) }
+const failoverPrefix = "bench/failover/"
 
-// gap is the longest time between two acknowledged writes from since on;
-// false while no write was acknowledged after the moment.
-func (w *writer) gap(since, moment time.Time) (time.Duration, bool) {
+func key(client, i int) string { return fmt.Sprintf("%s%04d/%09d", failoverPrefix, client, i) }
+
+// gap is the longest time between two acknowledged writes from since on, of
+// all clients together and of the one that waited longest; false while there is a
+// client with no write acknowledged after the moment.
+func (w *writer) gap(since, moment time.Time) (together, slowest time.Duration, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(w.acks, since, time.Time.Compare)
-	if len(w.acks) == 0 || !w.acks[len(w.acks)-1].After(moment.Add(200*time.Millisecond)) {
-		return 0, false
+	i, _ := slices.BinarySearchFunc(w.acks, since, func(a ack, t time.Time) int { return a.at.Compare(t) })
+	last := make([]time.Time, len(w.counts))
+	var before time.Time
+	for _, a := range w.acks[max(i-1, 0):] {
+		if !before.IsZero() {
+			together = max(together, a.at.Sub(before))
+		}
+		if !last[a.client].IsZero() {
+			slowest = max(slowest, a.at.Sub(last[a.client]))
+		}
+		before, last[a.client] = a.at, a.at
 	}
-	longest := time.Duration(0)
-	for i = max(i, 1); i < len(w.acks); i++ {
-		longest = max(longest, w.acks[i].Sub(w.acks[i-1]))
+	for _, t := range last {
+		if !t.After(moment.Add(200 * time.Millisecond)) {
+			return 0, 0, false
+		}
 	}
-	return longest, true
+	return together, slowest, true
 }
 
 func (w *writer) count() int {
@@ -94,67 +120,75 @@ func (w *writer) count() int {
 // Failover kills the leader again and again while one stock client with one
 // endpoint writes, and measures how long no write was acknowledged.
 func Failover(ctx context.Context, cfg FailoverConfig) (*FailoverResult, error) {
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{cfg.Endpoint}, Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
+	client, err := cfg.dial()
 	if err != nil {
-		return nil, fmt.Errorf("client: %w", err)
+		return nil, err
 	}
 	defer client.Close()
-	w := &writer{}
+	w := &writer{counts: make([]int, max(cfg.Clients, 1))}
 	writing, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { w.run(writing, client) })
+	for i := range w.counts {
+		wg.Go(func() { w.run(writing, client, i) })
+	}
 	defer func() { stop(); wg.Wait() }()
 
-	res := &FailoverResult{}
-	var refills []time.Duration
+	res := &FailoverResult{Schema: Schema, Clients: len(w.counts)}
+	var refills, slowest []time.Duration
 	for n := range cfg.Kills {
-		gap, refill, err := killOnce(ctx, cfg, w)
+		k, err := killOnce(ctx, cfg, w)
 		if err != nil {
 			return nil, fmt.Errorf("kill %d of %d: %w", n+1, cfg.Kills, err)
 		}
-		res.Gaps = append(res.Gaps, gap)
-		refills = append(refills, refill)
+		res.Gaps = append(res.Gaps, k.gap)
+		refills, slowest = append(refills, k.refill), append(slowest, k.slowest)
 		fmt.Fprintf(cfg.Progress, "kill %3d: %8s without an acknowledged write, full strength after %s\n",
-			n+1, gap.Round(10*time.Microsecond), refill.Round(time.Millisecond))
+			n+1, k.gap.Round(10*time.Microsecond), k.refill.Round(time.Millisecond))
 	}
 	stop()
 	wg.Wait()
 	res.Kills, res.Writes, res.Attempts = cfg.Kills, len(w.acks), w.failed
 	res.Median, res.P99, res.Worst = quantile(res.Gaps, 0.5), quantile(res.Gaps, 0.99), quantile(res.Gaps, 1)
-	res.Refill = quantile(refills, 0.5)
-	res.Missing, err = missing(ctx, client, len(w.acks))
+	res.Refill, res.SlowestClient = quantile(refills, 0.5), quantile(slowest, 0.5)
+	res.Missing, err = missing(ctx, client, w.counts)
 	return res, err
 }
 
-func killOnce(ctx context.Context, cfg FailoverConfig, w *writer) (gap, refill time.Duration, err error) {
+// killed is what one kill led to.
+type killed struct {
+	gap, slowest time.Duration // as writer.gap tells them
+	refill       time.Duration // from the kill to full strength
+}
+
+func killOnce(ctx context.Context, cfg FailoverConfig, w *writer) (k killed, err error) {
 	leader, err := await(ctx, cfg, func(l Leader) bool { return l.Full })
 	if err != nil {
-		return 0, 0, fmt.Errorf("wait for full strength: %w", err)
+		return k, fmt.Errorf("wait for full strength: %w", err)
 	}
 	before := w.count()
 	if err := until(ctx, cfg.Settle, func() bool { return w.count() > before+5 }); err != nil {
-		return 0, 0, fmt.Errorf("wait for writes: %w", err)
+		return k, fmt.Errorf("wait for writes: %w", err)
 	}
 	since := time.Now()
 	if err := leader.Kill(); err != nil {
-		return 0, 0, fmt.Errorf("kill leader, pid %d: %w", leader.PID, err)
+		return k, fmt.Errorf("kill leader, pid %d: %w", leader.PID, err)
 	}
 	// Asking costs processor time, which the takeover needs now: leave it alone
 	// for as long as one takes.
 	select {
 	case <-time.After(quiet):
 	case <-ctx.Done():
-		return 0, 0, ctx.Err()
+		return k, ctx.Err()
 	}
 	if _, err := await(ctx, cfg, func(l Leader) bool { return l.Full && l.PID != leader.PID }); err != nil {
-		return 0, 0, fmt.Errorf("wait for the next leader at full strength: %w", err)
+		return k, fmt.Errorf("wait for the next leader at full strength: %w", err)
 	}
-	refill = time.Since(since)
+	k.refill = time.Since(since)
 	err = until(ctx, cfg.Settle, func() (ok bool) {
-		gap, ok = w.gap(since.Add(-100*time.Millisecond), since)
+		k.gap, k.slowest, ok = w.gap(since.Add(-100*time.Millisecond), since)
 		return ok
 	})
-	return gap, refill, err
+	return k, err
 }
 
 const (
@@ -191,10 +225,10 @@ func until(ctx context.Context, limit time.Duration, ok func() bool) error {
 }
 
 // missing returns the acknowledged keys that are not there.
-func missing(ctx context.Context, c *clientv3.Client, n int) ([]string, error) {
-	there := make(map[string]bool, n)
-	from := key(0)
-	end := clientv3.GetPrefixRangeEnd("bench/failover/")
+func missing(ctx context.Context, c *clientv3.Client, counts []int) ([]string, error) {
+	there := map[string]bool{}
+	from := failoverPrefix
+	end := clientv3.GetPrefixRangeEnd(failoverPrefix)
 	for {
 		resp, err := c.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(5000), clientv3.WithKeysOnly())
 		if err != nil {
@@ -209,9 +243,11 @@ func missing(ctx context.Context, c *clientv3.Client, n int) ([]string, error) {
 		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
 	gone := []string{}
-	for i := range n {
-		if !there[key(i)] {
-			gone = append(gone, key(i))
+	for client, n := range counts {
+		for i := range n {
+			if !there[key(client, i)] {
+				gone = append(gone, key(client, i))
+			}
 		}
 	}
 	return gone, nil
@@ -225,4 +261,14 @@ func quantile(ds []time.Duration, q float64) time.Duration {
 	sorted := slices.Sorted(slices.Values(ds))
 	i := int(q*float64(len(sorted)) + 0.5)
 	return sorted[min(max(i, 1), len(sorted))-1]
+}
+
+// Render prints a result for people.
+func (r *FailoverResult) Render(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "%d leader kills under %d clients, %d acknowledged writes\n"+
+		"gap between acknowledged writes: median %s  p99 %s  worst %s\n"+
+		"the client that waited longest: median %s\n"+
+		"back to full strength: median %s\n",
+		r.Kills, r.Clients, r.Writes, round(r.Median), round(r.P99), round(r.Worst), round(r.SlowestClient), r.Refill.Round(time.Millisecond))
+	return err
 }
