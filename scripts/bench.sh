@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Measures dynast beside etcd (one member, three members on this host) and
+# beside two limits of the machine, in one run and in turn.
+#
+#   scripts/bench.sh [-out docs/benchmarks.md] [-rounds N] [-duration 3s] [-dir DIR]
+#   scripts/bench.sh -growth [-out docs/benchmarks.md]
+#   scripts/bench.sh -smoke
+#
+# It prints Markdown; -out also puts it into a file, with a chart beside it. It
+# needs Go, and some minutes on a machine that does nothing else. -h tells all arguments.
+# Without -dynast it builds the program from this source.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+program=""
+for a in "$@"; do
+  case $a in -dynast | -dynast=* | --dynast | --dynast=*) program=given ;; esac
+done
+(cd "$root" && go build -o "$work/sidebyside" ./shared/bench/sidebyside)
+if [ -z "$program" ]; then
+  (cd "$root" && go build -o "$work/dynast" .)
+  set -- "$@" -dynast "$work/dynast"
+fi
+# In the background and waited for, so that a signal reaches it and it can end
+# what it started; a child of a script without job control ignores an interrupt.
+"$work/sidebyside" "$@" &
+child=$!
+trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM
+code=0
+wait "$child" || code=$?
+if kill -0 "$child" 2>/dev/null; then code=0; wait "$child" || code=$?; fi
+exit "$code"

@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dynast-io/dynast/shared/bench"
+)
+
+// bench runs one of the bench commands on a cluster and decodes what it prints.
+func (c *cluster) bench(res any, args ...string) {
+	c.t.Helper()
+	cmd := c.command(append(append([]string{"bench"}, args...), "--json", "--config", c.config)...)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Run(); err != nil {
+		c.t.Fatalf("bench %s: %v\n%s", strings.Join(args, " "), err, &out)
+	}
+	if err := json.Unmarshal(out.Bytes(), res); err != nil {
+		c.t.Fatalf("bench %s: %v\n%s", strings.Join(args, " "), err, &out)
+	}
+}
+
+func TestBenchCommandsMeasureACluster(t *testing.T) {
+	c := start(t)
+	pids := c.pids()
+	for _, w := range bench.Workloads {
+		var res bench.Result
+		c.bench(&res, w, "--clients", "4", "--connections", "2", "--total", "40", "--keys", "50", "--value-bytes", "64")
+		want := int64(40)
+		if w == "watch" {
+			want *= 3 // watchers
+		}
+		if res.Schema != bench.Schema || res.Workload != w || res.Operations != want || res.Errors != 0 || res.Latency.P50 <= 0 || res.PerSecond <= 0 {
+			t.Errorf("%s: %+v", w, res)
+		}
+		if got := slices.Sorted(slices.Values(res.Servers.PIDs)); !slices.Equal(got, pids) {
+			t.Errorf("%s: servers %v, want %v", w, got, pids)
+		}
+	}
+	var rest bench.Resting
+	c.bench(&rest, "memory", "--keys", "200", "--rest", "10ms")
+	if resp, err := c.dial().Get(testContext(t), "bench/0000000199"); err != nil || len(resp.Kvs) != 1 {
+		t.Errorf("the last of the keys: %v, %v", resp, err)
+	}
+	if rest.Keys != 200 || rest.Servers.RSSBytes < rest.Servers.PSSBytes || rest.Servers.PSSBytes == 0 {
+		t.Errorf("memory: %+v", rest)
+	}
+	c.bench(&rest, "idle", "--duration", "10ms")
+	if rest.Workload != "idle" || !slices.Equal(slices.Sorted(slices.Values(rest.Servers.PIDs)), pids) {
+		t.Errorf("idle: %+v", rest)
+	}
+	var fail bench.FailoverResult
+	c.bench(&fail, "failover", "--kills", "1", "--clients", "8")
+	if fail.Kills != 1 || fail.Clients != 8 || fail.Median <= 0 || fail.SlowestClient < fail.Median || len(fail.Missing) != 0 || fail.Writes == 0 {
+		t.Errorf("failover: %+v", fail)
+	}
+}
+
+func (c *cluster) pids() []int {
+	var pids []int
+	for _, m := range c.full().Members {
+		pids = append(pids, m.PID)
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+func TestBenchSaysWhatItLacks(t *testing.T) {
+	c := newCluster(t)
+	for want, args := range map[string][]string{
+		"workload":     {"nonsense"},
+		"at least one": {"put", "--clients", "0", "--endpoints", c.client},
+		"--pids":       {"idle", "--endpoints", c.client},
+		"TLS":          {"put", "--endpoints", c.client, "--cacert", filepath.Join(t.TempDir(), "none.pem")},
+	} {
+		cmd := exec.Command(binary, append(append([]string{"bench"}, args...), "--config", c.config)...)
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || args[0] != "nonsense" && !strings.Contains(string(out), want) {
+			t.Errorf("%v: %v, want a word of %q:\n%s", args, err, want, out)
+		}
+	}
+}
+
+// TestBenchScript: the comparison and the growth run from beginning to end, and
+// end what they started.
+func TestBenchScript(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds etcd and starts eight processes")
+	}
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{nil, []string{"| put, 64 clients |", "| get, linearizable, 64 clients |", "| watch, 16 watchers |", "### Latency", "### Processor time", "| idle: percent of a core |", "| 64 | 1 |"}},
+		{[]string{"-growth"}, []string{"### Clients", "### Size of values", "### Followers", "### Size of the database"}},
+	} {
+		dir := t.TempDir()
+		page := filepath.Join(dir, "page.md")
+		if err := os.WriteFile(page, []byte("before\n<!-- bench.sh: comparison -->\nold\n<!-- end of comparison -->\n<!-- bench.sh: growth -->\nold\n<!-- end of growth -->\nafter\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, out := script(t, "bench.sh", append(c.args, "-smoke", "-dynast", binary, "-dir", dir, "-out", page)...)
+		raw, err := os.ReadFile(page)
+		if code != 0 || err != nil {
+			t.Fatalf("%v: exit code %d, %v\n%s", c.args, code, err, out)
+		}
+		for _, w := range append(c.want, "before\n", "after\n") {
+			if !strings.Contains(string(raw), w) {
+				t.Errorf("%v: %q is not there:\n%s", c.args, w, raw)
+			}
+		}
+		if strings.Count(string(raw), "old\n") != 1 {
+			t.Errorf("%v: one section is to be replaced:\n%s", c.args, raw)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "dynast-bench-*")); len(left) > 0 {
+			t.Errorf("%v: %v was left", c.args, left)
+		}
+		cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, f := range cmdlines {
+			if raw, err := os.ReadFile(f); err == nil && bytes.Contains(raw, []byte(dir)) {
+				t.Errorf("%v: a process was left: %q", c.args, raw)
+			}
+		}
+	}
+}
