@@ -10,15 +10,18 @@ import (
 
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/dynast-io/dynast/shared/proc"
 )
 
 const (
-	// frameOverheadBytes is more than a frame can need beside an entry's data.
-	frameOverheadBytes = 96
+	// frameOverheadBytes is more than a frame can need beside an entry's data:
+	// the frame's length and padding (8 + 7), the record's type, checksum and length
+	// (2 + 6 + 6), the entry's epoch, index and length (11 + 11 + 6).
+	frameOverheadBytes = 57
 	// heldTailFactor is how many times TailBytes may be kept while a Hold asks for it.
-	heldTailFactor = 4
+	heldTailFactor = 8
 )
 
 // Log is the log of one slot, open for append.
@@ -111,9 +114,12 @@ func (l *Log) append(entries []Entry) error {
 	if err != nil {
 		return err
 	}
-	bytes := int64(frameOverheadBytes)
+	bytes := int64(0)
+	if confirm != nil {
+		bytes += frameOverheadBytes
+	}
 	for _, e := range entries {
-		bytes += int64(len(e.Data)) + frameOverheadBytes
+		bytes += frameBytes(e)
 	}
 	if err := l.makeRoom(bytes); err != nil {
 		return err
@@ -146,6 +152,14 @@ func (l *Log) append(entries []Entry) error {
 	l.tail.push(entries)
 	l.boundTail()
 	return nil
+}
+
+// frameBytes is no less than an entry takes in the file, and more by no more
+// than the padding, so that the end of a segment does not seem near for long.
+func frameBytes(e Entry) int64 {
+	n := len(e.Data) + protowire.SizeVarint(uint64(len(e.Data))) + protowire.SizeVarint(e.Epoch) + protowire.SizeVarint(e.Index) + 3
+	n += protowire.SizeVarint(uint64(n)) + 1 + 8 // the record's: type and checksum are 8 at most
+	return int64(frameHeaderBytes + n + 7)
 }
 
 // admit checks entries against the log and returns the state record to write
@@ -218,6 +232,15 @@ func (l *Log) fail(err error) error {
 		l.failed = fmt.Errorf("%w: %w", ErrFailed, err)
 	}
 	return err
+}
+
+// BoundTail changes Options.TailBytes. What is not in memory any more does not
+// come back.
+func (l *Log) BoundTail(bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.o.TailBytes = bytes
+	l.boundTail()
 }
 
 func (l *Log) boundTail() {

@@ -317,20 +317,26 @@ func TestEntriesAndBound(t *testing.T) {
 		for i := from; i <= to; i++ {
 			mustAppend(t, l, []Entry{{Index: i, Epoch: 1, Data: make([]byte, 100)}})
 		}
-		if to <= 90 {
+		if to != 95 {
 			l.Applied(to)
 		}
 	}
-	if more(31, 60); l.First() != 26 {
+	if more(31, 90); l.First() != 26 {
 		t.Fatal("held entries left:", l.First())
 	}
-	if more(61, 90); l.First() != 51 { // four times the bound
+	if more(91, 180); l.First() != 181-10*heldTailFactor {
 		t.Fatal("a hold must not keep everything:", l.First())
 	}
 	release()
 	release()
-	if l.First() != 81 {
+	if l.First() != 171 {
 		t.Fatal(l.First())
+	}
+	if l.BoundTail(4 * (100 + entryOverheadBytes)); l.First() != 177 {
+		t.Fatal("a smaller bound:", l.First())
+	}
+	if l.BoundTail(o.TailBytes); l.First() != 177 {
+		t.Fatal("what is gone does not come back:", l.First())
 	}
 	// What the database lacks stays, however much it is.
 	if l = reopen(t, l, 40); l.First() != 41 {

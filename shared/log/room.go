@@ -21,6 +21,9 @@ var (
 	statfs    = unix.Statfs
 )
 
+// aheadBytes is allocated beyond what is needed.
+const aheadBytes = 256 << 10
+
 // makeRoom makes sure that n more bytes find their place on the disk, before
 // any of them is written. A record that is half written, or a segment that cannot be
 // followed by the next, is the end of a log for its process; ErrNoRoom changes
@@ -45,7 +48,15 @@ func (l *Log) makeRoom(n int64) error {
 	l.mu.Lock()
 	path := filepath.Join(l.o.Dir, l.files.current().name.String())
 	l.mu.Unlock()
-	switch err := allocate(path, l.allocated, end); {
+	// Some room ahead, if the disk has it: not a system call for each append.
+	ahead := end + aheadBytes
+	err := allocate(path, l.allocated, ahead)
+	if err == nil {
+		end = ahead
+	} else {
+		err = allocate(path, l.allocated, end)
+	}
+	switch {
 	case proc.NoSpace(err), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return fmt.Errorf("%w: %w", ErrNoRoom, err)
 	case err != nil:

@@ -303,3 +303,43 @@ func TestHalfMadeSegmentsAreCleared(t *testing.T) {
 	l = reopen(t, l, 0)
 	sameEntries(t, all(t, l), testEntries(1, 1, 300))
 }
+
+// TestTheEndOfASegmentIsNotFarOff: what an append is taken to need is enough,
+// and so little more that appends seldom look for room of their own.
+func TestTheEndOfASegmentIsNotFarOff(t *testing.T) {
+	calls := 0
+	was := fallocate
+	fallocate = func(fd int, mode uint32, off, n int64) error {
+		calls++
+		return was(fd, mode, off, n)
+	}
+	t.Cleanup(func() { fallocate = was })
+	o := testOptions(t)
+	o.SegmentBytes = 1 << 20
+	l := mustCreate(t, o, Position{})
+	const appends = 20_000 // some segments
+	for i := uint64(1); i <= appends; i++ {
+		mustAppend(t, l, []Entry{{Index: i, Epoch: 1 << 40, Data: make([]byte, int(i)%600)}})
+		if i%1000 == 0 {
+			l.mu.Lock()
+			path := filepath.Join(o.Dir, l.files.current().name.String())
+			l.mu.Unlock()
+			if at := writtenBytes(t, path); at > l.written || l.written > at+at/10+2*frameOverheadBytes*8 {
+				t.Fatalf("%d bytes are written, %d were counted", at, l.written)
+			}
+		}
+	}
+	if calls > appends/100 {
+		t.Errorf("%d calls of fallocate in %d appends", calls, appends)
+	}
+}
+
+// writtenBytes is where the last record of a segment ends.
+func writtenBytes(t *testing.T, path string) int64 {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int64(len(bytes.TrimRight(raw, "\x00")))
+}

@@ -2,6 +2,7 @@ package log
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"path/filepath"
 	"slices"
@@ -132,6 +133,29 @@ func BenchmarkAppend64x300(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	}
+}
+
+// An append made durable, as each batch of a leader is.
+func BenchmarkAppendSync(b *testing.B) {
+	for _, n := range []int{1, 32} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			l := mustCreate(b, Options{Dir: filepath.Join(b.TempDir(), "log")}, Position{})
+			es, data, next := make([]Entry, n), make([]byte, 300), uint64(1)
+			b.ReportAllocs()
+			for b.Loop() {
+				for i := range es {
+					es[i] = Entry{Index: next, Epoch: 1, Data: data}
+					next++
+				}
+				if err := l.Append(es); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := l.Sync(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
