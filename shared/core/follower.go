@@ -107,9 +107,21 @@ func (c *Core) heard(ev Heard) {
 	}
 	if c.role == Following {
 		c.follow.heard, c.follow.met = c.now, true
+		c.answerBeat()
 	}
 	c.follow.commit = max(c.follow.commit, ev.Commit)
 	c.advanceCommit()
+}
+
+// answerBeat sends the own heartbeat right after something was heard, if it is
+// due soon, and gives the next one time to be an answer as well: then an idle cluster
+// wakes its processes half as often.
+func (c *Core) answerBeat() {
+	interval := c.cfg.HeartbeatInterval
+	if c.nextBeat-c.now <= interval/2 {
+		c.nextBeat = c.now + interval + interval/4
+		c.emit(Beat{})
+	}
 }
 
 // introduced turns to the leader of a newer roster.
