@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -28,8 +29,8 @@ const (
 	// caughtUpWithin is the number of entries behind at which a follower that
 	// got a snapshot needs no log to be kept for it any more.
 	caughtUpWithin = 1024
-	// commitDelay is how long a commit index waits for entries to ride with.
-	commitDelay = 2 * time.Millisecond
+	// commitDelay is how long a commit index waits at least for entries to ride with.
+	commitDelay = 20 * time.Millisecond
 )
 
 // downstream is the leader's side: a session for each follower's stream.
@@ -39,10 +40,43 @@ type downstream struct {
 
 	mu       sync.Mutex
 	sessions map[roster.ID]*session
+
+	// late is armed while there may be a commit index that no message told.
+	late  *time.Timer
+	armed atomic.Bool
 }
 
 func newDownstream(m *Member) *downstream {
-	return &downstream{m: m, sessions: map[roster.ID]*session{}}
+	d := &downstream{m: m, sessions: map[roster.ID]*session{}}
+	d.late = time.AfterFunc(time.Hour, d.tellCommit)
+	return d
+}
+
+// commitSoon has a new commit index told, with the next entries or without
+// them a moment later. A session is not woken for it: under load there are always next
+// entries.
+func (d *downstream) commitSoon() {
+	if d.armed.CompareAndSwap(false, true) {
+		d.late.Reset(commitDelay)
+	}
+}
+
+func (d *downstream) tellCommit() {
+	d.armed.Store(false)
+	commit := d.m.committed.Load()
+	again := false
+	d.each(func(s *session) {
+		switch {
+		case s.toldCommit.Load() == commit:
+		case time.Since(time.Unix(0, s.toldAt.Load())) < commitDelay:
+			again = true // a stream of entries
+		default:
+			s.update(func() { s.beat = true })
+		}
+	})
+	if again {
+		d.commitSoon()
+	}
 }
 
 // session is one follower's stream. The loop says what to send; the session's
@@ -72,7 +106,9 @@ type session struct {
 	release func()
 
 	sentRoster []byte
-	sentCommit uint64
+	// What was told last, and when, in nanoseconds of Unix time.
+	toldCommit atomic.Uint64
+	toldAt     atomic.Int64
 }
 
 type mode uint8
@@ -314,21 +350,16 @@ func (s *session) receive() {
 
 // send sends until the stream ends.
 func (s *session) send() error {
-	delay := time.NewTimer(time.Hour)
-	defer delay.Stop()
 	for {
-		late := false
 		select {
 		case <-s.wake:
-		case <-delay.C:
-			late = true
 		case <-s.gone:
 			return nil
 		case <-s.stream.Context().Done():
 			return s.stream.Context().Err()
 		}
 		for {
-			more, err := s.sendNext(late, delay)
+			more, err := s.sendNext()
 			if err != nil {
 				return err
 			}
@@ -340,7 +371,7 @@ func (s *session) send() error {
 }
 
 // sendNext sends one message; false when there is nothing more to send.
-func (s *session) sendNext(late bool, delay *time.Timer) (bool, error) {
+func (s *session) sendNext() (bool, error) {
 	m := s.d.m
 	s.mu.Lock()
 	cursor, md := s.cursor, s.mode
@@ -356,15 +387,8 @@ func (s *session) sendNext(late bool, delay *time.Timer) (bool, error) {
 			return true, err
 		}
 	}
-	commit := m.committed.Load()
 	if !beat && string(m.rosterBytes()) == string(s.sentRoster) {
-		if commit == s.sentCommit {
-			return false, nil
-		}
-		if !late {
-			delay.Reset(commitDelay)
-			return false, nil
-		}
+		return false, nil
 	}
 	return false, s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Heartbeat{Heartbeat: &wire.Heartbeat{Address: m.address.String()}}})
 }
@@ -405,7 +429,9 @@ func (s *session) nextErrand() func() error {
 func (s *session) put(msg *wire.LeaderMessage) error {
 	m := s.d.m
 	msg.Roster, msg.Epoch, msg.Commit = m.rosterBytes(), m.epoch.Load(), m.committed.Load()
-	s.sentRoster, s.sentCommit = msg.Roster, msg.Commit
+	s.sentRoster = msg.Roster
+	s.toldCommit.Store(msg.Commit)
+	s.toldAt.Store(time.Now().UnixNano())
 	return s.stream.Send(msg)
 }
 
@@ -428,10 +454,7 @@ func (s *session) sendEntries(cursor uint64) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read entries for %s: %w", s.id, err)
 	}
-	out := &wire.Entries{Prev: &wire.Position{Epoch: prev, Index: cursor}, Entries: make([]*wire.Entry, len(es))}
-	for i, e := range es {
-		out.Entries[i] = &wire.Entry{Epoch: e.Epoch, Data: e.Data}
-	}
+	out := wire.FromEntries(entry.Position{Epoch: prev, Index: cursor}, es)
 	s.mu.Lock()
 	if s.mode == modeEntries && s.cursor == cursor {
 		s.cursor = es[len(es)-1].Index

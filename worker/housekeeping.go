@@ -28,24 +28,31 @@ const (
 // housekeeping is what is done now and then and is not urgent. An idle member
 // writes nothing: each step looks first whether there is something to do.
 func (m *Member) housekeeping() {
-	tick := time.NewTicker(spaceInterval)
+	tick := time.NewTicker(syncInterval)
 	defer tick.Stop()
-	var lastSync, lastCompact, lastSweep time.Time
+	var lastCompact, lastSweep time.Time
 	toil := newToil(m)
+	var rest resting
+	leads := m.leads
 	for {
 		select {
 		case <-tick.C:
+		case <-leads:
+			tick.Reset(spaceInterval)
+			leads = nil // closed for ever
 		case <-m.ended:
 			return
 		}
 		now := time.Now()
+		if rest.due(now, m.replica.last().Index) {
+			giveBack()
+		}
 		if m.leading.Load() {
 			m.space.look()
 			toil.look(now)
 			m.alarm()
 			m.cpu.note(now, m.pids())
-		} else if now.Sub(lastSync) >= syncInterval {
-			lastSync = now
+		} else {
 			m.syncer.sync()
 		}
 		if m.leading.Load() && now.Sub(lastSweep) >= sweepInterval {

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
@@ -15,30 +16,76 @@ func stack() []byte { return debug.Stack() }
 // now is the core's clock: monotonic, from the start of the process, never 0.
 func (m *Member) now() time.Duration { return time.Since(m.started) + 1 }
 
+// turn is who feeds the core: one goroutine at a time. It is the loop's, or
+// that of somebody with an event which writes wait for.
+type turn struct {
+	mu    sync.Mutex
+	batch []mail
+	wake  time.Duration // when the loop will look at the time by itself
+}
+
 // loop owns the core: it feeds it what happened and does what it says, until
 // the process is to end.
 func (m *Member) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	var batch []mail
 	for {
-		timer.Reset(max(m.core.Wake()-m.now(), 0))
-		batch = m.mail.take(batch, timer)
-		for i := range batch {
-			select {
-			case <-m.ended:
-				return
-			default:
-			}
-			if batch[i].ask != nil {
-				batch[i].ask()
-			} else {
-				m.step(batch[i].event)
-			}
-			batch[i] = mail{}
-		}
+		m.turn.mu.Lock()
+		m.readMail()
 		if m.now() >= m.core.Wake() {
 			m.step(core.Tick{})
+		}
+		m.turn.wake = m.core.Wake()
+		m.turn.mu.Unlock()
+		if !m.mail.empty() {
+			continue
+		}
+		timer.Reset(max(m.turn.wake-m.now(), 0))
+		select {
+		case <-m.mail.notify:
+		case <-timer.C:
+		case <-m.ended:
+			return
+		}
+	}
+}
+
+// readMail feeds the core with everything that waits. The turn is held.
+func (m *Member) readMail() {
+	batch := m.mail.take(m.turn.batch)
+	for i := range batch {
+		select {
+		case <-m.ended:
+			return
+		default:
+		}
+		if batch[i].ask != nil {
+			batch[i].ask()
+		} else {
+			m.step(batch[i].event)
+		}
+		batch[i] = mail{}
+	}
+	m.turn.batch = batch
+}
+
+// postNow is post for the few events that each write waits for: the caller
+// feeds the core itself, if nobody does at this moment, which saves the change to the
+// loop's goroutine and back. The caller must hold no lock, since it may have
+// to carry out any effect.
+func (m *Member) postNow(ev core.Event) {
+	m.mail.put(mail{event: ev})
+	m.readMailNow()
+}
+
+func (m *Member) readMailNow() {
+	// Who has the turn looks again after it has let go of it: nothing is left behind.
+	for !m.mail.empty() && m.turn.mu.TryLock() {
+		m.guarded(m.readMail)
+		early := m.core.Wake() < m.turn.wake
+		m.turn.mu.Unlock()
+		if early {
+			m.mail.wake()
 		}
 	}
 }
@@ -78,8 +125,13 @@ func (m *Member) do(e core.Effect) {
 	case core.Commit:
 		m.committed.Store(e.Index)
 		m.applier.commit(e.Index)
+		if m.leading.Load() {
+			m.downstream.commitSoon()
+		}
 	case core.Sync:
-		m.syncer.sync()
+		if !m.leading.Load() {
+			m.syncer.sync()
+		} // or else the writer has begun it with the append
 	case core.Beat:
 		m.beat()
 	case core.Watch:
@@ -130,6 +182,7 @@ func (m *Member) lookAtLeader() {
 func (m *Member) doFollower(e core.Effect) {
 	switch e := e.(type) {
 	case core.Follow:
+		m.procs.follow()
 		m.upstream.follow(e.Leader)
 	case core.Expect:
 		m.upstream.follow(e.Leader)
@@ -147,6 +200,7 @@ func (m *Member) doFollower(e core.Effect) {
 func (m *Member) doTakeover(e core.Effect) {
 	switch e := e.(type) {
 	case core.TryLock:
+		m.procs.lead()
 		m.tryLock()
 	case core.Adopt:
 		m.adopt(e.Slot)
@@ -166,7 +220,7 @@ func (m *Member) doTakeover(e core.Effect) {
 func (m *Member) doLeader(e core.Effect) {
 	switch e := e.(type) {
 	case core.Replicate:
-		m.downstream.replicate()
+		// The writer has begun it with the append, Commit with the commit.
 	case core.Publish:
 		m.downstream.replicate() // it rides on every message
 	case core.PublishDeaths:
@@ -226,6 +280,7 @@ func (m *Member) lead(epoch uint64) {
 	self := *m.me.Load()
 	self.Role, self.State = roster.Leader, roster.Serving
 	m.me.Store(&self)
+	m.replica.current().log.BoundTail(leaderTailBytes)
 	m.leading.Store(true)
 	m.history.lead()
 	close(m.leads)

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"sync"
-	"time"
 
 	"github.com/dynast-io/dynast/shared/core"
 )
@@ -25,31 +24,37 @@ type mailbox struct {
 func newMailbox() *mailbox { return &mailbox{notify: make(chan struct{}, 1)} }
 
 func (b *mailbox) post(m mail) {
+	b.put(m)
+	b.wake()
+}
+
+// put is post without waking the loop, for who sees to the mail itself.
+func (b *mailbox) put(m mail) {
 	b.mu.Lock()
 	b.queue = append(b.queue, m)
 	b.mu.Unlock()
+}
+
+// take returns everything that waits, in order. spare is an empty slice to be
+// used for the next queue.
+func (b *mailbox) take(spare []mail) []mail {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queue
+	b.queue = spare[:0]
+	return q
+}
+
+func (b *mailbox) empty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.queue) == 0
+}
+
+// wake has the loop look at its mail and its timer.
+func (b *mailbox) wake() {
 	select {
 	case b.notify <- struct{}{}:
 	default:
-	}
-}
-
-// take returns everything that waits, in order; it waits for something until
-// the timer fires. spare is an empty slice to be used for the next queue.
-func (b *mailbox) take(spare []mail, timer *time.Timer) []mail {
-	for {
-		b.mu.Lock()
-		if len(b.queue) > 0 {
-			q := b.queue
-			b.queue = spare[:0]
-			b.mu.Unlock()
-			return q
-		}
-		b.mu.Unlock()
-		select {
-		case <-b.notify:
-		case <-timer.C:
-			return nil
-		}
 	}
 }

@@ -19,6 +19,13 @@ import (
 // etcd (5 s and two election timeouts).
 const proposeTimeout = 7 * time.Second
 
+const (
+	// collectEntries and collectBytes are the size of a queue that does not wait
+	// for the fsync that runs.
+	collectEntries = maxBatch
+	collectBytes   = 256 << 10
+)
+
 // errEnding answers writes that come while the process ends. It is
 // Unavailable: the client may try again, with the next leader.
 var errEnding = rpctypes.ErrGRPCStopped
@@ -26,7 +33,29 @@ var errEnding = rpctypes.ErrGRPCStopped
 // proposal is one write on its way.
 type proposal struct {
 	data []byte
-	done chan *apply.Result // one result, or closed when the process ends
+	// request is what data encodes, so that this process need not decode it;
+	// nil where somebody may change it.
+	request *pb.InternalRaftRequest
+	done    chan *apply.Result // one result
+	timeout *time.Timer
+}
+
+// spare holds proposals that were answered, so that a write does not make a
+// channel and a timer each time. One that was given up may still be answered: it is
+// not used again.
+var spare = sync.Pool{New: func() any {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return &proposal{done: make(chan *apply.Result, 1), timeout: t}
+}}
+
+func newProposal(data []byte, r *pb.InternalRaftRequest) *proposal {
+	pr := spare.Get().(*proposal)
+	pr.data, pr.request = data, nil
+	if r.Put != nil || r.Txn != nil {
+		pr.request = r // nobody touches those after they were proposed
+	}
+	return pr
 }
 
 // proposals is the bounded queue between the handlers of client requests and
@@ -34,6 +63,10 @@ type proposal struct {
 //
 // waiting is ordered by index and has no gaps: within an epoch every entry
 // but the first is somebody's proposal.
+//
+// While an fsync runs, what comes is collected: it would have to wait for the
+// next fsync anyway, and one large batch costs every process much less than many
+// small ones. A large queue goes to the kernel and the followers meanwhile.
 type proposals struct {
 	guard func(*pb.InternalRaftRequest) error // refuses for lack of disk space
 
@@ -41,13 +74,15 @@ type proposals struct {
 
 	maxRequests, maxBytes int
 
-	queue    []*proposal
-	waiting  []*proposal
-	first    uint64 // index of waiting[0]
-	bytes    int    // of queue and waiting
-	draining bool
-	idle     chan struct{} // closed when draining and nothing is left
-	notify   chan struct{}
+	queue       []*proposal
+	waiting     []*proposal
+	first       uint64 // index of waiting[0]
+	bytes       int    // of queue and waiting
+	queuedBytes int
+	syncing     bool // what was taken is not durable yet
+	draining    bool
+	idle        chan struct{} // closed when draining and nothing is left
+	notify      chan struct{}
 }
 
 func newProposals(maxRequests, maxBytes int, guard func(*pb.InternalRaftRequest) error) *proposals {
@@ -71,22 +106,21 @@ func (p *proposals) Propose(ctx context.Context, r *pb.InternalRaftRequest) (*ap
 	if err != nil {
 		return nil, fmt.Errorf("marshal request: %w", err)
 	}
-	pr := &proposal{data: data, done: make(chan *apply.Result, 1)}
+	pr := newProposal(data, r)
 	if err := p.enqueue(pr); err != nil {
 		return nil, err
 	}
-	timeout := time.NewTimer(proposeTimeout)
-	defer timeout.Stop()
+	pr.timeout.Reset(proposeTimeout)
+	defer pr.timeout.Stop()
 	select {
-	case res, ok := <-pr.done:
-		if !ok {
-			return nil, errEnding
-		}
+	case res := <-pr.done:
+		pr.data, pr.request = nil, nil
+		spare.Put(pr)
 		return res, nil
 	case <-ctx.Done():
 		// The write may still happen; the client gave up before it knew.
 		return nil, status.FromContextError(ctx.Err()).Err()
-	case <-timeout.C:
+	case <-pr.timeout.C:
 		return nil, rpctypes.ErrGRPCTimeout
 	}
 }
@@ -109,11 +143,28 @@ func (p *proposals) enqueue(pr *proposal) error {
 	}
 	p.queue = append(p.queue, pr)
 	p.bytes += len(pr.data)
+	p.queuedBytes += len(pr.data)
+	p.wake()
+	return nil
+}
+
+// wake tells the writer, if there is something that it should take now.
+func (p *proposals) wake() {
+	if len(p.queue) == 0 || p.syncing && len(p.queue) < collectEntries && p.queuedBytes < collectBytes {
+		return
+	}
 	select {
 	case p.notify <- struct{}{}:
 	default:
 	}
-	return nil
+}
+
+// synced says that an fsync has ended.
+func (p *proposals) synced() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.syncing = false
+	p.wake()
 }
 
 // take moves queued proposals to those that wait, up to max and to maxBytes of
@@ -122,13 +173,15 @@ func (p *proposals) enqueue(pr *proposal) error {
 func (p *proposals) take(next, epoch uint64, max, maxBytes int) []entry.Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := 0
-	for bytes := 0; n < min(len(p.queue), max) && (n == 0 || bytes+len(p.queue[n].data) <= maxBytes); n++ {
+	n, bytes := 0, 0
+	for ; n < min(len(p.queue), max) && (n == 0 || bytes+len(p.queue[n].data) <= maxBytes); n++ {
 		bytes += len(p.queue[n].data)
 	}
 	if n == 0 {
 		return nil
 	}
+	p.queuedBytes -= bytes
+	p.syncing = true
 	if len(p.waiting) == 0 {
 		p.first = next
 	}
@@ -140,17 +193,12 @@ func (p *proposals) take(next, epoch uint64, max, maxBytes int) []entry.Entry {
 	rest := copy(p.queue, p.queue[n:])
 	clear(p.queue[rest:])
 	p.queue = p.queue[:rest]
-	if rest > 0 {
-		select {
-		case p.notify <- struct{}{}:
-		default:
-		}
-	}
+	p.wake()
 	return out
 }
 
 // refuse answers the last n of those that wait: their entries were not
-// appended, and their indices go to others.
+// appended, and their indices go to others. No fsync follows.
 func (p *proposals) refuse(n int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -161,7 +209,23 @@ func (p *proposals) refuse(n int, err error) {
 	}
 	clear(p.waiting[keep:])
 	p.waiting = p.waiting[:keep]
+	p.syncing = false
+	p.wake()
 	p.checkIdle()
+}
+
+// requests returns what the n entries from an index on say, as far as that is
+// known without decoding them; nil for the others.
+func (p *proposals) requests(index uint64, n int) []*pb.InternalRaftRequest {
+	out := make([]*pb.InternalRaftRequest, n)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range out {
+		if at := index + uint64(i); at >= p.first && at-p.first < uint64(len(p.waiting)) {
+			out[i] = p.waiting[at-p.first].request
+		}
+	}
+	return out
 }
 
 // applied answers who waits for an index.

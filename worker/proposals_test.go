@@ -132,22 +132,19 @@ func TestTheGuardRefusesBeforeAnythingIsQueued(t *testing.T) {
 	p.queued(t, 0)
 }
 
-func TestMailboxKeepsTheOrderAndWakesOnTheTimer(t *testing.T) {
+func TestMailboxKeepsTheOrder(t *testing.T) {
 	b := newMailbox()
 	var got []int
 	for i := range 5 {
 		b.post(mail{ask: func() { got = append(got, i) }})
 	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for _, m := range b.take(nil, timer) {
+	for _, m := range b.take(nil) {
 		m.ask()
 	}
 	if fmt.Sprint(got) != "[0 1 2 3 4]" {
 		t.Errorf("order: %v", got)
 	}
-	timer.Reset(time.Millisecond)
-	if q := b.take(nil, timer); q != nil {
+	if q := b.take(nil); len(q) != 0 || !b.empty() {
 		t.Errorf("nothing was posted: %v", q)
 	}
 }
@@ -204,4 +201,90 @@ func TestABatchIsBoundedByItsBytes(t *testing.T) {
 	}
 	p.take(6, 1, 100, 1)
 	p.applied(6, &apply.Result{})
+}
+
+// told reports whether the writer has something to do.
+func (p *proposals) told() bool {
+	select {
+	case <-p.notify:
+		return true
+	default:
+		return false
+	}
+}
+
+func TestABatchFormsWhileAnFsyncRuns(t *testing.T) {
+	p := newProposals(10_000, 1<<30, free)
+	var wg sync.WaitGroup
+	propose := func(n, bytes int) {
+		for range n {
+			wg.Go(func() {
+				r := put("k")
+				r.Put.Value = make([]byte, bytes)
+				if _, err := p.Propose(context.Background(), r); err != nil {
+					t.Errorf("propose: %v", err)
+				}
+			})
+		}
+	}
+	answer := func(es int, next uint64) {
+		for i := range uint64(es) {
+			p.applied(next+i, &apply.Result{})
+		}
+	}
+	propose(1, 10)
+	p.queued(t, 1)
+	if !p.told() || len(p.take(1, 1, maxBatch, maxBatchBytes)) != 1 {
+		t.Fatal("the first proposal waits for nothing")
+	}
+	propose(20, 10)
+	p.queued(t, 21)
+	if p.told() {
+		t.Error("proposals are taken although an fsync runs")
+	}
+	p.synced()
+	if !p.told() || len(p.take(2, 1, maxBatch, maxBatchBytes)) != 20 {
+		t.Error("after the fsync all of them are one batch")
+	}
+	propose(2, collectBytes)
+	p.queued(t, 23)
+	if !p.told() || len(p.take(22, 1, maxBatch, maxBatchBytes)) != 2 {
+		t.Error("large ones wait for an fsync that they need not wait for")
+	}
+	// A batch that was refused is followed by no fsync.
+	propose(1, 10)
+	p.queued(t, 24)
+	p.synced()
+	p.take(24, 1, maxBatch, maxBatchBytes)
+	p.told()
+	p.refuse(1, errors.New("no room"))
+	propose(1, 10)
+	p.queued(t, 24)
+	if !p.told() || len(p.take(24, 1, maxBatch, maxBatchBytes)) != 1 {
+		t.Error("who comes after a refused batch waits for ever")
+	}
+	answer(24, 1)
+	wg.Wait()
+}
+
+func TestOnlyRequestsThatNobodyChangesAreShared(t *testing.T) {
+	p := newProposals(100, 1<<20, free)
+	var wg sync.WaitGroup
+	rs := []*pb.InternalRaftRequest{put("a"), {LeaseGrant: &pb.LeaseGrantRequest{ID: 1}}, {Txn: &pb.TxnRequest{}}}
+	for i, r := range rs {
+		wg.Go(func() { _, _ = p.Propose(context.Background(), r) })
+		p.queued(t, i+1)
+	}
+	p.take(8, 3, 10, 1<<20)
+	got := p.requests(6, 10) // some before, some after
+	want := []*pb.InternalRaftRequest{nil, nil, rs[0], nil, rs[2], nil, nil, nil, nil, nil}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("index %d: %v, want %v", 6+i, got[i], want[i])
+		}
+	}
+	for i := uint64(8); i <= 10; i++ {
+		p.applied(i, &apply.Result{})
+	}
+	wg.Wait()
 }

@@ -140,12 +140,18 @@ func (r *replica) compact() error {
 }
 
 func (r *replica) logOptions(s datadir.Slot) replog.Options {
-	return replog.Options{Dir: s.LogDir(), TailBytes: tailBytes, Logger: r.zap.Named("log")}
+	return replog.Options{Dir: s.LogDir(), TailBytes: followerTailBytes, Logger: r.zap.Named("log")}
 }
 
-// tailBytes bounds the entries that each member keeps in memory, and so how
-// far a follower may be behind before it needs a snapshot: some seconds of load.
-const tailBytes = 16 << 20
+const (
+	// leaderTailBytes bounds the entries that a leader keeps in memory, and so how
+	// far a follower may be behind before it needs a snapshot: some seconds of load,
+	// more than a heartbeat timeout.
+	leaderTailBytes = 8 << 20
+	// followerTailBytes is the same for the others, who need what they have not
+	// applied yet, and what their siblings may lack when they take over.
+	followerTailBytes = 4 << 20
+)
 
 // lockWait is how long a lock of a process that just died is waited for.
 const lockWait = 300 * time.Millisecond

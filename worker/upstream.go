@@ -290,10 +290,12 @@ func (in *inbound) take(msg *wire.LeaderMessage) error {
 			}
 		}
 	}
-	m.post(heard)
-	if entries != nil {
-		m.post(*entries)
+	if entries == nil {
+		m.post(heard)
+		return nil
 	}
+	m.mail.put(mail{event: heard})
+	m.postNow(*entries)
 	return nil
 }
 

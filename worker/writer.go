@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
@@ -22,13 +23,17 @@ const (
 	retryRoom = time.Second
 	// maxUnappliedBytes bounds the entries that a follower holds in memory when
 	// it does not come to apply them. (A leader's are bounded by its queue.)
-	maxUnappliedBytes = 4 * tailBytes
+	maxUnappliedBytes = 64 << 20
 )
 
 // writer owns the log: everything that changes it runs on its goroutine.
 type writer struct {
-	m    *Member
-	jobs chan func()
+	m *Member
+
+	mu   sync.Mutex
+	jobs []func()
+	kick chan struct{}
+
 	// epoch is the one in which proposals are appended; 0 while not leading.
 	epoch uint64
 	// starved: what the leader sends is dropped until there may be room for it;
@@ -36,11 +41,32 @@ type writer struct {
 	starved, hungry bool
 }
 
-func newWriter(m *Member) *writer { return &writer{m: m, jobs: make(chan func(), 64)} }
+func newWriter(m *Member) *writer { return &writer{m: m, kick: make(chan struct{}, 1)} }
 
-// do queues a job. The queue is longer than what one leader's window holds, so
-// that the loop does not wait here.
-func (w *writer) do(job func()) { w.jobs <- job }
+// do queues a job. It does not wait: the caller may be the writer itself, which
+// feeds the core. What is queued is bounded by what one leader's window holds.
+func (w *writer) do(job func()) {
+	w.mu.Lock()
+	w.jobs = append(w.jobs, job)
+	w.mu.Unlock()
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// next takes a job; nil when there is none.
+func (w *writer) next() func() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.jobs) == 0 {
+		return nil
+	}
+	job := w.jobs[0]
+	w.jobs[0] = nil
+	w.jobs = w.jobs[1:]
+	return job
+}
 
 func (w *writer) run() {
 	for {
@@ -49,8 +75,10 @@ func (w *writer) run() {
 			proposed = w.m.proposals.notify
 		}
 		select {
-		case job := <-w.jobs:
-			job()
+		case <-w.kick:
+			for job := w.next(); job != nil; job = w.next() {
+				job()
+			}
 		case <-proposed:
 			w.appendProposals()
 		case <-w.m.ended:
@@ -89,7 +117,13 @@ func (w *writer) append(es []entry.Entry) error {
 	case err != nil:
 		w.m.fatal(core.ExitError, fmt.Errorf("append to the log at %d: %w", es[0].Index, err))
 	default:
-		w.m.post(core.Appended{Last: log.Last()})
+		w.m.mail.put(mail{event: core.Appended{Last: log.Last()}})
+		if w.m.leading.Load() {
+			// The core will want both: they begin without waiting for its turn.
+			w.m.syncer.sync()
+			w.m.downstream.replicate()
+		}
+		w.m.readMailNow()
 	}
 	return nil
 }
@@ -207,6 +241,7 @@ func (s *syncer) run() {
 			s.m.fatal(core.ExitError, fmt.Errorf("fsync the log: %w", err))
 			return
 		}
-		s.m.post(core.Synced{Last: pos})
+		s.m.postNow(core.Synced{Last: pos})
+		s.m.proposals.synced()
 	}
 }

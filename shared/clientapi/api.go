@@ -35,6 +35,10 @@ const (
 	setupTimeout = 20 * time.Second
 	idleTimeout  = 30 * time.Minute
 
+	// streamWorkers are kept for requests. A new goroutine grows its stack several
+	// times in each; a kept one does so once. More requests than workers get goroutines.
+	streamWorkers = 64
+
 	keepaliveMinTime  = 5 * time.Second
 	keepaliveInterval = 2 * time.Hour
 	keepaliveTimeout  = 20 * time.Second
@@ -192,6 +196,7 @@ func (a *API) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(a.unary),
 		grpc.ChainStreamInterceptor(a.stream),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(a.limits.MaxRequestBytes + grpcOverheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(a.limits.MaxStreams),

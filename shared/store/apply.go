@@ -56,7 +56,11 @@ func (s *Store) countEntry() {
 // is skipped, and one without data (the first of an epoch) only counts; both
 // have no result. What a request does wrong is in the result (Err); an error
 // of Apply itself is the end of this store: ErrBadEntry or ErrBroken.
-func (s *Store) Apply(e entry.Entry) (*apply.Result, error) {
+func (s *Store) Apply(e entry.Entry) (*apply.Result, error) { return s.ApplyRequest(e, nil) }
+
+// ApplyRequest is Apply for a caller that knows what request the entry's data
+// encodes; nil if it does not. Nobody may change the request meanwhile.
+func (s *Store) ApplyRequest(e entry.Entry, r *pb.InternalRaftRequest) (*apply.Result, error) {
 	s.mu.Lock()
 	applied, broken := s.applied, s.broken
 	s.mu.Unlock()
@@ -68,15 +72,16 @@ func (s *Store) Apply(e entry.Entry) (*apply.Result, error) {
 	case e.Index != applied.Index+1 || e.Epoch < applied.Epoch:
 		return nil, fmt.Errorf("%w: %s does not follow %s", ErrBadEntry, e.Position(), applied)
 	}
-	var r *pb.InternalRaftRequest
-	if len(e.Data) > 0 {
+	if r == nil && len(e.Data) > 0 {
 		r = &pb.InternalRaftRequest{}
 		if err := proto.Unmarshal(e.Data, r); err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrBadEntry, e.Position(), err)
 		}
-		if !known(r) {
-			return nil, fmt.Errorf("%w: %s holds no request that this version knows", ErrBadEntry, e.Position())
-		}
+	}
+	if r != nil && !known(r) {
+		return nil, fmt.Errorf("%w: %s holds no request that this version knows", ErrBadEntry, e.Position())
+	}
+	if r != nil {
 		if err := wellFormed(r); err != nil {
 			return nil, fmt.Errorf("%w: %s holds %w", ErrBadEntry, e.Position(), err)
 		}

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/dynast-io/dynast/shared/entry"
 )
 
@@ -36,6 +39,27 @@ func BenchmarkApplyPut(b *testing.B) {
 	b.ResetTimer()
 	for i := range b.N {
 		res, err := s.Apply(entry.Entry{Index: uint64(i + 1), Epoch: 1, Data: entries[i%len(entries)]})
+		if err != nil || res.Err != nil {
+			b.Fatal(err, res)
+		}
+	}
+}
+
+// BenchmarkApplyRequest is the same for the leader, which has the request decoded.
+func BenchmarkApplyRequest(b *testing.B) {
+	s, entries := benchStore(b), benchData(b)
+	requests := make([]*pb.InternalRaftRequest, len(entries))
+	for i, data := range entries {
+		requests[i] = &pb.InternalRaftRequest{}
+		if err := proto.Unmarshal(data, requests[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		e := entry.Entry{Index: uint64(i + 1), Epoch: 1, Data: entries[i%len(entries)]}
+		res, err := s.ApplyRequest(e, requests[i%len(entries)])
 		if err != nil || res.Err != nil {
 			b.Fatal(err, res)
 		}

@@ -454,3 +454,31 @@ func breakStore(t *testing.T, dir string) {
 	}
 	os.Exit(wantedExit)
 }
+
+// TestApplyRequestIsApply: a request that is known leads to the same as its
+// encoding, and one that is none is refused all the same.
+func TestApplyRequestIsApply(t *testing.T) {
+	decoded, encoded := open(t, t.TempDir()), open(t, t.TempDir())
+	for i := range uint64(20) {
+		data := put(t, fmt.Sprint("k", i%3), fmt.Sprint(i))
+		r := &pb.InternalRaftRequest{}
+		if err := proto.Unmarshal(data, r); err != nil {
+			t.Fatal(err)
+		}
+		e := entry.Entry{Index: i + 1, Epoch: 1, Data: data}
+		if _, err := decoded.ApplyRequest(e, r); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := encoded.Apply(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, _, err := decoded.KV().HashStorage().HashByRev(0)
+	b, _, err2 := encoded.KV().HashStorage().HashByRev(0)
+	if err != nil || err2 != nil || a.Hash != b.Hash || decoded.Applied() != encoded.Applied() {
+		t.Errorf("%v at %s and %v at %s; %v, %v", a, decoded.Applied(), b, encoded.Applied(), err, err2)
+	}
+	if _, err := decoded.ApplyRequest(entry.Entry{Index: 21, Epoch: 1, Data: []byte{1}}, &pb.InternalRaftRequest{}); !errors.Is(err, ErrBadEntry) {
+		t.Errorf("a request without content: %v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dynast-io/dynast/shared/core"
@@ -177,19 +178,59 @@ func ToPosition(p *Position) entry.Position {
 	return entry.Position{Epoch: p.GetEpoch(), Index: p.GetIndex()}
 }
 
-// ToEntries gives a run of entries their indices. The data is shared with the
-// message.
+// FromEntries packs a run of entries that follow prev.
+func FromEntries(prev entry.Position, es []entry.Entry) *Entries {
+	n := 0
+	for _, e := range es {
+		n += protowire.SizeVarint(e.Epoch) + protowire.SizeBytes(len(e.Data))
+	}
+	packed := make([]byte, 0, n)
+	for _, e := range es {
+		packed = protowire.AppendVarint(packed, e.Epoch)
+		packed = protowire.AppendBytes(packed, e.Data)
+	}
+	return &Entries{Prev: FromPosition(prev), Packed: packed}
+}
+
+// ToEntries unpacks a run of entries and gives them their indices. The data is
+// shared with the message.
 func ToEntries(m *Entries) ([]entry.Entry, error) {
-	next := m.GetPrev().GetIndex() + 1
-	epoch := m.GetPrev().GetEpoch()
-	out := make([]entry.Entry, len(m.GetEntries()))
-	for i, e := range m.GetEntries() {
-		if e.GetEpoch() < epoch {
-			return nil, malformed("entry %d of epoch %d after epoch %d", next, e.GetEpoch(), epoch)
+	last := ToPosition(m.GetPrev())
+	n, err := countEntries(m.GetPacked())
+	if err != nil {
+		return nil, err
+	}
+	out := make([]entry.Entry, 0, n)
+	for rest := m.GetPacked(); len(rest) > 0; {
+		epoch, n := protowire.ConsumeVarint(rest)
+		data, k := protowire.ConsumeBytes(rest[n:])
+		rest = rest[n+k:]
+		if epoch < last.Epoch {
+			return nil, malformed("entry %d of epoch %d after epoch %d", last.Index+1, epoch, last.Epoch)
 		}
-		epoch = e.GetEpoch()
-		out[i] = entry.Entry{Index: next, Epoch: epoch, Data: e.GetData()}
-		next++
+		last = entry.Position{Epoch: epoch, Index: last.Index + 1}
+		e := entry.Entry{Index: last.Index, Epoch: epoch}
+		if len(data) > 0 {
+			e.Data = data[:len(data):len(data)]
+		}
+		out = append(out, e)
 	}
 	return out, nil
+}
+
+// countEntries looks through packed entries, all of which must be whole.
+func countEntries(packed []byte) (count int, err error) {
+	for len(packed) > 0 {
+		n := protowire.ConsumeFieldValue(0, protowire.VarintType, packed)
+		if n >= 0 {
+			packed = packed[n:]
+			n = protowire.ConsumeFieldValue(0, protowire.BytesType, packed)
+		}
+		if n < 0 {
+			return 0, malformed("entry %d of a message: %v", count+1, protowire.ParseError(n))
+		}
+		packed = packed[n:]
+		count++
+	}
+	return count, nil
 }

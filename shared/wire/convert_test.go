@@ -87,14 +87,26 @@ func TestDeathsSurviveTheWire(t *testing.T) {
 	}
 }
 
-func TestEntriesGetTheirIndices(t *testing.T) {
-	got, err := ToEntries(&Entries{Prev: &Position{Epoch: 2, Index: 10}, Entries: []*Entry{{Epoch: 2, Data: []byte("a")}, {Epoch: 3}}})
-	want := []entry.Entry{{Index: 11, Epoch: 2, Data: []byte("a")}, {Index: 12, Epoch: 3}}
+func TestEntriesSurviveTheWire(t *testing.T) {
+	want := []entry.Entry{{Index: 11, Epoch: 2, Data: []byte("a")}, {Index: 12, Epoch: 3}, {Index: 13, Epoch: 1 << 40, Data: make([]byte, 300)}}
+	m := FromEntries(entry.Position{Epoch: 2, Index: 10}, want)
+	got, err := ToEntries(m)
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if _, err := ToEntries(&Entries{Prev: &Position{Epoch: 4, Index: 10}, Entries: []*Entry{{Epoch: 3}}}); !errors.Is(err, ErrMalformed) {
+	if _, err := ToEntries(FromEntries(entry.Position{Epoch: 4, Index: 10}, want)); !errors.Is(err, ErrMalformed) {
 		t.Errorf("an epoch that goes back: %v", err)
+	}
+	for n := range m.Packed { // cut off anywhere: a beginning of the entries, or refused
+		got, err := ToEntries(&Entries{Prev: m.Prev, Packed: m.Packed[:n]})
+		if err == nil && (len(got) == len(want) || len(got) > 0 && !reflect.DeepEqual(got, want[:len(got)])) || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%d bytes: %+v, %v", n, got, err)
+		}
+	}
+	// Appending to the data of one entry must not reach into the next.
+	_ = append(got[0].Data, 0xff)
+	if again, err := ToEntries(m); err != nil || !reflect.DeepEqual(again, want) {
+		t.Errorf("after an append: %+v, %v", again, err)
 	}
 }
 
@@ -123,6 +135,12 @@ func FuzzDecode(f *testing.F) {
 		var lm LeaderMessage
 		if proto.Unmarshal(b, &lm) == nil && lm.GetEntries() != nil {
 			_, _ = ToEntries(lm.GetEntries())
+		}
+		if es, err := ToEntries(&Entries{Packed: b}); err == nil {
+			again, err := ToEntries(FromEntries(entry.Position{}, es))
+			if err != nil || !reflect.DeepEqual(again, es) {
+				t.Errorf("%+v became %+v, %v", es, again, err)
+			}
 		}
 		var h Hello
 		if proto.Unmarshal(b, &h) == nil {

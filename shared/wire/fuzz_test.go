@@ -60,11 +60,11 @@ func sampleMessages() (up, down []proto.Message) {
 		&FollowerMessage{Body: &FollowerMessage_Hello{Hello: &Hello{}}},
 	}
 	down = []proto.Message{
-		&LeaderMessage{Roster: ros, Epoch: 3, Commit: 9, Body: &LeaderMessage_Entries{Entries: &Entries{Prev: &Position{Epoch: 2, Index: 8}, Entries: []*Entry{{Epoch: 2, Data: []byte("a")}, {Epoch: 3}}}}},
+		&LeaderMessage{Roster: ros, Epoch: 3, Commit: 9, Body: &LeaderMessage_Entries{Entries: FromEntries(entry.Position{Epoch: 2, Index: 8}, []entry.Entry{{Epoch: 2, Data: []byte("a")}, {Epoch: 3}})}},
 		&LeaderMessage{Body: &LeaderMessage_Snapshot{Snapshot: &SnapshotChunk{Position: &Position{Epoch: 1, Index: 5}, Size: 3, Data: []byte("abc"), Last: true, Sha256: make([]byte, 32)}}},
 		&LeaderMessage{Body: &LeaderMessage_Leave{Leave: &Leave{Reason: "told to"}}},
 		&LeaderMessage{Body: &LeaderMessage_Deaths{Deaths: deaths}},
-		&LeaderMessage{Body: &LeaderMessage_Entries{Entries: &Entries{Prev: &Position{Epoch: 4, Index: 10}, Entries: []*Entry{{Epoch: 3}}}}},
+		&LeaderMessage{Body: &LeaderMessage_Entries{Entries: FromEntries(entry.Position{Epoch: 4, Index: 10}, []entry.Entry{{Epoch: 3}})}},
 		&LeaderMessage{Body: &LeaderMessage_Entries{}},
 	}
 	return up, down

@@ -1179,70 +1179,20 @@ func (x *Defragmented) GetError() string {
 	return ""
 }
 
-type Entry struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Entry) Reset() {
-	*x = Entry{}
-	mi := &file_wire_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Entry) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Entry) ProtoMessage() {}
-
-func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Entry.ProtoReflect.Descriptor instead.
-func (*Entry) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *Entry) GetEpoch() uint64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
-func (x *Entry) GetData() []byte {
-	if x != nil {
-		return x.Data
-	}
-	return nil
-}
-
-// Entries follow prev without a gap.
+// Entries follow prev without a gap. They are packed into one field, one after
+// the other: the epoch and the length of the data, both as varints, and the data. A message
+// for each would cost several allocations for each write in every process.
 type Entries struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Prev          *Position              `protobuf:"bytes,1,opt,name=prev,proto3" json:"prev,omitempty"`
-	Entries       []*Entry               `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Packed        []byte                 `protobuf:"bytes,3,opt,name=packed,proto3" json:"packed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Entries) Reset() {
 	*x = Entries{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1204,7 @@ func (x *Entries) String() string {
 func (*Entries) ProtoMessage() {}
 
 func (x *Entries) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1217,7 @@ func (x *Entries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entries.ProtoReflect.Descriptor instead.
 func (*Entries) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Entries) GetPrev() *Position {
@@ -1277,9 +1227,9 @@ func (x *Entries) GetPrev() *Position {
 	return nil
 }
 
-func (x *Entries) GetEntries() []*Entry {
+func (x *Entries) GetPacked() []byte {
 	if x != nil {
-		return x.Entries
+		return x.Packed
 	}
 	return nil
 }
@@ -1300,7 +1250,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1262,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1275,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotChunk) GetPosition() *Position {
@@ -1381,7 +1331,7 @@ type Configuration struct {
 
 func (x *Configuration) Reset() {
 	*x = Configuration{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1343,7 @@ func (x *Configuration) String() string {
 func (*Configuration) ProtoMessage() {}
 
 func (x *Configuration) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1356,7 @@ func (x *Configuration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Configuration.ProtoReflect.Descriptor instead.
 func (*Configuration) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Configuration) GetEncoded() []byte {
@@ -1425,7 +1375,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1387,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1400,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Leave) GetReason() string {
@@ -1469,7 +1419,7 @@ type IntroduceRequest struct {
 
 func (x *IntroduceRequest) Reset() {
 	*x = IntroduceRequest{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1431,7 @@ func (x *IntroduceRequest) String() string {
 func (*IntroduceRequest) ProtoMessage() {}
 
 func (x *IntroduceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1444,7 @@ func (x *IntroduceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntroduceRequest.ProtoReflect.Descriptor instead.
 func (*IntroduceRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IntroduceRequest) GetRoster() []byte {
@@ -1514,7 +1464,7 @@ type IntroduceResponse struct {
 
 func (x *IntroduceResponse) Reset() {
 	*x = IntroduceResponse{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1476,7 @@ func (x *IntroduceResponse) String() string {
 func (*IntroduceResponse) ProtoMessage() {}
 
 func (x *IntroduceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1489,7 @@ func (x *IntroduceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntroduceResponse.ProtoReflect.Descriptor instead.
 func (*IntroduceResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IntroduceResponse) GetMember() *MemberInfo {
@@ -1566,7 +1516,7 @@ type RetireRequest struct {
 
 func (x *RetireRequest) Reset() {
 	*x = RetireRequest{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1528,7 @@ func (x *RetireRequest) String() string {
 func (*RetireRequest) ProtoMessage() {}
 
 func (x *RetireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1541,7 @@ func (x *RetireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
 func (*RetireRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RetireRequest) GetRoster() []byte {
@@ -1617,7 +1567,7 @@ type RetireResponse struct {
 
 func (x *RetireResponse) Reset() {
 	*x = RetireResponse{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1579,7 @@ func (x *RetireResponse) String() string {
 func (*RetireResponse) ProtoMessage() {}
 
 func (x *RetireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1592,7 @@ func (x *RetireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireResponse.ProtoReflect.Descriptor instead.
 func (*RetireResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RetireResponse) GetRoster() []byte {
@@ -1660,7 +1610,7 @@ type TreeRequest struct {
 
 func (x *TreeRequest) Reset() {
 	*x = TreeRequest{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1622,7 @@ func (x *TreeRequest) String() string {
 func (*TreeRequest) ProtoMessage() {}
 
 func (x *TreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1635,7 @@ func (x *TreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeRequest.ProtoReflect.Descriptor instead.
 func (*TreeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 type TreeResponse struct {
@@ -1697,7 +1647,7 @@ type TreeResponse struct {
 
 func (x *TreeResponse) Reset() {
 	*x = TreeResponse{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1659,7 @@ func (x *TreeResponse) String() string {
 func (*TreeResponse) ProtoMessage() {}
 
 func (x *TreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1672,7 @@ func (x *TreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeResponse.ProtoReflect.Descriptor instead.
 func (*TreeResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TreeResponse) GetJson() []byte {
@@ -1740,7 +1690,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1702,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1715,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 type StopResponse struct {
@@ -1777,7 +1727,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +1739,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +1752,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StopResponse) GetMembers() []*MemberInfo {
@@ -1822,7 +1772,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1784,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1797,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PromoteRequest) GetAddress() string {
@@ -1868,7 +1818,7 @@ type PromoteResponse struct {
 
 func (x *PromoteResponse) Reset() {
 	*x = PromoteResponse{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +1830,7 @@ func (x *PromoteResponse) String() string {
 func (*PromoteResponse) ProtoMessage() {}
 
 func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +1843,7 @@ func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
 func (*PromoteResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PromoteResponse) GetAddress() string {
@@ -1921,7 +1871,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +1883,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +1896,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ScaleRequest) GetFollowers() int32 {
@@ -1973,7 +1923,7 @@ type ScaleResponse struct {
 
 func (x *ScaleResponse) Reset() {
 	*x = ScaleResponse{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +1935,7 @@ func (x *ScaleResponse) String() string {
 func (*ScaleResponse) ProtoMessage() {}
 
 func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +1948,7 @@ func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleResponse.ProtoReflect.Descriptor instead.
 func (*ScaleResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ScaleResponse) GetBefore() uint32 {
@@ -2024,7 +1974,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +1986,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +1999,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveRequest) GetAddress() string {
@@ -2068,7 +2018,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2030,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2043,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveResponse) GetMember() *MemberInfo {
@@ -2111,7 +2061,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2073,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2086,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 // ReloadResponse tells what is in force now, and what would need a restart.
@@ -2154,7 +2104,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2116,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2129,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReloadResponse) GetFile() string {
@@ -2228,7 +2178,7 @@ type ConfigChange struct {
 
 func (x *ConfigChange) Reset() {
 	*x = ConfigChange{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2190,7 @@ func (x *ConfigChange) String() string {
 func (*ConfigChange) ProtoMessage() {}
 
 func (x *ConfigChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2203,7 @@ func (x *ConfigChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
 func (*ConfigChange) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ConfigChange) GetField() string {
@@ -2288,7 +2238,7 @@ type UpgradeRequest struct {
 
 func (x *UpgradeRequest) Reset() {
 	*x = UpgradeRequest{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2300,7 +2250,7 @@ func (x *UpgradeRequest) String() string {
 func (*UpgradeRequest) ProtoMessage() {}
 
 func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2313,7 +2263,7 @@ func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UpgradeRequest) GetBinary() string {
@@ -2337,7 +2287,7 @@ type UpgradeResponse struct {
 
 func (x *UpgradeResponse) Reset() {
 	*x = UpgradeResponse{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2299,7 @@ func (x *UpgradeResponse) String() string {
 func (*UpgradeResponse) ProtoMessage() {}
 
 func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2312,7 @@ func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UpgradeResponse) GetBinary() string {
@@ -2413,7 +2363,7 @@ type HandoffRequest struct {
 
 func (x *HandoffRequest) Reset() {
 	*x = HandoffRequest{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2375,7 @@ func (x *HandoffRequest) String() string {
 func (*HandoffRequest) ProtoMessage() {}
 
 func (x *HandoffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2388,7 @@ func (x *HandoffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffRequest.ProtoReflect.Descriptor instead.
 func (*HandoffRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HandoffRequest) GetMember() *MemberInfo {
@@ -2473,7 +2423,7 @@ type HandoffResponse struct {
 
 func (x *HandoffResponse) Reset() {
 	*x = HandoffResponse{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2435,7 @@ func (x *HandoffResponse) String() string {
 func (*HandoffResponse) ProtoMessage() {}
 
 func (x *HandoffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2448,7 @@ func (x *HandoffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffResponse.ProtoReflect.Descriptor instead.
 func (*HandoffResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HandoffResponse) GetError() string {
@@ -2645,13 +2595,10 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"Defragment\"$\n" +
 	"\fDefragmented\x12\x14\n" +
-	"\x05error\x18\x01 \x01(\tR\x05error\"1\n" +
-	"\x05Entry\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"^\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\"P\n" +
 	"\aEntries\x12'\n" +
-	"\x04prev\x18\x01 \x01(\v2\x13.dynast.v1.PositionR\x04prev\x12*\n" +
-	"\aentries\x18\x02 \x03(\v2\x10.dynast.v1.EntryR\aentries\"\xac\x01\n" +
+	"\x04prev\x18\x01 \x01(\v2\x13.dynast.v1.PositionR\x04prev\x12\x16\n" +
+	"\x06packed\x18\x03 \x01(\fR\x06packedJ\x04\b\x02\x10\x03\"\xac\x01\n" +
 	"\rSnapshotChunk\x12/\n" +
 	"\bposition\x18\x01 \x01(\v2\x13.dynast.v1.PositionR\bposition\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
@@ -2751,7 +2698,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_wire_proto_goTypes = []any{
 	(*Position)(nil),          // 0: dynast.v1.Position
 	(*MemberInfo)(nil),        // 1: dynast.v1.MemberInfo
@@ -2767,32 +2714,31 @@ var file_wire_proto_goTypes = []any{
 	(*Digest)(nil),            // 11: dynast.v1.Digest
 	(*Defragment)(nil),        // 12: dynast.v1.Defragment
 	(*Defragmented)(nil),      // 13: dynast.v1.Defragmented
-	(*Entry)(nil),             // 14: dynast.v1.Entry
-	(*Entries)(nil),           // 15: dynast.v1.Entries
-	(*SnapshotChunk)(nil),     // 16: dynast.v1.SnapshotChunk
-	(*Configuration)(nil),     // 17: dynast.v1.Configuration
-	(*Leave)(nil),             // 18: dynast.v1.Leave
-	(*IntroduceRequest)(nil),  // 19: dynast.v1.IntroduceRequest
-	(*IntroduceResponse)(nil), // 20: dynast.v1.IntroduceResponse
-	(*RetireRequest)(nil),     // 21: dynast.v1.RetireRequest
-	(*RetireResponse)(nil),    // 22: dynast.v1.RetireResponse
-	(*TreeRequest)(nil),       // 23: dynast.v1.TreeRequest
-	(*TreeResponse)(nil),      // 24: dynast.v1.TreeResponse
-	(*StopRequest)(nil),       // 25: dynast.v1.StopRequest
-	(*StopResponse)(nil),      // 26: dynast.v1.StopResponse
-	(*PromoteRequest)(nil),    // 27: dynast.v1.PromoteRequest
-	(*PromoteResponse)(nil),   // 28: dynast.v1.PromoteResponse
-	(*ScaleRequest)(nil),      // 29: dynast.v1.ScaleRequest
-	(*ScaleResponse)(nil),     // 30: dynast.v1.ScaleResponse
-	(*RemoveRequest)(nil),     // 31: dynast.v1.RemoveRequest
-	(*RemoveResponse)(nil),    // 32: dynast.v1.RemoveResponse
-	(*ReloadRequest)(nil),     // 33: dynast.v1.ReloadRequest
-	(*ReloadResponse)(nil),    // 34: dynast.v1.ReloadResponse
-	(*ConfigChange)(nil),      // 35: dynast.v1.ConfigChange
-	(*UpgradeRequest)(nil),    // 36: dynast.v1.UpgradeRequest
-	(*UpgradeResponse)(nil),   // 37: dynast.v1.UpgradeResponse
-	(*HandoffRequest)(nil),    // 38: dynast.v1.HandoffRequest
-	(*HandoffResponse)(nil),   // 39: dynast.v1.HandoffResponse
+	(*Entries)(nil),           // 14: dynast.v1.Entries
+	(*SnapshotChunk)(nil),     // 15: dynast.v1.SnapshotChunk
+	(*Configuration)(nil),     // 16: dynast.v1.Configuration
+	(*Leave)(nil),             // 17: dynast.v1.Leave
+	(*IntroduceRequest)(nil),  // 18: dynast.v1.IntroduceRequest
+	(*IntroduceResponse)(nil), // 19: dynast.v1.IntroduceResponse
+	(*RetireRequest)(nil),     // 20: dynast.v1.RetireRequest
+	(*RetireResponse)(nil),    // 21: dynast.v1.RetireResponse
+	(*TreeRequest)(nil),       // 22: dynast.v1.TreeRequest
+	(*TreeResponse)(nil),      // 23: dynast.v1.TreeResponse
+	(*StopRequest)(nil),       // 24: dynast.v1.StopRequest
+	(*StopResponse)(nil),      // 25: dynast.v1.StopResponse
+	(*PromoteRequest)(nil),    // 26: dynast.v1.PromoteRequest
+	(*PromoteResponse)(nil),   // 27: dynast.v1.PromoteResponse
+	(*ScaleRequest)(nil),      // 28: dynast.v1.ScaleRequest
+	(*ScaleResponse)(nil),     // 29: dynast.v1.ScaleResponse
+	(*RemoveRequest)(nil),     // 30: dynast.v1.RemoveRequest
+	(*RemoveResponse)(nil),    // 31: dynast.v1.RemoveResponse
+	(*ReloadRequest)(nil),     // 32: dynast.v1.ReloadRequest
+	(*ReloadResponse)(nil),    // 33: dynast.v1.ReloadResponse
+	(*ConfigChange)(nil),      // 34: dynast.v1.ConfigChange
+	(*UpgradeRequest)(nil),    // 35: dynast.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),   // 36: dynast.v1.UpgradeResponse
+	(*HandoffRequest)(nil),    // 37: dynast.v1.HandoffRequest
+	(*HandoffResponse)(nil),   // 38: dynast.v1.HandoffResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	1,  // 0: dynast.v1.Roster.members:type_name -> dynast.v1.MemberInfo
@@ -2804,50 +2750,49 @@ var file_wire_proto_depIdxs = []int32{
 	13, // 6: dynast.v1.FollowerMessage.defragmented:type_name -> dynast.v1.Defragmented
 	1,  // 7: dynast.v1.Hello.member:type_name -> dynast.v1.MemberInfo
 	0,  // 8: dynast.v1.Hello.last:type_name -> dynast.v1.Position
-	15, // 9: dynast.v1.LeaderMessage.entries:type_name -> dynast.v1.Entries
-	16, // 10: dynast.v1.LeaderMessage.snapshot:type_name -> dynast.v1.SnapshotChunk
+	14, // 9: dynast.v1.LeaderMessage.entries:type_name -> dynast.v1.Entries
+	15, // 10: dynast.v1.LeaderMessage.snapshot:type_name -> dynast.v1.SnapshotChunk
 	8,  // 11: dynast.v1.LeaderMessage.heartbeat:type_name -> dynast.v1.Heartbeat
-	18, // 12: dynast.v1.LeaderMessage.leave:type_name -> dynast.v1.Leave
+	17, // 12: dynast.v1.LeaderMessage.leave:type_name -> dynast.v1.Leave
 	4,  // 13: dynast.v1.LeaderMessage.deaths:type_name -> dynast.v1.Deaths
 	10, // 14: dynast.v1.LeaderMessage.digest_request:type_name -> dynast.v1.DigestRequest
 	12, // 15: dynast.v1.LeaderMessage.defragment:type_name -> dynast.v1.Defragment
-	17, // 16: dynast.v1.LeaderMessage.configuration:type_name -> dynast.v1.Configuration
+	16, // 16: dynast.v1.LeaderMessage.configuration:type_name -> dynast.v1.Configuration
 	0,  // 17: dynast.v1.Entries.prev:type_name -> dynast.v1.Position
-	14, // 18: dynast.v1.Entries.entries:type_name -> dynast.v1.Entry
-	0,  // 19: dynast.v1.SnapshotChunk.position:type_name -> dynast.v1.Position
-	1,  // 20: dynast.v1.IntroduceResponse.member:type_name -> dynast.v1.MemberInfo
-	1,  // 21: dynast.v1.StopResponse.members:type_name -> dynast.v1.MemberInfo
-	1,  // 22: dynast.v1.PromoteResponse.leader:type_name -> dynast.v1.MemberInfo
-	1,  // 23: dynast.v1.RemoveResponse.member:type_name -> dynast.v1.MemberInfo
-	35, // 24: dynast.v1.ReloadResponse.changed:type_name -> dynast.v1.ConfigChange
-	35, // 25: dynast.v1.ReloadResponse.restart:type_name -> dynast.v1.ConfigChange
-	1,  // 26: dynast.v1.UpgradeResponse.leader:type_name -> dynast.v1.MemberInfo
-	1,  // 27: dynast.v1.HandoffRequest.member:type_name -> dynast.v1.MemberInfo
-	5,  // 28: dynast.v1.Member.Follow:input_type -> dynast.v1.FollowerMessage
-	19, // 29: dynast.v1.Control.Introduce:input_type -> dynast.v1.IntroduceRequest
-	21, // 30: dynast.v1.Control.Retire:input_type -> dynast.v1.RetireRequest
-	23, // 31: dynast.v1.Admin.Tree:input_type -> dynast.v1.TreeRequest
-	25, // 32: dynast.v1.Admin.Stop:input_type -> dynast.v1.StopRequest
-	27, // 33: dynast.v1.Admin.Promote:input_type -> dynast.v1.PromoteRequest
-	29, // 34: dynast.v1.Admin.Scale:input_type -> dynast.v1.ScaleRequest
-	31, // 35: dynast.v1.Admin.Remove:input_type -> dynast.v1.RemoveRequest
-	33, // 36: dynast.v1.Admin.Reload:input_type -> dynast.v1.ReloadRequest
-	36, // 37: dynast.v1.Admin.Upgrade:input_type -> dynast.v1.UpgradeRequest
-	9,  // 38: dynast.v1.Member.Follow:output_type -> dynast.v1.LeaderMessage
-	20, // 39: dynast.v1.Control.Introduce:output_type -> dynast.v1.IntroduceResponse
-	22, // 40: dynast.v1.Control.Retire:output_type -> dynast.v1.RetireResponse
-	24, // 41: dynast.v1.Admin.Tree:output_type -> dynast.v1.TreeResponse
-	26, // 42: dynast.v1.Admin.Stop:output_type -> dynast.v1.StopResponse
-	28, // 43: dynast.v1.Admin.Promote:output_type -> dynast.v1.PromoteResponse
-	30, // 44: dynast.v1.Admin.Scale:output_type -> dynast.v1.ScaleResponse
-	32, // 45: dynast.v1.Admin.Remove:output_type -> dynast.v1.RemoveResponse
-	34, // 46: dynast.v1.Admin.Reload:output_type -> dynast.v1.ReloadResponse
-	37, // 47: dynast.v1.Admin.Upgrade:output_type -> dynast.v1.UpgradeResponse
-	38, // [38:48] is the sub-list for method output_type
-	28, // [28:38] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	0,  // 18: dynast.v1.SnapshotChunk.position:type_name -> dynast.v1.Position
+	1,  // 19: dynast.v1.IntroduceResponse.member:type_name -> dynast.v1.MemberInfo
+	1,  // 20: dynast.v1.StopResponse.members:type_name -> dynast.v1.MemberInfo
+	1,  // 21: dynast.v1.PromoteResponse.leader:type_name -> dynast.v1.MemberInfo
+	1,  // 22: dynast.v1.RemoveResponse.member:type_name -> dynast.v1.MemberInfo
+	34, // 23: dynast.v1.ReloadResponse.changed:type_name -> dynast.v1.ConfigChange
+	34, // 24: dynast.v1.ReloadResponse.restart:type_name -> dynast.v1.ConfigChange
+	1,  // 25: dynast.v1.UpgradeResponse.leader:type_name -> dynast.v1.MemberInfo
+	1,  // 26: dynast.v1.HandoffRequest.member:type_name -> dynast.v1.MemberInfo
+	5,  // 27: dynast.v1.Member.Follow:input_type -> dynast.v1.FollowerMessage
+	18, // 28: dynast.v1.Control.Introduce:input_type -> dynast.v1.IntroduceRequest
+	20, // 29: dynast.v1.Control.Retire:input_type -> dynast.v1.RetireRequest
+	22, // 30: dynast.v1.Admin.Tree:input_type -> dynast.v1.TreeRequest
+	24, // 31: dynast.v1.Admin.Stop:input_type -> dynast.v1.StopRequest
+	26, // 32: dynast.v1.Admin.Promote:input_type -> dynast.v1.PromoteRequest
+	28, // 33: dynast.v1.Admin.Scale:input_type -> dynast.v1.ScaleRequest
+	30, // 34: dynast.v1.Admin.Remove:input_type -> dynast.v1.RemoveRequest
+	32, // 35: dynast.v1.Admin.Reload:input_type -> dynast.v1.ReloadRequest
+	35, // 36: dynast.v1.Admin.Upgrade:input_type -> dynast.v1.UpgradeRequest
+	9,  // 37: dynast.v1.Member.Follow:output_type -> dynast.v1.LeaderMessage
+	19, // 38: dynast.v1.Control.Introduce:output_type -> dynast.v1.IntroduceResponse
+	21, // 39: dynast.v1.Control.Retire:output_type -> dynast.v1.RetireResponse
+	23, // 40: dynast.v1.Admin.Tree:output_type -> dynast.v1.TreeResponse
+	25, // 41: dynast.v1.Admin.Stop:output_type -> dynast.v1.StopResponse
+	27, // 42: dynast.v1.Admin.Promote:output_type -> dynast.v1.PromoteResponse
+	29, // 43: dynast.v1.Admin.Scale:output_type -> dynast.v1.ScaleResponse
+	31, // 44: dynast.v1.Admin.Remove:output_type -> dynast.v1.RemoveResponse
+	33, // 45: dynast.v1.Admin.Reload:output_type -> dynast.v1.ReloadResponse
+	36, // 46: dynast.v1.Admin.Upgrade:output_type -> dynast.v1.UpgradeResponse
+	37, // [37:47] is the sub-list for method output_type
+	27, // [27:37] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2878,7 +2823,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
