@@ -29,8 +29,6 @@ const (
 	// caughtUpWithin is the number of entries behind at which a follower that
 	// got a snapshot needs no log to be kept for it any more.
 	caughtUpWithin = 1024
-	// commitDelay is how long a commit index waits at least for entries to ride with.
-	commitDelay = 20 * time.Millisecond
 )
 
 // downstream is the leader's side: a session for each follower's stream.
@@ -40,43 +38,14 @@ type downstream struct {
 
 	mu       sync.Mutex
 	sessions map[roster.ID]*session
-
-	// late is armed while there may be a commit index that no message told.
-	late  *time.Timer
-	armed atomic.Bool
+	waiting  []*session // pace's, used again
+	pace     *pace
 }
 
 func newDownstream(m *Member) *downstream {
 	d := &downstream{m: m, sessions: map[roster.ID]*session{}}
-	d.late = time.AfterFunc(time.Hour, d.tellCommit)
+	d.pace = newPace(d)
 	return d
-}
-
-// commitSoon has a new commit index told, with the next entries or without
-// them a moment later. A session is not woken for it: under load there are always next
-// entries.
-func (d *downstream) commitSoon() {
-	if d.armed.CompareAndSwap(false, true) {
-		d.late.Reset(commitDelay)
-	}
-}
-
-func (d *downstream) tellCommit() {
-	d.armed.Store(false)
-	commit := d.m.committed.Load()
-	again := false
-	d.each(func(s *session) {
-		switch {
-		case s.toldCommit.Load() == commit:
-		case time.Since(time.Unix(0, s.toldAt.Load())) < commitDelay:
-			again = true // a stream of entries
-		default:
-			s.update(func() { s.beat = true })
-		}
-	})
-	if again {
-		d.commitSoon()
-	}
 }
 
 // session is one follower's stream. The loop says what to send; the session's
@@ -105,6 +74,7 @@ type session struct {
 	// snapshot; nil when there is none.
 	release func()
 
+	acked      atomic.Uint64 // how far the follower's log is known to reach
 	sentRoster []byte
 	// What was told last, and when, in nanoseconds of Unix time.
 	toldCommit atomic.Uint64
@@ -344,7 +314,8 @@ func (s *session) receive() {
 			s.letGo()
 		}
 		s.d.m.silence.broken(s.id)
-		s.d.m.post(core.Progress{ID: s.id, Index: index, Known: known})
+		s.acked.Store(max(index, s.acked.Load()))
+		s.d.m.postNow(core.Progress{ID: s.id, Index: index, Known: known})
 	}
 }
 

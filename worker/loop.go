@@ -126,7 +126,7 @@ func (m *Member) do(e core.Effect) {
 		m.committed.Store(e.Index)
 		m.applier.commit(e.Index)
 		if m.leading.Load() {
-			m.downstream.commitSoon()
+			m.downstream.pace.committed()
 		}
 	case core.Sync:
 		if !m.leading.Load() {

@@ -121,7 +121,7 @@ func (w *writer) append(es []entry.Entry) error {
 		if w.m.leading.Load() {
 			// The core will want both: they begin without waiting for its turn.
 			w.m.syncer.sync()
-			w.m.downstream.replicate()
+			w.m.downstream.pace.appended()
 		}
 		w.m.readMailNow()
 	}
