@@ -2,8 +2,9 @@
 // replicates, inherits and serves.
 //
 // Decisions are made in shared/core; this package carries them out and
-// reports what came of it. One goroutine, the loop, owns the core. Around it, each with
-// one job and a queue:
+// reports what came of it. One goroutine at a time feeds the core: the loop, or who
+// brings an event that a write waits for (postNow). Around it, each with one job
+// and a queue:
 //
 //   - the writer owns the log: it appends what clients propose (leading) or
 //     what the leader sends (following), and does the steps of a takeover;

@@ -16,8 +16,8 @@ import (
 func TestNoMailIsLeftBehind(t *testing.T) {
 	m := &Member{mail: newMailbox(), ended: make(chan struct{}), started: time.Now()}
 	m.core = core.New(core.Config{HeartbeatInterval: time.Hour, HeartbeatTimeout: time.Hour, Rand: rand.New(rand.NewPCG(1, 1))})
-	m.publish(m.core.Roster())
-	m.upstream = newUpstream(m)
+	m.published.Store(&published{roster: m.core.Roster()})
+	m.upstream, m.silence = newUpstream(m), newSilence(m)
 	const senders, each = 8, 2000
 	var next [senders]int
 	var read, reading int
