@@ -90,6 +90,28 @@ func TestBenchSaysWhatItLacks(t *testing.T) {
 	}
 }
 
+// TestBenchOverTLS: with the CA and a client's certificate it measures a cluster
+// that wants both, and without them it says what is missing.
+func TestBenchOverTLS(t *testing.T) {
+	ca := newIssuer(t)
+	cert, key := ca.issue("server")
+	roots := filepath.Join(ca.dir, "ca.crt")
+	c := newCluster(t)
+	secure := []string{"--client-cert-file", cert, "--client-key-file", key, "--client-client-ca-file", roots}
+	c.up(secure...)
+	c.full()
+	mine, mineKey := ca.issue("bench")
+	var res bench.Result
+	c.bench(&res, append([]string{"put", "--total", "20", "--cacert", roots, "--cert", mine, "--key", mineKey}, secure...)...)
+	if res.Operations != 20 || res.Errors != 0 || len(res.Servers.PIDs) != 3 {
+		t.Errorf("%+v", res)
+	}
+	out, err := exec.Command(binary, append([]string{"bench", "put", "--total", "20", "--config", c.config}, secure...)...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "--cacert") {
+		t.Errorf("without a CA: %v\n%s", err, out)
+	}
+}
+
 // TestBenchScript: the comparison and the growth run from beginning to end, and
 // end what they started.
 func TestBenchScript(t *testing.T) {
