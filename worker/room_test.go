@@ -24,7 +24,7 @@ import (
 func opened(t *testing.T) *Member {
 	t.Helper()
 	dir := t.TempDir()
-	log, err := replog.Create(replog.Options{Dir: filepath.Join(dir, "log"), TailBytes: tailBytes}, entry.Position{})
+	log, err := replog.Create(replog.Options{Dir: filepath.Join(dir, "log"), TailBytes: followerTailBytes}, entry.Position{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,18 +48,19 @@ func opened(t *testing.T) *Member {
 // than a bounded amount of it.
 func TestEntriesAwaitTheirTurnInMemory(t *testing.T) {
 	m := opened(t)
+	m.turn.mu.Lock() // there is no core to be fed
 	log := m.replica.current().log
 	next := uint64(1)
 	offer := func() {
 		e := entry.Entry{Index: next, Epoch: 1, Data: make([]byte, 1<<20)}
 		m.writer.appendReceived(&received{entries: []entry.Entry{e}})
-		(<-m.writer.jobs)()
+		m.writer.next()()
 		next = log.Last().Index + 1
 	}
 	for range 2 * maxUnappliedBytes >> 20 {
 		offer()
 	}
-	if n := log.MemoryBytes(); n < tailBytes || n > maxUnappliedBytes+2<<20 {
+	if n := log.MemoryBytes(); n < followerTailBytes || n > maxUnappliedBytes+2<<20 {
 		t.Fatalf("%d bytes wait to be applied, at most about %d may", n, maxUnappliedBytes)
 	}
 	if !m.writer.starved || !m.writer.hungry {
@@ -69,7 +70,7 @@ func TestEntriesAwaitTheirTurnInMemory(t *testing.T) {
 		t.Fatalf("the first entry, which is not applied: %v, %v", es, err)
 	}
 	log.Applied(log.Last().Index)
-	if n := log.MemoryBytes(); n > tailBytes {
+	if n := log.MemoryBytes(); n > followerTailBytes {
 		t.Errorf("%d bytes in memory, all of it applied", n)
 	}
 	m.writer.starved = false
@@ -110,6 +111,7 @@ func TestALeaderThatWaitsForASnapshotBeats(t *testing.T) {
 			t.Fatalf("sent %v, want a sign of life", msg)
 		}
 	}
+	<-m.applier.notify // the job is there
 	m.applier.mu.Lock()
 	jobs := m.applier.jobs
 	m.applier.mu.Unlock()

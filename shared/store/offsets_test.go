@@ -79,7 +79,7 @@ func oneBit(t *testing.T, dir string) {
 		poke(t, dir, pos, whole[pos])
 	}
 	fmt.Println(looked, "places,", found, "found,", used, "used")
-	if looked < 1000 || found < looked/10 || used < uses/3 {
+	if looked < 1000 || found < looked/25 || used < uses/3 {
 		t.Fatalf("%d places, %d found, %d used: is that a test?", looked, found, used)
 	}
 }
