@@ -260,33 +260,7 @@ func TestManyClients(t *testing.T) {
 	c := start(t)
 	tr := c.full()
 	caused := map[int]bool{}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	saw := make([]atomic.Int64, watchers)
-	var broken atomic.Int64
-	var watching sync.WaitGroup
-	var cl *clientv3.Client
-	for i := range watchers {
-		if i%perClient == 0 {
-			cl = c.dial()
-		}
-		ch := cl.Watch(ctx, "watched", clientv3.WithRev(1))
-		watching.Go(func() {
-			last := int64(0)
-			for r := range ch {
-				for _, e := range r.Events {
-					if e.Kv.ModRevision <= last {
-						broken.Add(1) // again, or in the wrong order
-					}
-					last = e.Kv.ModRevision
-					saw[i].Add(1)
-				}
-				if r.Err() != nil && ctx.Err() == nil {
-					broken.Add(1)
-				}
-			}
-		})
-	}
+	crowd := c.audience(watchers, perClient)
 	h, stop := c.load(rng, clients, 256, 200*time.Millisecond)
 	c.more(h, 10*clients)
 	stalled(t, "many clients", h)
@@ -328,30 +302,80 @@ func TestManyClients(t *testing.T) {
 	tr = c.full()
 	stop()
 	stalled(t, "with a takeover", h)
-	resp, err := writer.Get(testContext(t), "watched")
+	crowd.all(t, writer)
+	c.memory(tr, "after the takeover", 1000, clients, watchers)
+	crowd.leave(t)
+	c.unexpected(tr, caused)
+	check(t, h)
+}
+
+// audience is many watchers of one key.
+type audience struct {
+	saw      []atomic.Int64 // events, of each
+	broken   atomic.Int64
+	watching sync.WaitGroup
+	cancel   context.CancelFunc
+}
+
+func (c *cluster) audience(watchers, perClient int) *audience {
+	c.t.Helper()
+	w := &audience{saw: make([]atomic.Int64, watchers)}
+	var ctx context.Context
+	ctx, w.cancel = context.WithCancel(context.Background())
+	c.t.Cleanup(w.cancel)
+	var cl *clientv3.Client
+	for i := range watchers {
+		if i%perClient == 0 {
+			cl = c.dial()
+		}
+		ch := cl.Watch(ctx, "watched", clientv3.WithRev(1))
+		w.watching.Go(func() {
+			last := int64(0)
+			for r := range ch {
+				for _, e := range r.Events {
+					if e.Kv.ModRevision <= last {
+						w.broken.Add(1) // again, or in the wrong order
+					}
+					last = e.Kv.ModRevision
+					w.saw[i].Add(1)
+				}
+				if r.Err() != nil && ctx.Err() == nil {
+					w.broken.Add(1)
+				}
+			}
+		})
+	}
+	return w
+}
+
+// all waits until every watcher saw every event.
+func (w *audience) all(t *testing.T, cl *clientv3.Client) {
+	t.Helper()
+	resp, err := cl.Get(testContext(t), "watched")
 	if err != nil || len(resp.Kvs) != 1 {
 		t.Fatal(resp, err)
 	}
 	events := resp.Kvs[0].Version // it was never deleted
 	eventually(t, fmt.Sprintf("every watcher saw %d events", events), func() bool {
-		for i := range saw {
-			if saw[i].Load() < events {
+		for i := range w.saw {
+			if w.saw[i].Load() < events {
 				return false
 			}
 		}
 		return true
 	})
-	c.memory(tr, "after the takeover", 1000, clients, watchers)
-	cancel()
-	watching.Wait()
-	for i := range saw {
-		if n := saw[i].Load(); n != events {
+	for i := range w.saw {
+		if n := w.saw[i].Load(); n != events {
 			t.Errorf("watcher %d saw %d events of %d", i, n, events)
 		}
 	}
-	if n := broken.Load(); n > 0 {
+}
+
+func (w *audience) leave(t *testing.T) {
+	t.Helper()
+	w.cancel()
+	w.watching.Wait()
+	if n := w.broken.Load(); n > 0 {
 		t.Errorf("%d events or ends of watches that should not have been", n)
 	}
-	c.unexpected(tr, caused)
-	check(t, h)
 }
