@@ -37,13 +37,13 @@ func (c *cluster) order(args ...string) string {
 
 // load is clients that write, read and watch, and count what fails.
 type load struct {
-	t                  *testing.T
-	puts, failed, gets atomic.Int64
-	firstFailure       atomic.Value
-	cancel             context.CancelFunc
-	wg                 sync.WaitGroup
-	acked              sync.Map // key -> value
-	longest            atomic.Int64
+	t            *testing.T
+	puts, failed atomic.Int64
+	firstFailure atomic.Value
+	cancel       context.CancelFunc
+	wg           sync.WaitGroup
+	acked        sync.Map // key -> value
+	longest      atomic.Int64
 }
 
 // startLoad starts clients with a connection each.
