@@ -182,7 +182,6 @@ func (m *Member) lookAtLeader() {
 func (m *Member) doFollower(e core.Effect) {
 	switch e := e.(type) {
 	case core.Follow:
-		m.procs.follow()
 		m.upstream.follow(e.Leader)
 	case core.Expect:
 		m.upstream.follow(e.Leader)
@@ -200,7 +199,6 @@ func (m *Member) doFollower(e core.Effect) {
 func (m *Member) doTakeover(e core.Effect) {
 	switch e := e.(type) {
 	case core.TryLock:
-		m.procs.lead()
 		m.tryLock()
 	case core.Adopt:
 		m.adopt(e.Slot)

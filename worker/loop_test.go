@@ -2,7 +2,6 @@ package worker
 
 import (
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -54,18 +53,4 @@ func TestNoMailIsLeftBehind(t *testing.T) {
 	}
 	close(m.ended)
 	loop.Wait()
-}
-
-func TestAFollowerLeavesProcessorsToItsLeader(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-	for all, half := range map[int]int{1: 1, 2: 1, 5: 2} {
-		runtime.GOMAXPROCS(all)
-		p := newProcessors()
-		if p.follow(); runtime.GOMAXPROCS(0) != half {
-			t.Errorf("of %d a follower uses %d, want %d", all, runtime.GOMAXPROCS(0), half)
-		}
-		if p.lead(); runtime.GOMAXPROCS(0) != all {
-			t.Errorf("of %d a leader uses %d", all, runtime.GOMAXPROCS(0))
-		}
-	}
 }

@@ -68,7 +68,6 @@ type Member struct {
 	mail    *mailbox
 	turn    turn
 	core    *core.Core // owned by who has the turn
-	procs   processors
 	started time.Time
 	// sawStopped: the leader was stopped when the loop looked last.
 	sawStopped bool
@@ -152,7 +151,7 @@ func newMember(p parts) (*Member, error) {
 		logs: p.opts.Logs, logger: p.opts.Logs.Logger("worker"),
 		self: proc.Self(), address: address, bootID: boot, clusterID: p.clusterID,
 		listeners: p.listeners, listener: p.listener, lock: p.lock,
-		mail: newMailbox(), procs: newProcessors(), started: time.Now(), ended: make(chan struct{}), leads: make(chan struct{}),
+		mail: newMailbox(), started: time.Now(), ended: make(chan struct{}), leads: make(chan struct{}),
 	}
 	m.live.Store(cfg)
 	if err := m.logs.SetAddress(address.String()); err != nil {
