@@ -28,7 +28,7 @@ type History struct {
 // etcd's own watchers read their past inside mvcc, which holds the lock that
 // every write needs, and reads all of it for each piece that it sends
 // (https://github.com/etcd-io/etcd/issues/22264). Here a write waits for one
-// piece at most.
+// piece at most on each processor.
 func (s *Store) History(from, maxRevisions int64, maxBytes int) (History, error) {
 	h := History{Revision: s.kv.Rev()}
 	h.Next = min(from+max(maxRevisions, 1), h.Revision+1)
@@ -49,6 +49,10 @@ func (s *Store) History(from, maxRevisions int64, maxBytes int) (History, error)
 
 // readHistory fills in the events up to h.Next, or moves h.Next nearer.
 func (s *Store) readHistory(h *History, from int64, maxBytes int) error {
+	// A write waits for all who read at that moment. After a takeover these would
+	// be a thousand streams, and each of them would have a small part of a processor.
+	s.readers <- struct{}{}
+	defer func() { <-s.readers }()
 	first := mvcc.RevToBytes(mvcc.Revision{Main: from}, mvcc.NewRevBytes())
 	end := mvcc.RevToBytes(mvcc.Revision{Main: h.Next}, mvcc.NewRevBytes())
 	tx := s.be.ReadTx()

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -55,5 +57,35 @@ func TestHistory(t *testing.T) {
 	}
 	if h, err := s.History(4, 10, 1<<20); err != nil || told(h) != "DELETE a=@4 PUT a=5@5 next 6 of 5" {
 		t.Errorf("from the compacted revision on: %s, %v", told(h), err)
+	}
+}
+
+// TestHistoryIsReadByFew: as many as there are processors, so that a write
+// waits for few of them.
+func TestHistoryIsReadByFew(t *testing.T) {
+	s := open(t, t.TempDir())
+	feed(t, s, 1, put(t, "a", "1"))
+	for range cap(s.readers) {
+		s.readers <- struct{}{}
+	}
+	done := make(chan error)
+	go func() {
+		_, err := s.History(2, 10, 10)
+		done <- err
+	}()
+	for waits := false; !waits; { // until it is seen to wait for its turn
+		select {
+		case err := <-done:
+			t.Fatalf("read beside %d others: %v", cap(s.readers), err)
+		default:
+		}
+		stacks := make([]byte, 1<<20)
+		for _, g := range bytes.Split(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
+			waits = waits || bytes.Contains(g, []byte("[chan send")) && bytes.Contains(g, []byte("readHistory"))
+		}
+	}
+	<-s.readers
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }

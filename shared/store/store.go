@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,9 @@ type Store struct {
 	quota  storage.Quota // for what a request costs
 	uber   apply.UberApplier
 
+	// readers has room for as many as may read the history at a time.
+	readers chan struct{}
+
 	// leading is set between Promote and Demote: somebody waits for results.
 	leading atomic.Bool
 
@@ -138,7 +142,7 @@ func Open(cfg Config) (s *Store, err error) {
 	if err := verify(path, cfg.OpenTimeout); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s = &Store{cfg: cfg, hook: &failureHook{onFatal: cfg.OnFatal}}
+	s = &Store{cfg: cfg, readers: make(chan struct{}, runtime.GOMAXPROCS(0)), hook: &failureHook{onFatal: cfg.OnFatal}}
 	s.lg = s.hook.logger(cfg.Logger)
 	defer func() {
 		if r := recover(); r != nil {
