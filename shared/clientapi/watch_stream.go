@@ -128,6 +128,7 @@ func (s *watchStream) pop() (message, bool) {
 func (s *watchStream) pump() {
 	for r := range s.live.Chan() {
 		mvcc.ReportEventReceived(len(r.Events))
+		s.store.AwaitRevision(r.Revision) // its client may read next
 		s.mu.Lock()
 		s.take(r)
 		s.mu.Unlock()

@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"runtime"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
@@ -45,6 +47,27 @@ func (s *Store) History(from, maxRevisions int64, maxBytes int) (History, error)
 		return History{}, mvcc.ErrCompacted
 	}
 	return h, nil
+}
+
+// AwaitRevision returns when reads find the change at a revision. etcd's store
+// tells its watchers of a change a moment before that: a client that was told, and
+// then reads, must not see what was before. (In etcd such a read waits for the
+// member to have applied what is committed.)
+func (s *Store) AwaitRevision(rev int64) {
+	for tries := 0; s.kv.Rev() < rev && s.usable() == nil; tries++ {
+		if tries < 100 {
+			runtime.Gosched()
+		} else {
+			time.Sleep(20 * time.Microsecond) // who writes has lost its processor
+		}
+	}
+}
+
+// usable returns why the store is of no use any more.
+func (s *Store) usable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
 }
 
 // readHistory fills in the events up to h.Next, or moves h.Next nearer.
