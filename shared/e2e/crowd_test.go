@@ -162,7 +162,7 @@ func TestTenThousandStrangersOnTheClientPort(t *testing.T) {
 	now := rss(t, c)
 	each := (int64(now) - int64(memory)) / int64(n)
 	t.Logf("%d idle connections: %d bytes each", n, each)
-	if each > 100<<10 {
+	if each > 100<<10 && !raceEnabled { // which keeps a shadow of all memory
 		t.Errorf("an idle connection takes %d bytes", each)
 	}
 	sameProcesses(t, before, c.full())

@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 		args := []string{"build", "-o", binary}
 		if raceEnabled {
 			args = append(args, "-race")
+			// By default a process with the race detector sleeps for a second when it
+			// ends, which looks as if it hung.
+			os.Setenv("GORACE", "atexit_sleep_ms=0")
 		}
 		build := exec.Command("go", append(args, "github.com/dynast-io/dynast")...)
 		if out, err := build.CombinedOutput(); err != nil {
