@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -226,10 +227,18 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 // guarded turns a panic into an end with a reason in the log.
 func (m *Member) guarded(f func()) {
 	defer func() {
-		if r := recover(); r != nil {
-			m.fatal(core.ExitError, fmt.Errorf("broken invariant: %v\n%s", r, stack()))
+		r := recover()
+		if r == nil {
+			return
 		}
+		trace := stack()
+		if err := store.FromPanic(r, trace); exitCode(err) == core.ExitCorrupt {
+			m.storeFailed(err) // whoever happens to read the page finds it
+			return
+		}
+		m.fatal(core.ExitError, fmt.Errorf("broken invariant: %v\n%s", r, trace))
 	}()
+	debug.SetPanicOnFault(true) // of a database that has become shorter
 	f()
 }
 
