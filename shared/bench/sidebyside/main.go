@@ -94,8 +94,12 @@ func parse(args []string) (*options, error) {
 		}
 		o.only = re
 	}
-	for _, a := range args {
-		o.line += " " + a
+	for i := 0; i < len(args); i++ {
+		if args[i] == "-dynast" || args[i] == "--dynast" { // where the build lies says nothing
+			i++
+			continue
+		}
+		o.line += " " + args[i]
 	}
 	return o, nil
 }
