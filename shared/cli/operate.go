@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,26 +25,62 @@ import (
 // leader answers the requests under way first, and one of them may be long.
 const handoverPatience = 30 * time.Second
 
-func (a *App) promoteCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "promote [ADDRESS]",
-		Short: "Hand the leadership over, to the heir or to the follower named, with no failed request",
-		Args:  cobra.MaximumNArgs(1),
-	}
+// onCluster is a command that asks whoever leads the cluster of a data directory
+// for something.
+func (a *App) onCluster(use, short string, args cobra.PositionalArgs, do func(ctx context.Context, dataDir string, args []string) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: args}
 	c := a.WithConfig(cmd)
-	cmd.ValidArgsFunction = c.completeMember
+	if strings.Contains(use, "ADDRESS") {
+		cmd.ValidArgsFunction = c.completeMember
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := c.Load()
 		if err != nil {
 			return err
 		}
-		to, err := addressArgument(args)
-		if err != nil {
-			return err
-		}
-		return asError(Promote(cmd.Context(), cfg.DataDir, to, os.Stdout))
+		return asError(do(cmd.Context(), cfg.DataDir, args))
 	}
 	return cmd
+}
+
+func (a *App) promoteCommand() *cobra.Command {
+	return a.onCluster("promote [ADDRESS]", "Hand the leadership over, to the heir or to the follower named, with no failed request", cobra.MaximumNArgs(1),
+		func(ctx context.Context, dataDir string, args []string) error {
+			to, err := addressArgument(args)
+			if err != nil {
+				return err
+			}
+			return Promote(ctx, dataDir, to, os.Stdout)
+		})
+}
+
+func (a *App) removeCommand() *cobra.Command {
+	return a.onCluster("remove ADDRESS", "Retire a member; it is replaced if too few are left", cobra.ExactArgs(1),
+		func(ctx context.Context, dataDir string, args []string) error {
+			address, err := addressArgument(args)
+			if err != nil {
+				return err
+			}
+			return Remove(ctx, dataDir, address, os.Stdout)
+		})
+}
+
+func (a *App) addCommand() *cobra.Command {
+	return a.onCluster("add", "Keep one follower more from now on, also under later leaders", cobra.NoArgs,
+		func(ctx context.Context, dataDir string, _ []string) error {
+			return Scale(ctx, dataDir, 1, true, os.Stdout)
+		})
+}
+
+func (a *App) scaleCommand() *cobra.Command {
+	return a.onCluster("scale N", "Keep N followers from now on, also under later leaders", cobra.ExactArgs(1),
+		func(ctx context.Context, dataDir string, args []string) error {
+			n, err := strconv.Atoi(args[0])
+			if err != nil || n < 0 || n > core.MaxFollowers {
+				return &Error{Code: ExitUsage, Err: fmt.Errorf("scale: %q is no number of followers: 0 to %d are possible", args[0], core.MaxFollowers)}
+			}
+			return Scale(ctx, dataDir, n, false, os.Stdout)
+		})
 }
 
 func addressArgument(args []string) (roster.Address, error) {
@@ -154,44 +191,6 @@ func withoutPrefix(message string) string {
 	return message
 }
 
-func (a *App) scaleCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "scale N",
-		Short: "Keep N followers from now on, also under later leaders",
-		Args:  cobra.ExactArgs(1),
-	}
-	c := a.WithConfig(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cfg, err := c.Load()
-		if err != nil {
-			return err
-		}
-		n, err := strconv.Atoi(args[0])
-		if err != nil || n < 0 || n > core.MaxFollowers {
-			return &Error{Code: ExitUsage, Err: fmt.Errorf("scale: %q is no number of followers: 0 to %d are possible", args[0], core.MaxFollowers)}
-		}
-		return asError(Scale(cmd.Context(), cfg.DataDir, n, false, os.Stdout))
-	}
-	return cmd
-}
-
-func (a *App) addCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "add",
-		Short: "Keep one follower more from now on, also under later leaders",
-		Args:  cobra.NoArgs,
-	}
-	c := a.WithConfig(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := c.Load()
-		if err != nil {
-			return err
-		}
-		return asError(Scale(cmd.Context(), cfg.DataDir, 1, true, os.Stdout))
-	}
-	return cmd
-}
-
 // Scale changes how many followers are kept, to n or, if relative, by n.
 func Scale(ctx context.Context, dataDir string, n int, relative bool, out io.Writer) error {
 	dir, err := openDir(dataDir)
@@ -213,28 +212,6 @@ func Scale(ctx context.Context, dataDir string, n int, relative bool, out io.Wri
 	}
 	_, err = fmt.Fprintf(out, "%d followers are kept; %d were\n", answer.Followers, answer.Before)
 	return err
-}
-
-func (a *App) removeCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "remove ADDRESS",
-		Short: "Retire a member; it is replaced if too few are left",
-		Args:  cobra.ExactArgs(1),
-	}
-	c := a.WithConfig(cmd)
-	cmd.ValidArgsFunction = c.completeMember
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cfg, err := c.Load()
-		if err != nil {
-			return err
-		}
-		address, err := addressArgument(args)
-		if err != nil {
-			return err
-		}
-		return asError(Remove(cmd.Context(), cfg.DataDir, address, os.Stdout))
-	}
-	return cmd
 }
 
 // Remove retires a member and returns when its process is gone.
