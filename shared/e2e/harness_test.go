@@ -118,7 +118,7 @@ func newCluster(t *testing.T, opts ...option) *cluster {
 	}
 	c := &cluster{
 		t: t, dir: s.dataDir, host: s.host, client: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
-		first: 21000 + int(portBlock.Add(1))%300*40, config: filepath.Join(t.TempDir(), "config.hcl"),
+		first: 21000 + int(portBlock.Add(1))%290*40, config: filepath.Join(t.TempDir(), "config.hcl"),
 		seen: map[proc.Identity]bool{},
 	}
 	hcl := fmt.Sprintf(`

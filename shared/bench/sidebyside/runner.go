@@ -108,7 +108,9 @@ func startDynast(ctx context.Context, r *runner, followers int) (*running, error
 	}
 	run := &running{name: dynastName, dataDir: filepath.Join(dir, "data"), config: filepath.Join(dir, "config.hcl"),
 		endpoints: []string{fmt.Sprintf("127.0.0.1:%d", ports[0])}}
-	first := 30000 + os.Getpid()%200*20
+	// Below the ports that the kernel gives out, of which the clients have one: a
+	// member must not have that.
+	first := 10000 + os.Getpid()%200*20
 	hcl := fmt.Sprintf("data_dir = %q\nfollowers = %d\nclient { listen = %q }\nmember { ports = \"%d-%d\" }\nlog { level = \"warn\" }\nstore { quota = \"8GiB\" }\n",
 		run.dataDir, followers, run.endpoints[0], first, first+1000)
 	if err := os.WriteFile(run.config, []byte(hcl), 0o600); err != nil {
