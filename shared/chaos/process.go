@@ -3,7 +3,6 @@ package chaos
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,16 +102,5 @@ func Signal(id proc.Identity, sig unix.Signal) error {
 	if id.PID <= 1 {
 		return nil
 	}
-	p, err := proc.Open(id)
-	if errors.Is(err, proc.ErrGone) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	if err := p.Signal(sig); err != nil && !errors.Is(err, proc.ErrGone) {
-		return fmt.Errorf("%s to %s: %w", unix.SignalName(sig), id, err)
-	}
-	return nil
+	return proc.Signal(id, sig)
 }

@@ -55,6 +55,6 @@ func leaderOf(t *tree.Tree, followers int, sig unix.Signal) (bench.Leader, error
 		return l, err
 	}
 	l.Full = inSync >= followers
-	l.Kill = func() error { return signal(id, sig) }
+	l.Kill = func() error { return proc.Signal(id, sig) }
 	return l, nil
 }

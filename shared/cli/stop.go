@@ -173,7 +173,7 @@ func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool,
 		}
 		for _, id := range left {
 			seen[id] = true
-			if err := signal(id, unix.SIGKILL); err != nil {
+			if err := proc.Signal(id, unix.SIGKILL); err != nil {
 				return err
 			}
 		}
@@ -190,21 +190,4 @@ func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool,
 			return ctx.Err()
 		}
 	}
-}
-
-// signal sends a signal to exactly the process that was named; one that is
-// gone needs none.
-func signal(id proc.Identity, sig unix.Signal) error {
-	p, err := proc.Open(id)
-	if errors.Is(err, proc.ErrGone) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	if err := p.Signal(sig); err != nil && !errors.Is(err, proc.ErrGone) {
-		return fmt.Errorf("%s to %s: %w", unix.SignalName(sig), id, err)
-	}
-	return nil
 }

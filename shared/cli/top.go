@@ -117,7 +117,7 @@ func (w *watched) Kill(ctx context.Context, address string) (string, error) {
 		}
 		id, err := proc.Identify(m.PID)
 		if err == nil {
-			err = signal(id, syscall.SIGKILL)
+			err = proc.Signal(id, syscall.SIGKILL)
 		}
 		return fmt.Sprintf("killed %s (pid %d)", address, m.PID), err
 	}
