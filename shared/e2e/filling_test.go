@@ -74,13 +74,14 @@ type flood struct {
 
 	mu      sync.Mutex
 	acked   map[string][sha256.Size]byte
-	refused int // for lack of space
+	refused int            // for lack of space
+	others  map[string]int // answers of leaders that die, and of none
 }
 
 // pour starts clients that write values of 100 bytes to 1 MiB.
 func pour(t *testing.T, c *cluster, seed uint64, writers int) *flood {
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &flood{t: t, cancel: cancel, acked: map[string][sha256.Size]byte{}}
+	f := &flood{t: t, cancel: cancel, acked: map[string][sha256.Size]byte{}, others: map[string]int{}}
 	for w := range writers {
 		cl := c.dial()
 		f.wg.Go(func() { f.write(ctx, cl, w, rand.New(rand.NewPCG(seed, uint64(w)))) })
@@ -128,6 +129,7 @@ func (f *flood) told(key string, value []byte, err error) {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, rpctypes.ErrTooManyRequests), errors.Is(err, rpctypes.ErrTimeout),
 		status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled:
+		f.others[err.Error()]++
 	default:
 		f.t.Errorf("put: %v", err)
 	}
@@ -167,13 +169,27 @@ func (f *flood) check(cl *clientv3.Client) {
 func (f *flood) full() {
 	f.t.Helper()
 	_, before := f.counts()
-	eventually(f.t, "the writers have filled the disk", func() bool { _, now := f.counts(); return now >= before+20 })
+	f.eventually("the writers have filled the disk", func() bool { _, now := f.counts(); return now >= before+20 })
+}
+
+// eventually tells, when it was in vain, what the clients were answered instead.
+func (f *flood) eventually(what string, ok func() bool) {
+	f.t.Helper()
+	acked, refused := f.counts()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.t.Failed() {
+			f.t.Logf("since then %d writes were acknowledged, %d refused for lack of space; other answers of the whole test: %v", len(f.acked)-acked, f.refused-refused, f.others)
+		}
+	}()
+	eventually(f.t, what, ok)
 }
 
 func (f *flood) flows() {
 	f.t.Helper()
 	before, _ := f.counts()
-	eventually(f.t, "writes are acknowledged again", func() bool { now, _ := f.counts(); return now >= before+20 })
+	f.eventually("writes are acknowledged again", func() bool { now, _ := f.counts(); return now >= before+20 })
 }
 
 // lacksOfSpace are the deaths that nobody here has caused.

@@ -64,16 +64,18 @@ func (s *Store) makeRoom(n int) {
 	if s.room.replaced.Swap(false) {
 		s.room.estimate(Path(s.cfg.Dir))
 	}
-	told := false
-	for !s.room.off {
-		size := s.be.Size()
+	for starved := false; !s.room.off; {
+		path, size := Path(s.cfg.Dir), s.be.Size()
 		// An entry's content, and the pages around it that are written anew.
 		need := size + 2*(s.uncommittedBytes.Load()+int64(n)) + commitRoomBytes
 		want := need + spareRoomBytes
 		if s.room.allocatedBytes >= want {
 			return
 		}
-		err := s.room.allocate(Path(s.cfg.Dir), want+min(max(size/8, minRoomStep), maxRoomStep))
+		err := s.room.allocate(path, want+min(max(size/8, minRoomStep), maxRoomStep))
+		if proc.NoSpace(err) && s.room.allocatedBytes < need {
+			err = s.room.allocate(path, need)
+		}
 		switch {
 		case err == nil, s.room.allocatedBytes >= need:
 			return
@@ -82,10 +84,16 @@ func (s *Store) makeRoom(n int) {
 			s.lg.Warn("room for the database cannot be allocated ahead", zap.Error(err))
 			s.room.off = true
 			return
-		}
-		if !told {
-			told = true
-			s.lg.Error("disk full: applying waits for room", zap.String("path", Path(s.cfg.Dir)), zap.Int64("need-bytes", need-s.room.allocatedBytes))
+		case !starved:
+			// What was applied has its room: written down it needs no more than it
+			// takes, and there may be enough for this entry alone. (It may not get
+			// more than that: as long as the reserve is free, nobody else makes room.)
+			starved = true
+			s.be.ForceCommit()
+			s.room.committed.Store(false)
+			s.uncommittedBytes.Store(0)
+			s.lg.Error("disk full: applying needs room", zap.String("path", path), zap.Int64("need-bytes", need-s.room.allocatedBytes))
+			continue
 		}
 		s.mu.Lock()
 		broken := s.broken

@@ -2,9 +2,15 @@ package store
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/proc"
 )
 
 func allocatedBytes(t *testing.T, dir string) int64 {
@@ -43,5 +49,41 @@ func TestRoomIsAllocatedAhead(t *testing.T) {
 	feed(t, s, 1, put(t, "last", "x"))
 	if n := s.uncommittedBytes.Load(); n > 1000 {
 		t.Errorf("%d bytes count as not committed", s.uncommittedBytes.Load())
+	}
+}
+
+// TestRoomForOneEntryIsEnough: what waits for its commit is counted twice. That must
+// not hold up an entry that would have room once they are written: while more
+// than the reserve is free, nobody makes room.
+func TestRoomForOneEntryIsEnough(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	const diskBytes, reserveBytes, entryBytes = 64 << 20, 8 << 20, 1 << 20
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", diskBytes)); err != nil {
+		t.Skipf("cannot mount a tmpfs here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	s := open(t, filepath.Join(dir, "db"))
+	write := func(i int) { feed(t, s, 1, put(t, fmt.Sprint(i), strings.Repeat("x", entryBytes))) }
+	write(0)
+	free, err := proc.FreeBytes(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ballast"), make([]byte, free-reserveBytes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Counted twice, some seven of them would fit; written, more do.
+	for i := range 9 {
+		write(i + 1)
+	}
+	if free, err = proc.FreeBytes(dir); err != nil || free > reserveBytes/2 {
+		t.Errorf("%d bytes are free (error %v): there was room all the time, and nothing was tested", free, err)
 	}
 }
