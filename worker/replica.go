@@ -156,6 +156,11 @@ const (
 // lockWait is how long a lock of a process that just died is waited for.
 const lockWait = 300 * time.Millisecond
 
+// unmapTimeout is how long a database may stay locked by a process that is dead,
+// as the slot's lock has told: its memory, into which the file is mapped, is taken
+// apart after its death (see proc.StartReaper), which takes some time on a busy host.
+const unmapTimeout = 10 * time.Second
+
 // purpose is what a slot is opened for.
 type purpose uint8
 
@@ -361,7 +366,7 @@ func wipe(slot datadir.Slot) error {
 func (r *replica) openBoth(c *copyOf) (err error) {
 	c.store, err = store.Open(store.Config{
 		Dir: c.slot.DBDir(), QuotaBytes: int64(r.cfg.Store.Quota), CommitInterval: r.cfg.Store.CommitInterval,
-		Logger: r.zap.Named("store"), OpenTimeout: time.Second,
+		Logger: r.zap.Named("store"), OpenTimeout: unmapTimeout,
 		ClusterID: r.clusterID, MemberID: uint64(c.slot.Number), OnFatal: r.fatal,
 		AuthToken: r.cfg.Client.AuthToken,
 	})

@@ -131,6 +131,37 @@ func (m *Member) beginServing() {
 	m.serveDashboard()
 	m.compaction.lead()
 	go m.guarded(m.service.lead)
+	go m.guarded(m.keepReaper)
+}
+
+// reaperPause keeps who ends reapers again and again from costing much.
+const reaperPause = time.Second
+
+// keepReaper sees to it that this process's memory, however much, does not hold up
+// the next leader when this one dies.
+func (m *Member) keepReaper() {
+	for {
+		reaper, err := proc.StartReaper()
+		if err != nil {
+			m.logger.Warn("a takeover from this leader takes longer, the more memory it uses", "error", err)
+			return
+		}
+		select {
+		case <-reaper.Done():
+			m.logger.Warn("the reaper of this process was ended: another one is started", "pid", reaper.Identity().PID)
+			if err := proc.Bury(reaper); err != nil {
+				m.logger.Warn("bury the reaper", "error", err)
+			}
+		case <-m.ended:
+			_ = reaper.Close()
+			return
+		}
+		select {
+		case <-time.After(reaperPause):
+		case <-m.ended:
+			return
+		}
+	}
 }
 
 // splitClients has gRPC and HTTP on the one address for clients.

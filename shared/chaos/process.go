@@ -67,6 +67,9 @@ func argued(names []string) ([]proc.Identity, error) {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if proc.IsReaper(pid) {
+			continue // it is dead, and its memory goes
+		}
 		if id, err := proc.Identify(pid); err == nil {
 			found = append(found, id)
 		}

@@ -28,6 +28,9 @@ func starting(dir *datadir.Dir) []proc.Identity {
 		if err != nil {
 			continue
 		}
+		if proc.IsReaper(pid) {
+			continue
+		}
 		if id, err := proc.Identify(pid); err == nil {
 			found = append(found, id)
 		}

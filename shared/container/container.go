@@ -201,5 +201,5 @@ func isMember(pid int) bool {
 		return true
 	}
 	args, err := os.ReadFile(dir + "/cmdline")
-	return err == nil && bytes.HasPrefix(args, []byte("dynast\x00worker\x00"))
+	return err == nil && !proc.IsReaper(pid) && bytes.HasPrefix(args, []byte("dynast\x00worker\x00"))
 }

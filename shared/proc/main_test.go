@@ -50,6 +50,7 @@ func helpers() map[string]func(string) error {
 			return untilEOF("ready")
 		},
 		"orphan":  helperOrphan,
+		"reaped":  helperReaped,
 		"accept":  helperAccept,
 		"respawn": helperRespawn,
 	}
