@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dynast-io/dynast/shared/cli"
+	"github.com/dynast-io/dynast/shared/datadir"
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/tree"
 )
@@ -169,6 +171,14 @@ func (c *cluster) end() {
 			_ = p.Kill()
 			<-p.Done()
 			_ = p.Close()
+		}
+	}
+	// With a long path the members' sockets are in a directory of their own.
+	if dir, err := datadir.OpenForReading(c.dir); err == nil {
+		if run, err := dir.RuntimeDir(); err == nil && strings.HasPrefix(run, filepath.Join(os.TempDir(), "dynast-")) {
+			if err := os.RemoveAll(run); err != nil {
+				c.t.Error(err)
+			}
 		}
 	}
 	if c.t.Failed() {
