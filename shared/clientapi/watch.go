@@ -68,7 +68,7 @@ func (s *watchServer) register(g *grpc.Server) { pb.RegisterWatchServer(g, s) }
 // from the client and from the store.
 func (s *watchServer) Watch(rpc pb.Watch_WatchServer) error {
 	ws := &watchStream{
-		watchServer: s, rpc: rpc, live: s.store.KV().NewWatchStream(),
+		watchServer: s, rpc: rpc, live: s.store.NewWatchStream(),
 		watchers: map[int64]*watcher{}, registered: map[mvcc.WatchID]*watcher{},
 		wake: make(chan struct{}, 1), ahead: make(chan struct{}, watchRequestsAhead), over: make(chan struct{}),
 	}

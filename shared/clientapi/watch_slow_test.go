@@ -10,6 +10,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
 )
 
 // smallWatches makes watchers fall behind all the time.
@@ -211,5 +212,30 @@ func TestCancelWhileBehind(t *testing.T) {
 			}
 			g.see(t, r)
 		}
+	}
+}
+
+// TestWatcherLostByTheStoreIsBehind: events came faster than they were taken
+// from the store. The watcher reads what it lacks.
+func TestWatcherLostByTheStoreIsBehind(t *testing.T) {
+	s := serve(t, nil)
+	ws := &watchStream{
+		watchServer: newWatchServer(s.api), live: s.store.NewWatchStream(), registered: map[mvcc.WatchID]*watcher{},
+		wake: make(chan struct{}, 1), over: make(chan struct{}),
+	}
+	ws.queueMessages = 1 << 20
+	w := &watcher{key: []byte("k"), end: []byte("l"), next: 2}
+	if err := ws.goLive(w); err != nil {
+		t.Fatal(err)
+	}
+	n := cap(ws.live.Chan())
+	s.writes(t, n+10, 1)
+	ws.live.Close()
+	ws.pump()
+	if w.registered != 0 || len(ws.behind) != 1 {
+		t.Fatalf("registered as %d, %d are behind", w.registered, len(ws.behind))
+	}
+	if w.next > int64(n)+2 {
+		t.Errorf("it goes on at revision %d, and never saw %d", w.next, n+2)
 	}
 }

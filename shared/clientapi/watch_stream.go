@@ -9,14 +9,16 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
+
+	"github.com/dynast-io/dynast/shared/store"
 )
 
 // watchStream is one client's stream and its watchers.
 type watchStream struct {
 	*watchServer
 	rpc pb.Watch_WatchServer
-	// live is the stream's part of etcd's store.
-	live mvcc.WatchStream
+	// live is the stream's part of the store.
+	live *store.WatchStream
 	// wake tells the sending goroutine that there is something to do.
 	wake chan struct{}
 	// ahead has an element for each request that waits for its answer to be sent.
@@ -123,14 +125,20 @@ func (s *watchStream) pop() (message, bool) {
 	return message{}, false
 }
 
-// pump takes what the store has for the live watchers. It is always there to
-// take it, so that in the store no watcher is ever slow.
+// pump takes what the store has for the live watchers. It is there to take
+// it whatever the client does; a watcher for which it was too late all the same
+// is behind.
 func (s *watchStream) pump() {
 	for r := range s.live.Chan() {
 		mvcc.ReportEventReceived(len(r.Events))
 		s.store.AwaitRevision(r.Revision) // its client may read next
 		s.mu.Lock()
 		s.take(r)
+		for _, id := range s.live.Lost() {
+			if w := s.registered[id]; w != nil {
+				s.fallBehind(w)
+			}
+		}
 		s.mu.Unlock()
 	}
 }
@@ -145,10 +153,6 @@ func (s *watchStream) take(r mvcc.WatchResponse) {
 	}
 	w := s.registered[r.WatchID]
 	if w == nil {
-		return
-	}
-	if r.CompactRevision != 0 {
-		s.fallBehind(w) // and find out for itself
 		return
 	}
 	if len(r.Events) == 0 {
@@ -182,12 +186,11 @@ func since(events []*mvccpb.Event, revision int64) []*mvccpb.Event {
 // goLive registers a watcher for all that is written from now on.
 func (s *watchStream) goLive(w *watcher) error {
 	s.lastRegistered++
-	id, err := s.live.Watch(s.rpc.Context(), s.lastRegistered, w.key, w.end, 0, w.filters...)
-	if err != nil {
+	if err := s.live.Watch(s.lastRegistered, w.key, w.end, w.filters...); err != nil {
 		return err
 	}
-	w.registered = id
-	s.registered[id] = w
+	w.registered = s.lastRegistered
+	s.registered[w.registered] = w
 	return nil
 }
 
@@ -196,8 +199,7 @@ func (s *watchStream) leave(w *watcher) {
 	if w.registered == 0 {
 		return
 	}
-	// The error says that it is not registered.
-	_ = s.live.Cancel(w.registered)
+	s.live.Cancel(w.registered)
 	delete(s.registered, w.registered)
 	w.registered = 0
 }

@@ -93,7 +93,7 @@ type Store struct {
 
 	be     backend.Backend
 	index  cindex.ConsistentIndexer
-	kv     mvcc.WatchableKV
+	kv     *watchable
 	lessor lease.Lessor
 	auth   auth.AuthStore
 	alarms *v3alarm.AlarmStore
@@ -224,7 +224,7 @@ func (s *Store) assemble() error {
 		CheckpointPersist:          true, // or each takeover would start every lease anew
 		ExpiredLeasesRetryInterval: leaseRetryInterval,
 	})
-	s.kv = mvcc.New(s.lg, s.be, s.lessor, mvcc.StoreConfig{})
+	s.kv = newWatchable(mvcc.NewStore(s.lg, s.be, s.lessor, mvcc.StoreConfig{}), s.lessor)
 	tokens, err := auth.NewTokenProvider(nil, s.cfg.AuthToken, entryIsApplied, s.cfg.TokenTTL)
 	if err != nil {
 		return fmt.Errorf("token provider: %w", err)
@@ -322,8 +322,8 @@ func (s *Store) Demote() {
 	s.leading.Store(false)
 }
 
-// KV is the key-value store, for reading and watching.
-func (s *Store) KV() mvcc.WatchableKV { return s.kv }
+// KV is the key-value store, for reading; see NewWatchStream for watching.
+func (s *Store) KV() mvcc.KV { return s.kv }
 
 // Lessor has the leases.
 func (s *Store) Lessor() lease.Lessor { return s.lessor }
