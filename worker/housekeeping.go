@@ -11,6 +11,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/core"
 	replog "github.com/dynast-io/dynast/shared/log"
+	"github.com/dynast-io/dynast/shared/tick"
 )
 
 const (
@@ -23,26 +24,30 @@ const (
 	compactInterval = time.Second
 	// sweepInterval is how often the leader looks for sockets of the dead.
 	sweepInterval = 2 * time.Second
+	// slack is less than an interval, and more than a tick is ever late.
+	slack = spaceInterval / 2
 )
 
 // housekeeping is what is done now and then and is not urgent. An idle member
 // writes nothing: each step looks first whether there is something to do.
 func (m *Member) housekeeping() {
-	tick := time.NewTicker(syncInterval)
-	defer tick.Stop()
+	every := syncInterval
+	timer := time.NewTimer(tick.Until(every))
+	defer timer.Stop()
 	var lastCompact, lastSweep time.Time
 	toil := newToil(m)
 	var rest resting
 	leads := m.leads
 	for {
 		select {
-		case <-tick.C:
+		case <-timer.C:
 		case <-leads:
-			tick.Reset(spaceInterval)
+			every = spaceInterval
 			leads = nil // closed for ever
 		case <-m.ended:
 			return
 		}
+		timer.Reset(tick.Until(every))
 		now := time.Now()
 		if rest.due(now, m.replica.last().Index) {
 			giveBack()
@@ -55,11 +60,11 @@ func (m *Member) housekeeping() {
 		} else {
 			m.syncer.sync()
 		}
-		if m.leading.Load() && now.Sub(lastSweep) >= sweepInterval {
+		if m.leading.Load() && now.Sub(lastSweep) >= sweepInterval-slack {
 			lastSweep = now
 			m.sweepSockets()
 		}
-		if now.Sub(lastCompact) >= compactInterval {
+		if now.Sub(lastCompact) >= compactInterval-slack {
 			lastCompact = now
 			if err := m.replica.compact(); err != nil && !errors.Is(err, replog.ErrNoRoom) {
 				m.fatal(core.ExitError, err)

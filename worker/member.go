@@ -29,6 +29,7 @@ import (
 	"github.com/dynast-io/dynast/shared/proc"
 	"github.com/dynast-io/dynast/shared/roster"
 	"github.com/dynast-io/dynast/shared/store"
+	"github.com/dynast-io/dynast/shared/tick"
 	"github.com/dynast-io/dynast/shared/wire"
 )
 
@@ -152,7 +153,7 @@ func newMember(p parts) (*Member, error) {
 		logs: p.opts.Logs, logger: p.opts.Logs.Logger("worker"),
 		self: proc.Self(), address: address, bootID: boot, clusterID: p.clusterID,
 		listeners: p.listeners, listener: p.listener, lock: p.lock,
-		mail: newMailbox(), started: time.Now(), ended: make(chan struct{}), leads: make(chan struct{}),
+		mail: newMailbox(), started: tick.Origin(), ended: make(chan struct{}), leads: make(chan struct{}),
 	}
 	m.live.Store(cfg)
 	if err := m.logs.SetAddress(address.String()); err != nil {

@@ -6,6 +6,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/lease"
+
+	"github.com/dynast-io/dynast/shared/tick"
 )
 
 const (
@@ -41,7 +43,7 @@ func (k *leaseKeeper) writeCheckpoints(ctx context.Context) {
 	k.inherit()
 	for {
 		looked := k.checkpoint(ctx)
-		if pause(ctx, nil, max(checkpointTick, checkpointShare*looked)) != nil {
+		if pause(ctx, nil, max(tick.Until(checkpointTick), checkpointShare*looked)) != nil {
 			return
 		}
 	}

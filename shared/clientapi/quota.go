@@ -7,6 +7,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+
+	"github.com/dynast-io/dynast/shared/tick"
 )
 
 // QuotaAlarmMember is the member that the NOSPACE alarm names when the store
@@ -67,12 +69,13 @@ type quotaKeeper struct {
 func (*quotaKeeper) register(*grpc.Server) {}
 
 func (k *quotaKeeper) run(ctx context.Context) {
-	tick := time.NewTicker(quotaInterval)
-	defer tick.Stop()
+	timer := time.NewTimer(tick.Until(quotaInterval))
+	defer timer.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-timer.C:
 			k.look(ctx)
+			timer.Reset(tick.Until(quotaInterval))
 		case <-ctx.Done():
 			return
 		}

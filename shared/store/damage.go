@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime/debug"
 	"time"
+
+	"github.com/dynast-io/dynast/shared/tick"
 )
 
 // A file that is damaged while it is open is found when bbolt reads the page: it
@@ -40,11 +42,12 @@ func (s *Store) commitLoop() {
 		s.mu.Unlock()
 		s.hook.die(err)
 	})
-	tick := time.NewTicker(s.cfg.CommitInterval)
-	defer tick.Stop()
+	timer := time.NewTimer(tick.Until(s.cfg.CommitInterval))
+	defer timer.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-timer.C:
+			timer.Reset(tick.Until(s.cfg.CommitInterval))
 		case <-s.stopCommitter:
 			return
 		}
