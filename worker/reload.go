@@ -36,6 +36,19 @@ func checksum(c *config.Config) uint64 {
 	return h.Sum64()
 }
 
+// configSum is the checksum of a configuration, which does not change.
+type configSum struct {
+	last *config.Config
+	sum  uint64
+}
+
+func (s *configSum) of(c *config.Config) uint64 {
+	if c != s.last {
+		s.last, s.sum = c, checksum(c)
+	}
+	return s.sum
+}
+
 // reloadForSignal reloads for SIGHUP; the answer goes to the log.
 func (m *Member) reloadForSignal() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*informTimeout)

@@ -189,6 +189,7 @@ func (u *upstream) send(ctx context.Context, cancel context.CancelFunc, stream w
 	u.wake() // tell at once how far the log reaches; hello may be older
 	var told entry.Position
 	address := u.m.address.String()
+	var config configSum
 	for {
 		select {
 		case <-u.notify:
@@ -209,7 +210,7 @@ func (u *upstream) send(ctx context.Context, cancel context.CancelFunc, stream w
 		switch {
 		case beat:
 			msg.Body = &wire.FollowerMessage_Heartbeat{Heartbeat: &wire.Heartbeat{
-				Address: address, Index: acked.Index, Epoch: acked.Epoch, Applied: u.m.applied.Load(), Config: checksum(u.m.config())}}
+				Address: address, Index: acked.Index, Epoch: acked.Epoch, Applied: u.m.applied.Load(), Config: config.of(u.m.config())}}
 		case acked != told:
 			msg.Body = &wire.FollowerMessage_Ack{Ack: &wire.Ack{Address: address, Index: acked.Index, Epoch: acked.Epoch}}
 		default:
@@ -291,7 +292,7 @@ func (in *inbound) take(msg *wire.LeaderMessage) error {
 		}
 	}
 	if entries == nil {
-		m.post(heard)
+		m.postNow(heard)
 		return nil
 	}
 	m.mail.put(mail{event: heard})

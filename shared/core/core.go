@@ -55,7 +55,9 @@ type Core struct {
 	committed uint64
 	syncing   bool // a Sync is out, its Synced not yet in
 
-	nextBeat time.Duration
+	// nextBeat is the next heartbeat by the time alone; answerAt is when a
+	// follower answers its leader's.
+	nextBeat, answerAt time.Duration
 
 	follow   followState
 	takeover takeoverState
@@ -138,14 +140,14 @@ func (c *Core) exit(code ExitCode, format string, args ...any) {
 	c.emit(Exit{Code: code, Reason: fmt.Sprintf(format, args...)})
 }
 
-// discountLateness advances the clock. A member is to be woken at least once
-// a heartbeat interval; where it was not, it was itself stopped or starved, and
+// discountLateness advances the clock. A member is to be woken when it said, or
+// once a heartbeat interval; where it was not, it was itself stopped or starved, and
 // the time that it missed says nothing about others: it is added to when they were last heard.
 func (c *Core) discountLateness(now time.Duration) {
 	gap := now - c.now
-	first := c.now == 0
+	intime := c.now == 0 || gap <= 2*c.cfg.HeartbeatInterval || now <= c.Wake()+c.cfg.HeartbeatInterval
 	c.now = now
-	if first || gap <= 2*c.cfg.HeartbeatInterval {
+	if intime {
 		return
 	}
 	late := gap - c.cfg.HeartbeatInterval
@@ -165,7 +167,8 @@ func (c *Core) deadlines() {
 	}
 	if c.role == Following || c.role == Leading {
 		if c.now >= c.nextBeat {
-			c.nextBeat = c.now + c.cfg.HeartbeatInterval
+			// At its multiples other things are done as well, with the same wake.
+			c.nextBeat = c.now - c.now%c.cfg.HeartbeatInterval + c.cfg.HeartbeatInterval
 			c.emit(Beat{})
 		}
 	}

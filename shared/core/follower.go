@@ -113,13 +113,16 @@ func (c *Core) heard(ev Heard) {
 	c.advanceCommit()
 }
 
-// answerBeat sends the own heartbeat right after something was heard, if it is
-// due soon, and gives the next one time to be an answer as well: then an idle cluster
-// wakes its processes half as often.
+// answerBeat sends the own heartbeat right after something was heard, if the
+// last was not just before, and gives the next one time to be an answer as well: then an
+// idle cluster wakes its processes half as often. (A timer that is put off still fires
+// at the moment to which it was set before. So it is set to after the next but one
+// of the leader's heartbeats: it fires once for two of them.)
 func (c *Core) answerBeat() {
 	interval := c.cfg.HeartbeatInterval
-	if c.nextBeat-c.now <= interval/2 {
-		c.nextBeat = c.now + interval + interval/4
+	if c.now >= min(c.answerAt, c.nextBeat) {
+		c.answerAt = c.now + interval*3/4
+		c.nextBeat = c.now + 2*interval + interval/4
 		c.emit(Beat{})
 	}
 }

@@ -2,9 +2,12 @@ package proc
 
 import (
 	"errors"
+	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -293,5 +296,23 @@ func TestStopped(t *testing.T) {
 	waitState(t, id.PID, "RS")
 	if Stopped(id) {
 		t.Error("stopped after it went on")
+	}
+}
+
+func TestReadSmall(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, text := range []string{"", "a line\n", strings.Repeat("x", 1023) + "\n", strings.Repeat("x", 1024), strings.Repeat("long line\n", 1000), "no end"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if raw, err := readSmall(path); err != nil || string(raw) != text {
+			t.Errorf("%d bytes became %d: %v", len(text), len(raw), err)
+		}
+	}
+	if _, err := readSmall(path + "x"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := readSmall(filepath.Dir(path)); !errors.Is(err, unix.EISDIR) {
+		t.Errorf("a directory: %v", err)
 	}
 }
