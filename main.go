@@ -123,6 +123,9 @@ func upCommand(app *cli.App) *cobra.Command {
 	cmd.Flags().StringVar(&readyFile, "ready-file", "", "`FILE` that is written once clients are served, by every leader, and removed when the cluster stops")
 	c := app.WithConfig(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
+		if !container.Needed() {
+			proc.SlackTimers()
+		}
 		cfg, err := c.Load()
 		if err != nil {
 			return err
@@ -176,6 +179,7 @@ func joinCommand(app *cli.App) *cobra.Command {
 	cmd.Flags().StringVar(&address, "address", "", "own member address `HOST:PORT`; without it the next free port")
 	c := app.WithConfig(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
+		proc.SlackTimers()
 		cfg, err := c.Load()
 		if err != nil {
 			return err
@@ -207,6 +211,7 @@ func workerCommand() *cobra.Command {
 	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory, shown for operators")
 	cmd.Flags().IntVar(&slot, "slot", 0, "slot")
 	cmd.RunE = func(*cobra.Command, []string) error {
+		proc.SlackTimers() // it has its leader's, unless that is of a build without
 		if os.Getenv(member.ConfigEnv) == "" {
 			return errors.New("a worker is started by its leader; 'dynast join' starts one by hand")
 		}

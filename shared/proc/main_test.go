@@ -53,6 +53,9 @@ func helpers() map[string]func(string) error {
 		"reaped":  helperReaped,
 		"accept":  helperAccept,
 		"respawn": helperRespawn,
+		"slack":   helperSlack,
+		"chosen":  helperChosen,
+		"slackof": func(string) error { fmt.Println(slack()); return nil },
 	}
 }
 
