@@ -127,6 +127,9 @@ func (s *Store) applyEntries(r *pb.InternalRaftRequest) *apply.Result {
 	if !leading && readsOnly(r) {
 		return nil
 	}
+	if s.plain(r) {
+		return s.putPlain(r.Put)
+	}
 	w := &apply.InternalRaftRequestWrapper{InternalRaftRequest: r, SkipRangeExecution: !leading && r.Txn != nil}
 	return s.uber.Apply(w, membership.ApplyBoth)
 }
