@@ -73,8 +73,8 @@ func (s *Store) ApplyRequest(e entry.Entry, r *pb.InternalRaftRequest) (*apply.R
 		return nil, fmt.Errorf("%w: %s does not follow %s", ErrBadEntry, e.Position(), applied)
 	}
 	if r == nil && len(e.Data) > 0 {
-		r = &pb.InternalRaftRequest{}
-		if err := proto.Unmarshal(e.Data, r); err != nil {
+		var err error
+		if r, err = s.decode(e.Data); err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrBadEntry, e.Position(), err)
 		}
 	}
@@ -95,6 +95,15 @@ func (s *Store) ApplyRequest(e entry.Entry, r *pb.InternalRaftRequest) (*apply.R
 	}
 	s.applied = e.Position()
 	return res, nil
+}
+
+// decode returns the request that an entry holds. It is good until the next call.
+func (s *Store) decode(data []byte) (*pb.InternalRaftRequest, error) {
+	if p := &s.decoded; decodePlain(data, p.Put) && s.plain(p) {
+		return p, nil
+	}
+	r := &pb.InternalRaftRequest{}
+	return r, proto.Unmarshal(data, r)
 }
 
 // applyGuarded turns a panic into ErrBroken, so that the process ends with the

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/auth"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3alarm"
@@ -109,6 +110,8 @@ type Store struct {
 	// uncommittedBytes is an upper bound, changed by Apply only.
 	uncommittedBytes atomic.Int64
 	room             room
+	// decoded is a plain put on its way, used again for each; Apply's, too.
+	decoded pb.InternalRaftRequest
 
 	// dirty: an entry changed something since the last commit.
 	dirty                        atomic.Bool
@@ -144,6 +147,7 @@ func Open(cfg Config) (s *Store, err error) {
 	}
 	s = &Store{cfg: cfg, readers: make(chan struct{}, runtime.GOMAXPROCS(0)), hook: &failureHook{onFatal: cfg.OnFatal}}
 	s.lg = s.hook.logger(cfg.Logger)
+	s.decoded.Put = &pb.PutRequest{}
 	defer func() {
 		if r := recover(); r != nil {
 			s, err = nil, openFailure(path, r)
