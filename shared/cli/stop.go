@@ -58,21 +58,63 @@ func Stop(ctx context.Context, dataDir string, timeout time.Duration, out io.Wri
 		}
 		return err
 	}
-	left, err := stopInOrder(ctx, dir, timeout, seen)
+	rs := reapers{}
+	left, err := stopInOrder(ctx, dir, timeout, seen, rs)
 	if err != nil {
 		return err
 	}
-	if left == 0 {
-		fmt.Fprintf(out, "stopped, %d processes are gone\n", len(seen))
-		return nil
+	how := "stopped"
+	if left > 0 {
+		fmt.Fprintf(out, "%d processes did not end within %s: killing them\n", left, timeout)
+		if err := killAll(ctx, dir, seen, rs); err != nil {
+			return err
+		}
+		how = "killed"
 	}
-	fmt.Fprintf(out, "%d processes did not end within %s: killing them\n", left, timeout)
-	return killAll(ctx, dir, seen, out)
+	if err := rs.await(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s, %d processes are gone\n", how, len(seen))
+	return nil
+}
+
+// reapers take the memory of members apart when those are dead. They are gone soon
+// after, and until then the files that were mapped into that memory are in use.
+type reapers map[proc.Identity]bool
+
+// note remembers the reapers of processes, which are known as long as those live.
+func (r reapers) note(of map[proc.Identity]bool) {
+	all := proc.Reapers()
+	for id := range of {
+		if reaper, ok := all[id.PID]; ok {
+			r[reaper] = true
+		}
+	}
+}
+
+// await ends with the last one. One that is stopped is killed.
+func (r reapers) await(ctx context.Context) error {
+	deadline := time.Now().Add(killPatience)
+	for id := range r {
+		for alive(id) {
+			if time.Now().After(deadline) {
+				if err := proc.Signal(id, unix.SIGKILL); err != nil {
+					return err
+				}
+			}
+			select {
+			case <-time.After(5 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
 }
 
 // stopInOrder asks the leader, again when another one has taken over, until
 // nobody is left or the time is up.
-func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, seen map[proc.Identity]bool) (int, error) {
+func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, seen map[proc.Identity]bool, rs reapers) (int, error) {
 	deadline := time.Now().Add(timeout)
 	var asked proc.Identity // a leader that has agreed to stop
 	for {
@@ -81,6 +123,7 @@ func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, s
 			return left, err
 		}
 		if !alive(asked) {
+			rs.note(seen)
 			err := once(ctx, dir, func(ctx context.Context, a *admin) error {
 				resp, err := a.Stop(ctx, &wire.StopRequest{})
 				asked = leaderIn(resp)
@@ -164,7 +207,7 @@ func owner(dir *datadir.Dir) string {
 	return fmt.Sprintf(" (uid %d)", info.Sys().(*syscall.Stat_t).Uid)
 }
 
-func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool, out io.Writer) error {
+func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool, rs reapers) error {
 	deadline := time.Now().Add(killPatience)
 	for {
 		left, err := owners(dir)
@@ -173,13 +216,15 @@ func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool,
 		}
 		for _, id := range left {
 			seen[id] = true
+		}
+		rs.note(seen)
+		for _, id := range left {
 			if err := proc.Signal(id, unix.SIGKILL); err != nil {
 				return err
 			}
 		}
 		switch {
 		case len(left) == 0:
-			fmt.Fprintf(out, "killed, %d processes are gone\n", len(seen))
 			return nil
 		case time.Now().After(deadline):
 			return &Error{Code: core.ExitError, Err: fmt.Errorf("%d processes are still there after SIGKILL: %v", len(left), left)}

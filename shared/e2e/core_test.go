@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +20,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/dynast-io/dynast/shared/proc"
+	"github.com/dynast-io/dynast/shared/store"
 	"github.com/dynast-io/dynast/shared/tree"
 )
 
@@ -370,6 +373,8 @@ func TestLogsGoOnInTheFirstLeadersTerminal(t *testing.T) {
 func TestStopEndsAll(t *testing.T) {
 	c := start(t)
 	tr := c.full()
+	leader := leaderOf(tr).PID
+	eventually(t, "the leader has a reaper", func() bool { _, ok := proc.Reapers()[leader]; return ok || runtime.GOARCH != "amd64" })
 	out, err := exec.Command(binary, "stop", "--config", c.config).CombinedOutput()
 	if err != nil {
 		t.Fatalf("stop: %v\n%s", err, out)
@@ -377,6 +382,14 @@ func TestStopEndsAll(t *testing.T) {
 	for _, m := range tr.Members {
 		if !c.gone(m) {
 			t.Errorf("%s, pid %d, is still there after: %s", m.Address, m.PID, out)
+		}
+		s, err := store.Open(store.Config{Dir: slotOf(c, m.Slot).DBDir()}) // it waits for nobody
+		if err != nil {
+			t.Errorf("the database of slot %d after: %s%v", m.Slot, out, err)
+			continue
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 	if strings.Contains(c.logText(), "did not leave in time") || !strings.Contains(c.logText(), "dismissed by the leader") {

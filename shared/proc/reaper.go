@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -103,4 +105,23 @@ func Bury(reaper *Process) error {
 func IsReaper(pid int) bool {
 	st, err := readStat(pid)
 	return err == nil && st.comm == reaperName
+}
+
+// Reapers are all living reapers whose processes live too, by the pids of those.
+func Reapers() map[int]Identity {
+	paths, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil
+	}
+	found := map[int]Identity{}
+	for _, path := range paths {
+		pid, err := strconv.Atoi(filepath.Base(path))
+		if err != nil {
+			continue
+		}
+		if st, err := readStat(pid); err == nil && st.comm == reaperName && !st.dead() {
+			found[st.ppid] = Identity{PID: pid, StartTime: st.startTicks}
+		}
+	}
+	return found
 }
