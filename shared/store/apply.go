@@ -122,7 +122,11 @@ func (s *Store) applyGuarded(e entry.Entry, r *pb.InternalRaftRequest) (res *app
 		res = s.applyEntries(r)
 	}
 	s.countIdle(e)
-	if s.uncommittedBytes.Add(int64(len(e.Data))) >= commitBytes {
+	stored := int64(len(e.Data))
+	if res != nil && res.Err != nil {
+		stored = 0 // or clients that are refused for lack of room would keep it short
+	}
+	if s.uncommittedBytes.Add(stored) >= commitBytes {
 		s.be.ForceCommit()
 		s.uncommittedBytes.Store(0)
 	}

@@ -176,6 +176,24 @@ func TestApplyFailedRequest(t *testing.T) {
 	}
 }
 
+// TestRefusedWritesTakeNoRoom: clients that try again and again while the store is
+// full do not keep it full.
+func TestRefusedWritesTakeNoRoom(t *testing.T) {
+	s := open(t, t.TempDir())
+	feed(t, s, 1, data(t, &pb.InternalRaftRequest{Alarm: &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_NOSPACE}}))
+	s.Commit()
+	before := s.Used()
+	for range 100 {
+		e := entry.Entry{Index: s.Applied().Index + 1, Epoch: 1, Data: put(t, "k", strings.Repeat("x", 10<<10))}
+		if res, err := s.Apply(e); err != nil || res.Err == nil {
+			t.Fatalf("a write of a store that is full: %+v, %v", res, err)
+		}
+	}
+	if used := s.Used(); used > before+10<<10 {
+		t.Errorf("%d bytes are used, %d were before 100 writes that were refused", used, before)
+	}
+}
+
 func TestRangesInTransactions(t *testing.T) {
 	s := open(t, t.TempDir())
 	feed(t, s, 1, put(t, "a", "1"))
