@@ -226,7 +226,7 @@ func (a *App) benchFailoverCommand() *cobra.Command {
 		}
 		res, err := bench.Failover(cmd.Context(), bench.FailoverConfig{
 			Target: target, Kills: kills, Clients: clients,
-			Find: FindLeader(cfg.DataDir, cfg.Followers, signal), Settle: 30 * time.Second, Progress: os.Stderr,
+			Find: FindLeader(cfg.DataDir, cfg.Followers, signal), Settle: 2 * time.Minute, Progress: os.Stderr,
 		})
 		if err != nil {
 			return asError(err)
