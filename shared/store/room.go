@@ -65,13 +65,14 @@ func (s *Store) makeRoom(n int) {
 		s.room.estimate(Path(s.cfg.Dir))
 	}
 	for starved := false; !s.room.off; {
-		path, size := Path(s.cfg.Dir), s.be.Size()
+		size := s.be.Size()
 		// An entry's content, and the pages around it that are written anew.
 		need := size + 2*(s.uncommittedBytes.Load()+int64(n)) + commitRoomBytes
 		want := need + spareRoomBytes
 		if s.room.allocatedBytes >= want {
 			return
 		}
+		path := Path(s.cfg.Dir)
 		err := s.room.allocate(path, want+min(max(size/8, minRoomStep), maxRoomStep))
 		if proc.NoSpace(err) && s.room.allocatedBytes < need {
 			err = s.room.allocate(path, need)
