@@ -54,15 +54,16 @@ func (d *downstream) tellDeaths() {
 	d.each(func(s *session) { s.update(func() { s.deaths = true }) })
 }
 
-func (d *downstream) sendFrom(id roster.ID, after uint64) {
+// sendFrom sends what follows the position with which the follower came.
+func (d *downstream) sendFrom(id roster.ID) {
 	if s := d.find(id); s != nil {
-		s.update(func() { s.mode, s.cursor, s.snapshot = modeEntries, after, false })
+		s.update(func() { s.mode, s.snapshot = modeEntries, false })
 	}
 }
 
 func (d *downstream) sendSnapshot(id roster.ID) {
 	if s := d.find(id); s != nil {
-		s.update(func() { s.mode, s.snapshot = modeSnapshot, true })
+		s.update(func() { s.mode, s.snapshot, s.copy, s.copied = modeSnapshot, true, nil, false })
 	}
 }
 
@@ -123,8 +124,10 @@ func (d *downstream) Follow(stream wire.Member_FollowServer) error {
 		old.end()
 	}
 	defer d.drop(s)
+	defer s.closeReader()
 	last := wire.ToPosition(hello.GetLast())
-	m.post(core.Joined{Member: peer, Last: last, CanResume: m.canResume(last)})
+	can := s.resume(last)
+	m.post(core.Joined{Member: peer, Last: last, CanResume: can})
 	go s.receive()
 	return s.send()
 }
@@ -157,17 +160,6 @@ func (m *Member) checkHello(h *wire.Hello) (roster.Member, *wire.Hello, error) {
 		return peer, nil, status.Error(codes.FailedPrecondition, m.otherHost(peer.Address).Error())
 	}
 	return peer, h, nil
-}
-
-// canResume reports whether a log that ends at last is a beginning of this one,
-// and the rest is still here to be sent.
-func (m *Member) canResume(last entry.Position) bool {
-	log := m.replica.current().log
-	if last.Index > log.Last().Index || last.Index+1 < log.First() {
-		return false
-	}
-	epoch, ok := log.EpochAt(last.Index)
-	return ok && epoch == last.Epoch
 }
 
 // mine reports whether a position may lie in this log: it does, or it is so far

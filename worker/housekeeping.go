@@ -35,7 +35,7 @@ func (m *Member) housekeeping() {
 	timer := time.NewTimer(tick.Until(every))
 	defer timer.Stop()
 	var lastCompact, lastSweep time.Time
-	toil := newToil(m)
+	toil, keep := newToil(m), newKept(m)
 	var rest resting
 	leads := m.leads
 	for {
@@ -66,7 +66,7 @@ func (m *Member) housekeeping() {
 		}
 		if now.Sub(lastCompact) >= compactInterval-slack {
 			lastCompact = now
-			if err := m.replica.compact(); err != nil && !errors.Is(err, replog.ErrNoRoom) {
+			if err := m.replica.compact(keep.from(), keep.spare()); err != nil && !errors.Is(err, replog.ErrNoRoom) {
 				m.fatal(core.ExitError, err)
 				return
 			}

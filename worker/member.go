@@ -107,6 +107,7 @@ type Member struct {
 	epoch     atomic.Uint64
 	committed atomic.Uint64
 	applied   atomic.Uint64
+	keptFrom  atomic.Uint64 // the first index of the log that others may need; 0: not known
 	published atomic.Pointer[published]
 	deaths    atomic.Pointer[wire.Deaths]
 	me        atomic.Pointer[roster.Member]

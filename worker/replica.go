@@ -129,14 +129,28 @@ func (r *replica) sync() (entry.Position, error) {
 	return h.log.Sync()
 }
 
-// compact lets go of the part of the log that the database holds durably.
-func (r *replica) compact() error {
+// minKeptBytes and maxKeptBytes bound the log that is kept on disk for others. Between
+// them it is half of the database's size: who lacks more than that had better be sent a
+// snapshot.
+const (
+	minKeptBytes = 64 << 20
+	maxKeptBytes = 512 << 20
+)
+
+// compact lets go of the part of the log that the database holds durably, and that
+// is before an index from which on others need it. Not more bytes than are to spare are
+// kept for them.
+func (r *replica) compact(keepFrom uint64, spare int64) error {
 	h := r.hold()
 	defer h.release()
 	if h.log == nil {
 		return nil
 	}
-	return h.log.Compact(h.log.First(), h.store.Durable())
+	first := h.log.First()
+	if keepFrom < first {
+		keepFrom = max(keepFrom, h.log.Youngest(min(spare, max(minKeptBytes, h.store.Size()/2), maxKeptBytes)))
+	}
+	return h.log.Compact(min(keepFrom, first), h.store.Durable())
 }
 
 func (r *replica) logOptions(s datadir.Slot) replog.Options {
@@ -144,9 +158,8 @@ func (r *replica) logOptions(s datadir.Slot) replog.Options {
 }
 
 const (
-	// leaderTailBytes bounds the entries that a leader keeps in memory, and so how
-	// far a follower may be behind before it needs a snapshot: some seconds of load,
-	// more than a heartbeat timeout.
+	// leaderTailBytes bounds the entries that a leader keeps in memory. A follower
+	// that needs older ones gets them from the disk, see kept.
 	leaderTailBytes = 8 << 20
 	// followerTailBytes is the same for the others, who need what they have not
 	// applied yet, and what their siblings may lack when they take over.

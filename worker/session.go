@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,9 +22,6 @@ import (
 const (
 	sendBytes     = 1 << 20   // of entries in one message
 	snapshotChunk = 512 << 10 // bytes
-	// caughtUpWithin is the number of entries behind at which a follower that
-	// got a snapshot needs no log to be kept for it any more.
-	caughtUpWithin = 1024
 )
 
 // session is one follower's stream. The loop says what to send; the session's
@@ -38,9 +36,10 @@ type session struct {
 
 	mu       sync.Mutex
 	mode     mode
-	cursor   uint64 // entries up to here are sent
-	snapshot bool   // asked for and not begun
-	awaiting uint64 // a snapshot at this index is sent; entries follow its acknowledgement
+	sent     entry.Position  // the follower has, or is sent, what is up to here
+	snapshot bool            // asked for and not begun
+	copy     *entry.Position // of the snapshot that is being sent, or was
+	copied   bool            // it is sent as a whole; entries follow its acknowledgement
 	beat     bool
 	deaths   bool
 	config   bool   // the configuration is to be sent
@@ -48,12 +47,13 @@ type session struct {
 	leave    *string
 	digest   *int64 // the revision of a DigestRequest
 	defrag   bool
-	// release lets go of the log that is kept for a follower on its way from a
-	// snapshot; nil when there is none.
-	release func()
 
-	acked      atomic.Uint64 // how far the follower's log is known to reach
+	acked atomic.Uint64 // how far the follower's log is known to reach
+
+	// The sending goroutine's own. reader is nil while what is sent is in memory.
+	reader     *replog.Reader
 	sentRoster []byte
+	toldKept   uint64
 	// What was told last, and when, in nanoseconds of Unix time.
 	toldCommit atomic.Uint64
 	toldAt     atomic.Int64
@@ -76,16 +76,19 @@ func (s *session) notify() {
 
 func (s *session) end() {
 	s.once.Do(func() { close(s.gone) })
-	s.letGo()
 }
 
-func (s *session) letGo() {
+// needed is the index after which this follower needs the log.
+func (s *session) needed() uint64 {
 	s.mu.Lock()
-	release := s.release
-	s.release = nil
-	s.mu.Unlock()
-	if release != nil {
-		release()
+	defer s.mu.Unlock()
+	switch {
+	case s.mode != modeSnapshot:
+		return s.acked.Load()
+	case s.copy != nil:
+		return s.copy.Index
+	default:
+		return math.MaxUint64 // there is no saying where the snapshot will be
 	}
 }
 
@@ -130,18 +133,14 @@ func (s *session) receive() {
 			index = 0 // of a copy that goes on where this log does not
 		}
 		s.mu.Lock()
-		if s.mode == modeSnapshot && !s.snapshot && s.awaiting > 0 && index >= s.awaiting {
-			s.mode, s.cursor, s.awaiting = modeEntries, s.awaiting, 0
+		if s.mode == modeSnapshot && s.copied && index >= s.copy.Index {
+			s.mode, s.sent, s.copy, s.copied = modeEntries, *s.copy, nil, false
 			s.notify()
 		}
 		if s.mode != modeEntries {
 			index = 0 // of a copy that is being replaced, or that nobody has judged yet
 		}
-		caughtUp := s.release != nil && s.mode == modeEntries && index+caughtUpWithin >= s.d.m.replica.current().log.Last().Index
 		s.mu.Unlock()
-		if caughtUp {
-			s.letGo()
-		}
 		s.d.m.silence.broken(s.id)
 		s.acked.Store(max(index, s.acked.Load()))
 		s.d.m.postNow(core.Progress{ID: s.id, Index: index, Known: known})
@@ -174,7 +173,7 @@ func (s *session) send() error {
 func (s *session) sendNext() (bool, error) {
 	m := s.d.m
 	s.mu.Lock()
-	cursor, md := s.cursor, s.mode
+	after, md := s.sent, s.mode
 	beat := s.beat
 	s.beat = false // whatever is sent is a sign of life
 	errand := s.nextErrand()
@@ -183,7 +182,7 @@ func (s *session) sendNext() (bool, error) {
 		return true, errand()
 	}
 	if md == modeEntries {
-		if sent, err := s.sendEntries(cursor); sent || err != nil {
+		if sent, err := s.sendEntries(after); sent || err != nil {
 			return true, err
 		}
 	}
@@ -230,37 +229,89 @@ func (s *session) put(msg *wire.LeaderMessage) error {
 	m := s.d.m
 	msg.Roster, msg.Epoch, msg.Commit = m.rosterBytes(), m.epoch.Load(), m.committed.Load()
 	s.sentRoster = msg.Roster
+	if kept := m.keptFrom.Load(); kept != s.toldKept {
+		msg.Kept, s.toldKept = kept, kept
+	}
 	s.toldCommit.Store(msg.Commit)
 	s.toldAt.Store(time.Now().UnixNano())
 	return s.stream.Send(msg)
 }
 
-func (s *session) sendEntries(cursor uint64) (bool, error) {
-	m := s.d.m
-	log := m.replica.current().log
-	last := log.Last().Index
-	if cursor >= last {
-		return false, nil
+// resume reports whether a log that ends at last is a beginning of this one, and
+// the rest is still here to be sent. An empty copy gets the database, which has less in
+// it than all that was ever written.
+func (s *session) resume(last entry.Position) bool {
+	log := s.d.m.replica.current().log
+	if epoch, ok := log.EpochAt(last.Index); ok {
+		if epoch != last.Epoch {
+			return false
+		}
+	} else if last.IsZero() {
+		return false
+	} else if err := s.read(log, last); err != nil {
+		s.d.m.logger.Debug("a follower cannot go on from its log", "member", s.id.Address, "error", err)
+		return false
 	}
-	prev, ok := log.EpochAt(cursor)
-	es, err := log.Entries(cursor+1, last, sendBytes)
-	if errors.Is(err, replog.ErrCompacted) || !ok {
+	s.sent = last
+	s.acked.Store(last.Index)
+	return true
+}
+
+// read makes the reader go on behind a position that is not in memory any more.
+func (s *session) read(log *replog.Log, after entry.Position) (err error) {
+	if s.reader != nil && s.reader.After() == after {
+		return nil
+	}
+	s.closeReader()
+	s.reader, err = log.ReadAfter(after)
+	return err
+}
+
+func (s *session) closeReader() {
+	if s.reader != nil {
+		s.reader.Close()
+		s.reader = nil
+	}
+}
+
+func (s *session) sendEntries(after entry.Position) (bool, error) {
+	m := s.d.m
+	es, err := s.entriesAfter(after)
+	if err != nil {
+		if !errors.Is(err, replog.ErrCompacted) {
+			m.logger.Error("entries for a follower cannot be read, it is sent a snapshot", "member", s.id.Address, "error", err)
+		}
 		s.mu.Lock()
 		s.mode = modeIdle
 		s.mu.Unlock()
 		m.post(core.Overtaken{ID: s.id})
 		return false, nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("read entries for %s: %w", s.id, err)
+	if len(es) == 0 {
+		return false, nil
 	}
-	out := wire.FromEntries(entry.Position{Epoch: prev, Index: cursor}, es)
+	out := wire.FromEntries(after, es)
 	s.mu.Lock()
-	if s.mode == modeEntries && s.cursor == cursor {
-		s.cursor = es[len(es)-1].Index
+	if s.mode == modeEntries && s.sent == after {
+		s.sent = es[len(es)-1].Position()
 	}
 	s.mu.Unlock()
 	return true, s.put(&wire.LeaderMessage{Body: &wire.LeaderMessage_Entries{Entries: out}})
+}
+
+// entriesAfter are the next entries to be sent, none if all are. ErrCompacted: they are
+// neither in memory nor on the disk any more.
+func (s *session) entriesAfter(after entry.Position) ([]entry.Entry, error) {
+	log := s.d.m.replica.current().log
+	es, err := log.Entries(after.Index+1, log.Last().Index, sendBytes)
+	if !errors.Is(err, replog.ErrCompacted) {
+		s.closeReader()
+		return es, err
+	}
+	if err := s.read(log, after); err != nil {
+		return nil, err
+	}
+	return s.reader.Next(sendBytes)
 }
 
 // sendSnapshot streams the database. The snapshot is taken on the applying
@@ -272,10 +323,10 @@ func (s *session) sendSnapshot() error {
 		return fmt.Errorf("snapshot for %s: %w", s.id, err)
 	}
 	defer snap.Close()
-	release := m.replica.current().log.Hold(snap.Position.Index)
-	s.letGo() // of what an earlier snapshot on this stream needed
 	s.mu.Lock()
-	s.release = release
+	if s.mode == modeSnapshot {
+		s.copy = &snap.Position
+	}
 	s.mu.Unlock()
 	m.logger.Info("sending a snapshot", "to", s.id.Address, "at", snap.Position, "bytes", snap.Size)
 	m.history.rebuilds(s.id, fmt.Sprintf("gets the database as it is at %s, %d bytes", snap.Position, snap.Size))
@@ -287,9 +338,7 @@ func (s *session) sendSnapshot() error {
 		return fmt.Errorf("send snapshot to %s: %w", s.id, err)
 	}
 	s.mu.Lock()
-	if s.mode == modeSnapshot {
-		s.awaiting = snap.Position.Index
-	}
+	s.copied = s.mode == modeSnapshot && s.copy == &snap.Position
 	s.mu.Unlock()
 	return nil
 }

@@ -40,16 +40,11 @@ func (s *space) guard(r *pb.InternalRaftRequest) error {
 // ranOut notes that there was no room for a write: the disk filled up since
 // the last look.
 func (s *space) ranOut(err error) {
-	s.letGo()
 	if !s.full.Swap(true) {
 		s.m.logger.Error("disk full: writes are refused until there is room", "error", err, "path", s.m.cfg.DataDir)
 		s.m.history.tell(events.DiskFull, err.Error())
 	}
 }
-
-// letGo gives up the log that is kept for followers on their way from a
-// snapshot: they may wait for room themselves, and the log takes it.
-func (s *space) letGo() { s.m.downstream.each((*session).letGo) }
 
 // look reads the free space; with some hysteresis, so that the alarm does not
 // flutter.
@@ -60,9 +55,6 @@ func (s *space) look() {
 		return
 	}
 	reserve := uint64(s.m.config().Store.DiskReserve)
-	if s.full.Load() {
-		s.letGo()
-	}
 	switch was := s.full.Load(); {
 	case !was && free < reserve:
 		s.full.Store(true)

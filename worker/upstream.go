@@ -253,6 +253,9 @@ func (in *inbound) take(msg *wire.LeaderMessage) error {
 		}
 		in.raw, in.roster = msg.Roster, r
 	}
+	if msg.Kept != 0 {
+		m.keptFrom.Store(msg.Kept)
+	}
 	heard := core.Heard{Roster: in.roster, Commit: msg.Commit}
 	var entries *core.Received // told after the roster that it belongs to
 	switch body := msg.Body.(type) {

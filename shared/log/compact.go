@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Compact lets go of entries below keepFrom: in memory, and on disk where
@@ -12,6 +13,7 @@ import (
 // database holds everything durably. Before the first segment is deleted a
 // record of durable is written and synced, so that a crash at any step leaves
 // a log that opens. When there is no segment to delete nothing is written.
+// See Youngest for a keepFrom that bounds the disk.
 func (l *Log) Compact(keepFrom uint64, durable Position) error {
 	if err := l.compact(keepFrom, durable); err != nil {
 		return fmt.Errorf("compact log to %d, durable %s: %w", keepFrom, durable, err)
@@ -61,9 +63,6 @@ func (l *Log) compactTail(keepFrom uint64, durable Position) ([]segmentName, err
 		return nil, fmt.Errorf("%w: the log has %s", ErrDiverged, p)
 	}
 	keepFrom = min(keepFrom, last.Index+1)
-	if held, ok := l.holds.lowest(); ok {
-		keepFrom = min(keepFrom, held+1)
-	}
 	stale := durable.Index < l.floor // an older position than already known: nothing to gain
 	l.floor = max(l.floor, durable.Index)
 	l.applied = max(l.applied, durable.Index)
@@ -74,6 +73,24 @@ func (l *Log) compactTail(keepFrom uint64, durable Position) ([]segmentName, err
 		return nil, nil
 	}
 	return deletable(l.files.segments, min(keepFrom, durable.Index+1)), nil
+}
+
+// Youngest is the first index of the youngest segments that have no more than so
+// many bytes together, and of the one that is being written in any case.
+func (l *Log) Youngest(bytes int64) uint64 {
+	names, _ := l.onDisk()
+	index := names[len(names)-1].index
+	for _, n := range slices.Backward(names) {
+		st, err := os.Stat(filepath.Join(l.o.Dir, n.String()))
+		if err != nil {
+			break // deleted since
+		}
+		if bytes -= st.Size(); bytes < 0 {
+			break
+		}
+		index = n.index
+	}
+	return index
 }
 
 // deletable returns the oldest segments whose entries are all below index. The

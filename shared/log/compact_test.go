@@ -110,18 +110,16 @@ func TestCompactInterrupted(t *testing.T) {
 	}
 }
 
-func TestCompactRespectsHoldAndRefusesNonsense(t *testing.T) {
+func TestCompactKeepsWhatItIsToldAndRefusesNonsense(t *testing.T) {
 	l := mustCreate(t, testOptions(t), Position{})
 	mustAppend(t, l, testEntries(1, 1, 300))
-	release := l.Hold(20)
-	mustCompact(t, l, 301, Position{Epoch: 1, Index: 300})
+	mustCompact(t, l, 21, Position{Epoch: 1, Index: 300})
 	if l.First() != 21 {
 		t.Fatal(l.First())
 	}
 	if _, _, err := Read(l.o.Dir, Position{Epoch: 1, Index: 20}, l.o); err != nil {
 		t.Fatal(err)
 	}
-	release()
 	mustCompact(t, l, 301, Position{Epoch: 1, Index: 300})
 	if l.First() != 301 {
 		t.Fatal(l.First())

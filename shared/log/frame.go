@@ -83,6 +83,16 @@ func openFrames(dir string, name segmentName, crc uint32) (*frameReader, error) 
 
 func (r *frameReader) close() { _ = r.f.Close() }
 
+// refresh forgets what was read ahead: a writer has gone on.
+func (r *frameReader) refresh() error {
+	st, err := r.f.Stat()
+	if err != nil {
+		return fmt.Errorf("read segment %s: %w", r.name, err)
+	}
+	r.size, r.buf, r.pos, r.retained = st.Size(), nil, 0, false
+	return nil
+}
+
 // peek returns the next n bytes, or fewer at the end of the file.
 func (r *frameReader) peek(n int) ([]byte, error) {
 	have := len(r.buf) - r.pos

@@ -15,14 +15,10 @@ import (
 	"github.com/dynast-io/dynast/shared/proc"
 )
 
-const (
-	// frameOverheadBytes is more than a frame can need beside an entry's data:
-	// the frame's length and padding (8 + 7), the record's type, checksum and length
-	// (2 + 6 + 6), the entry's epoch, index and length (11 + 11 + 6).
-	frameOverheadBytes = 57
-	// heldTailFactor is how many times TailBytes may be kept while a Hold asks for it.
-	heldTailFactor = 8
-)
+// frameOverheadBytes is more than a frame can need beside an entry's data:
+// the frame's length and padding (8 + 7), the record's type, checksum and length
+// (2 + 6 + 6), the entry's epoch, index and length (11 + 11 + 6).
+const frameOverheadBytes = 57
 
 // Log is the log of one slot, open for append.
 type Log struct {
@@ -52,7 +48,6 @@ type Log struct {
 	// applied: entries above it stay in memory, whatever their size, since who
 	// applies them still has to read them.
 	applied uint64
-	holds   holds
 	files   syncState
 	failed  error
 }
@@ -244,13 +239,7 @@ func (l *Log) BoundTail(bytes int64) {
 }
 
 func (l *Log) boundTail() {
-	keepAfter := min(l.applied, l.tail.last().Index)
-	if held, ok := l.holds.lowest(); ok && held < keepAfter {
-		l.tail.bound(l.o.TailBytes, held)
-		l.tail.bound(heldTailFactor*l.o.TailBytes, keepAfter)
-		return
-	}
-	l.tail.bound(l.o.TailBytes, keepAfter)
+	l.tail.bound(l.o.TailBytes, min(l.applied, l.tail.last().Index))
 }
 
 // Applied tells that the entries up to an index are in the database, durable or
@@ -295,7 +284,7 @@ func (l *Log) Synced() Position {
 
 // Entries returns entries from lo to maxIndex or to the end of the log, of at
 // most maxBytes of data, but at least one if there is one. ErrCompacted: lo is
-// below First. The Data belong to the log: read only.
+// below First (see ReadAfter). The Data belong to the log: read only.
 func (l *Log) Entries(lo, maxIndex uint64, maxBytes int) ([]Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -309,23 +298,6 @@ func (l *Log) EpochAt(index uint64) (uint64, bool) {
 	defer l.mu.Unlock()
 	p, ok := l.tail.at(index)
 	return p.Epoch, ok
-}
-
-// Hold keeps the entries above an index, on disk against Compact and in memory
-// up to a few times TailBytes, until release is called (more than once is
-// fine). For a follower that is being sent a snapshot.
-func (l *Log) Hold(index uint64) (release func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	id := l.holds.add(index)
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if _, ok := l.holds.active[id]; ok {
-			delete(l.holds.active, id)
-			l.boundTail()
-		}
-	}
 }
 
 // Close gives up the log. It does not sync.

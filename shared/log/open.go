@@ -94,7 +94,7 @@ func open(o Options, applied uint64) (*Log, error) {
 	}
 	spent := &atomic.Bool{}
 	o.Logger = watched(o.Logger, spent)
-	w, s, names, err := openScanned(o)
+	w, s, names, err := openScanned(o, applied)
 	if err != nil {
 		releaseSegmentSize()
 		return nil, err
@@ -131,9 +131,9 @@ func (l *Log) openFiles(names []segmentName) error {
 
 // openScanned locks the log, reads it, repairs its end if that is unfinished,
 // and returns it ready for append.
-func openScanned(o Options) (*wal.WAL, *scan, []segmentName, error) {
+func openScanned(o Options, applied uint64) (*wal.WAL, *scan, []segmentName, error) {
 	for repaired := false; ; repaired = true {
-		w, s, names, err := lockAndScan(o)
+		w, s, names, err := lockAndScan(o, applied)
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -155,7 +155,9 @@ func openScanned(o Options) (*wal.WAL, *scan, []segmentName, error) {
 	}
 }
 
-func lockAndScan(o Options) (*wal.WAL, *scan, []segmentName, error) {
+// lockAndScan reads the log from applied on, and before that as much as may stay in
+// memory: others may want it. A log can be much longer than that.
+func lockAndScan(o Options, applied uint64) (*wal.WAL, *scan, []segmentName, error) {
 	names, err := listSegments(o.Dir)
 	if err != nil {
 		return nil, nil, nil, err
@@ -164,7 +166,8 @@ func lockAndScan(o Options) (*wal.WAL, *scan, []segmentName, error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	s, err := scanSegments(o.Dir, names, 0)
+	from := segmentOf(names, applied) - int((o.TailBytes+o.SegmentBytes-1)/o.SegmentBytes)
+	s, err := scanBack(o.Dir, names, max(from, 0), 0)
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, guard(w.Close))
 	}

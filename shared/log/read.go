@@ -69,16 +69,26 @@ func readOnce(dir string, after Position) ([]Entry, Position, error) {
 	return compactEntries(s.entries), last, nil
 }
 
-// scanFrom reads what is needed to know the log after an index: from the last
-// segment which began no later. One that has no entries of its own does not
-// even tell where the log ends, so then the one before is read as well.
+// scanFrom reads what is needed to know the log after an index.
 func scanFrom(dir string, segments []segmentName, after uint64) (*scan, error) {
-	from := len(segments) - 1
-	for from > 0 && segments[from].index > after {
-		from--
+	return scanBack(dir, segments, segmentOf(segments, after), after)
+}
+
+// segmentOf is the number of the last segment which began no later than after an
+// index.
+func segmentOf(segments []segmentName, after uint64) int {
+	i := len(segments) - 1
+	for i > 0 && segments[i].index > after {
+		i--
 	}
+	return i
+}
+
+// scanBack reads the segments from one on. One that has no entries of its own does
+// not even tell where the log ends, so then the one before is read as well.
+func scanBack(dir string, segments []segmentName, from int, forget uint64) (*scan, error) {
 	for ; ; from-- {
-		s, err := scanSegments(dir, segments[from:], after)
+		s, err := scanSegments(dir, segments[from:], forget)
 		if from == 0 || err == nil && s.seen || err != nil && !errors.Is(err, errNothing) {
 			return s, err
 		}

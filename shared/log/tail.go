@@ -1,9 +1,6 @@
 package log
 
-import (
-	"fmt"
-	"math"
-)
+import "fmt"
 
 // entryOverheadBytes is what an entry costs in memory beside its data.
 const entryOverheadBytes = 64
@@ -97,31 +94,4 @@ func (t *tail) read(lo, maxIndex uint64, maxBytes int) ([]Entry, error) {
 		n++
 	}
 	return append([]Entry(nil), from[:n]...), nil
-}
-
-// holds are the indices above which nobody may compact.
-type holds struct {
-	next   int
-	active map[int]uint64
-}
-
-func (h *holds) add(index uint64) (id int) {
-	if h.active == nil {
-		h.active = make(map[int]uint64)
-	}
-	h.next++
-	h.active[h.next] = index
-	return h.next
-}
-
-// lowest returns the lowest held index.
-func (h *holds) lowest() (uint64, bool) {
-	if len(h.active) == 0 {
-		return 0, false
-	}
-	lowest := uint64(math.MaxUint64)
-	for _, index := range h.active {
-		lowest = min(lowest, index)
-	}
-	return lowest, true
 }

@@ -794,7 +794,10 @@ type LeaderMessage struct {
 	//	*LeaderMessage_DigestRequest
 	//	*LeaderMessage_Defragment
 	//	*LeaderMessage_Configuration
-	Body          isLeaderMessage_Body `protobuf_oneof:"body"`
+	Body isLeaderMessage_Body `protobuf_oneof:"body"`
+	// kept is the first index that the leader keeps in its log for members that
+	// lack it; 0: as told before. The others keep it too, since each may have to lead.
+	Kept          uint64 `protobuf:"varint,12,opt,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -927,6 +930,13 @@ func (x *LeaderMessage) GetConfiguration() *Configuration {
 		}
 	}
 	return nil
+}
+
+func (x *LeaderMessage) GetKept() uint64 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
 }
 
 type isLeaderMessage_Body interface {
@@ -2568,7 +2578,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x16\n" +
 	"\x06config\x18\x04 \x01(\x04R\x06config\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\x90\x04\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xa4\x04\n" +
 	"\rLeaderMessage\x12\x16\n" +
 	"\x06roster\x18\x01 \x01(\fR\x06roster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
@@ -2583,7 +2593,8 @@ const file_wire_proto_rawDesc = "" +
 	"defragment\x18\n" +
 	" \x01(\v2\x15.dynast.v1.DefragmentH\x00R\n" +
 	"defragment\x12@\n" +
-	"\rconfiguration\x18\v \x01(\v2\x18.dynast.v1.ConfigurationH\x00R\rconfigurationB\x06\n" +
+	"\rconfiguration\x18\v \x01(\v2\x18.dynast.v1.ConfigurationH\x00R\rconfiguration\x12\x12\n" +
+	"\x04kept\x18\f \x01(\x04R\x04keptB\x06\n" +
 	"\x04body\"+\n" +
 	"\rDigestRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"y\n" +

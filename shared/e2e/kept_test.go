@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/tree"
+)
+
+// TestWhoWasAwayCatchesUpFromTheLog: a follower lacks more than anybody has in memory,
+// and the leader whose follower it was is dead. The next one still has it on the disk, as
+// the leader told it how far back to keep it: no snapshot is sent.
+func TestWhoWasAwayCatchesUpFromTheLog(t *testing.T) {
+	c := start(t, withTimeout("60s"))
+	all := stored{}
+	cl := c.dial()
+	all.write(t, cl, "before", 10)
+	tr := c.full()
+	leader, away := leaderOf(tr), followersOf(tr)[1]
+	c.signal(away, syscall.SIGSTOP)
+	all.grow(t, cl)
+	// Whoever would let go of its log does so once a second.
+	grown := c.wait("a tree", func(*tree.Tree) bool { return true }).At
+	c.wait("three seconds are over", func(tr *tree.Tree) bool {
+		put(t, cl, "meanwhile", fmt.Sprint(tr.At))
+		return tr.At.Sub(grown) > 3*time.Second
+	})
+	c.signal(leader, syscall.SIGKILL)
+	all.write(t, cl, "between", 10)
+	c.signal(away, syscall.SIGCONT)
+	after := c.wait("it has caught up", func(tr *tree.Tree) bool {
+		m, there := findPID(tr, away.PID)
+		return there && m.State == "in_sync" && count(tr, "in_sync") == 2
+	})
+	if text := c.logText(); strings.Contains(text, "sending a snapshot") {
+		t.Error("a snapshot was sent")
+	}
+	all.check(t, cl)
+	for _, m := range followersOf(after) {
+		c.promote(m.Slot)
+		all.check(t, cl)
+	}
+}
+
+// TestWhoOpensItsCopyCatchesUpFromTheLog: a new follower takes long to open its copy, as
+// with a large database, and the leader is written to meanwhile.
+func TestWhoOpensItsCopyCatchesUpFromTheLog(t *testing.T) {
+	c := start(t)
+	all := stored{}
+	cl := c.dial()
+	all.write(t, cl, "before", 10)
+	tr := c.full()
+	victim := followersOf(tr)[0]
+	db, err := os.Open(database(c.openDir().Slot(victim.Slot)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	locked := make(chan error, 1)
+	// Who waits gets the lock before the next process, which looks again and again.
+	go func() { locked <- unix.Flock(int(db.Fd()), unix.LOCK_EX) }()
+	c.signal(victim, syscall.SIGKILL)
+	if err := <-locked; err != nil {
+		t.Fatal(err)
+	}
+	opening := func(tr *tree.Tree) bool { return count(tr, "starting") == 1 }
+	grown := c.wait("the next one opens the copy", opening).At
+	all.grow(t, cl)
+	c.wait("three seconds are over", func(tr *tree.Tree) bool {
+		put(t, cl, "meanwhile", fmt.Sprint(tr.At))
+		if !opening(tr) {
+			t.Fatal("it does not wait for the lock: nothing is tested")
+		}
+		return tr.At.Sub(grown) > 3*time.Second
+	})
+	if err := unix.Flock(int(db.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	c.full()
+	if text := c.logText(); strings.Contains(text, "sending a snapshot") {
+		t.Error("a snapshot was sent")
+	}
+	c.promote(victim.Slot)
+	all.check(t, cl)
+}

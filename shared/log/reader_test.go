@@ -1,0 +1,204 @@
+package log
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// TestReaderFollowsAWriter: entries that left the memory are read from the files, in
+// order and each once, while a writer goes on, with segments let go of behind, and with
+// tails that were replaced before.
+func TestReaderFollowsAWriter(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for round := range 20 {
+		o := testOptions(t)
+		o.TailBytes = 1 + rng.Int64N(20<<10)
+		l := mustCreate(t, o, Position{})
+		var truth []Entry
+		replace := func(epoch, from, to uint64) {
+			es := testEntries(epoch, from, to)
+			mustAppend(t, l, es)
+			truth = append(truth[:from-1], es...)
+		}
+		// Nothing is applied yet: all of it can still be replaced.
+		epoch := uint64(1)
+		replace(epoch, 1, 1+rng.Uint64N(400))
+		for range rng.IntN(4) {
+			epoch++
+			from := 1 + rng.Uint64N(uint64(len(truth)))
+			replace(epoch, from, from+rng.Uint64N(400))
+		}
+		epoch++
+		replace(epoch, uint64(len(truth))+1, uint64(len(truth))+1) // it leads
+		grow := 1 + rng.Uint64N(2000)
+		want := append(truth[:len(truth):len(truth)], testEntries(epoch, uint64(len(truth))+1, uint64(len(truth))+grow)...)
+
+		after := Position{}
+		if i := rng.IntN(len(truth)); i > 0 {
+			after = truth[i-1].Position()
+		}
+		r, err := l.ReadAfter(after)
+		if err != nil {
+			t.Fatal(round, err)
+		}
+		var writer sync.WaitGroup
+		batches := rng.Uint64()
+		writer.Go(func() {
+			rng := rand.New(rand.NewPCG(batches, 0))
+			for es := want[len(truth):]; len(es) > 0; {
+				n := min(1+rng.IntN(40), len(es))
+				if err := l.Append(es[:n]); err != nil {
+					t.Error(err)
+					return
+				}
+				l.Applied(es[n-1].Index)
+				es = es[n:]
+			}
+		})
+		got := append([]Entry(nil), want[:after.Index]...)
+		for len(got) < len(want) {
+			es, err := r.Next(1 + rng.IntN(30<<10))
+			if err != nil {
+				t.Fatal(round, err)
+			}
+			got = append(got, es...)
+			if n := len(got); n > 0 && n > int(after.Index) {
+				if r.After() != got[n-1].Position() {
+					t.Fatal(r.After())
+				}
+				mustCompact(t, l, uint64(n)+1, min2(r.After(), l.Last()))
+			}
+		}
+		sameEntries(t, got, want)
+		writer.Wait()
+		if es, err := r.Next(1); err != nil || es != nil {
+			t.Fatal(es, err)
+		}
+		r.Close()
+	}
+}
+
+func min2(a, b Position) Position {
+	if a.Index < b.Index {
+		return a
+	}
+	return b
+}
+
+func TestReadAfterRefusesWhatIsNotThere(t *testing.T) {
+	o := testOptions(t)
+	o.TailBytes = 1
+	l := mustCreate(t, o, Position{})
+	mustAppend(t, l, testEntries(2, 1, 400))
+	mustAppend(t, l, testEntries(3, 401, 800))
+	l.Applied(800)
+	for want, after := range map[error]Position{
+		ErrDiverged:   {Epoch: 1, Index: 100},
+		ErrOutOfOrder: {Epoch: 3, Index: 800},
+	} {
+		if _, err := l.ReadAfter(after); !errors.Is(err, want) {
+			t.Errorf("after %s: %v, want %v", after, err, want)
+		}
+	}
+	early, err := l.ReadAfter(Position{Epoch: 2, Index: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer early.Close()
+	mustCompact(t, l, 700, Position{Epoch: 3, Index: 800})
+	if _, err := l.ReadAfter(Position{Epoch: 2, Index: 50}); !errors.Is(err, ErrCompacted) {
+		t.Error(err)
+	}
+	// What it has open it may give; then it has to say that the rest is gone.
+	for err == nil {
+		var es []Entry
+		if es, err = early.Next(1 << 20); err == nil && len(es) == 0 {
+			t.Fatal("it did not notice")
+		}
+	}
+	if !errors.Is(err, ErrCompacted) {
+		t.Error(err)
+	}
+}
+
+func TestReaderReportsDamage(t *testing.T) {
+	o := testOptions(t)
+	o.TailBytes = 1
+	l := mustCreate(t, o, Position{})
+	mustAppend(t, l, testEntries(1, 1, 800))
+	l.Applied(800)
+	names, _ := l.onDisk()
+	f, err := os.OpenFile(filepath.Join(o.Dir, names[1].String()), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("damage"), 8000); err != nil {
+		t.Fatal(err)
+	}
+	r, err := l.ReadAfter(Position{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	n := 0
+	for err == nil {
+		var es []Entry
+		es, err = r.Next(1000)
+		n += len(es)
+	}
+	if !errors.Is(err, ErrCorrupt) || n == 0 || uint64(n) < names[1].index-1 {
+		t.Fatal(n, err)
+	}
+}
+
+// TestOpenReadsTheEndOnly: a log can be kept for others far beyond what its owner
+// needs, and that must not be read into memory.
+func TestOpenReadsTheEndOnly(t *testing.T) {
+	o := testOptions(t)
+	o.TailBytes = 20 << 10
+	l := mustCreate(t, o, Position{})
+	want := testEntries(1, 1, 3000)
+	mustAppend(t, l, want)
+	bound := l.Youngest(100 << 10)
+	if names, _ := l.onDisk(); bound <= 1 || bound >= names[len(names)-2].index {
+		t.Fatal(bound, names)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	names, err := listSegments(o.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is not needed is not read: not even damage there matters.
+	if err := os.WriteFile(filepath.Join(o.Dir, names[0].String()), []byte("damage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err = Open(o, 2990)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	got := all(t, l)
+	sameEntries(t, got, want[len(want)-len(got):])
+	if bytes := l.MemoryBytes(); bytes > o.TailBytes || len(got) < 11 {
+		t.Fatal(len(got), bytes)
+	}
+	mustAppend(t, l, testEntries(2, 3001, 3100))
+	l.Applied(3100)
+	r, err := l.ReadAfter(want[1999].Position())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if es, err := r.Next(1); err != nil || es[0].Index != 2001 {
+		t.Fatal(es, err)
+	}
+}
