@@ -127,6 +127,7 @@ type API struct {
 	watchProgress time.Duration
 	stopping      chan struct{} // closed by Shutdown
 	inFlight      atomic.Int64  // requests and streams that are not answered yet
+	raising       sync.Mutex    // held by who raises the alarm of the quota
 	stop          func()
 }
 

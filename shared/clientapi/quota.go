@@ -36,9 +36,11 @@ func (a *API) checkQuota(ctx context.Context, r any) error {
 // it fails is no reason to tell the client anything else: the next write tries
 // again.
 func (a *API) raiseQuotaAlarm(ctx context.Context) {
-	if len(a.store.Alarms().Get(pb.AlarmType_NOSPACE)) > 0 {
+	// Of all who find the store full at the same time one does it.
+	if len(a.store.Alarms().Get(pb.AlarmType_NOSPACE)) > 0 || !a.raising.TryLock() {
 		return
 	}
+	defer a.raising.Unlock()
 	if err := a.setQuotaAlarm(ctx, pb.AlarmRequest_ACTIVATE); err != nil {
 		a.logger.Warn("the NOSPACE alarm could not be raised", "error", err)
 		return

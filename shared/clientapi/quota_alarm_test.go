@@ -3,6 +3,9 @@ package clientapi
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -49,5 +52,47 @@ func TestAnAlarmOfTheDiskRaisesNoneOfTheQuota(t *testing.T) {
 	}
 	if _, err := cl.Put(context.Background(), "k", "v"); err != nil {
 		t.Errorf("put after the alarm: %v", err)
+	}
+}
+
+// counting counts the proposals that arm an alarm, which wait for the signal.
+type counting struct {
+	inner   *direct
+	armed   atomic.Int32
+	proceed chan struct{}
+}
+
+func (c *counting) Propose(ctx context.Context, r *pb.InternalRaftRequest) (*apply.Result, error) {
+	if r.Alarm != nil {
+		c.armed.Add(1)
+		<-c.proceed
+	}
+	return c.inner.Propose(ctx, r)
+}
+
+// Many clients find the store full at the same moment: one alarm is enough.
+func TestOneOfManyRaisesTheAlarm(t *testing.T) {
+	c := &counting{proceed: make(chan struct{})}
+	s := serve(t, func(sc *store.Config, ac *Config) { sc.QuotaBytes, ac.Proposer = 1<<10, c })
+	c.inner = s.proposer
+	const clients = 8
+	var refused atomic.Int32
+	var all sync.WaitGroup
+	for range clients {
+		kv := pb.NewKVClient(dial(t, s.address))
+		all.Go(func() {
+			_, err := kv.Put(t.Context(), &pb.PutRequest{Key: []byte("k"), Value: []byte(strings.Repeat("x", 2<<10))})
+			if !isNoSpace(err) {
+				t.Errorf("put: %v", err)
+			}
+			refused.Add(1)
+		})
+	}
+	// All but the one whose proposal waits.
+	eventually(t, "the others are refused", func() bool { return refused.Load() == clients-1 })
+	close(c.proceed)
+	all.Wait()
+	if n := c.armed.Load(); n != 1 {
+		t.Errorf("%d alarms", n)
 	}
 }
