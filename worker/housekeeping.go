@@ -35,7 +35,7 @@ func (m *Member) housekeeping() {
 	timer := time.NewTimer(tick.Until(every))
 	defer timer.Stop()
 	var lastCompact, lastSweep time.Time
-	toil, keep := newToil(m), newKept(m)
+	toil, keep, collector := newToil(m), newKept(m), newCollector()
 	var rest resting
 	leads := m.leads
 	for {
@@ -71,6 +71,7 @@ func (m *Member) housekeeping() {
 				return
 			}
 			if m.leading.Load() {
+				collector.lead()
 				if err := m.dir.ReserveSuccession(); err != nil {
 					m.logger.Debug("a takeover on a full disk would have to wait", "error", err)
 				}

@@ -37,7 +37,7 @@ const (
 
 	// streamWorkers are kept for requests. A new goroutine grows its stack several
 	// times in each; a kept one does so once. More requests than workers get goroutines.
-	streamWorkers = 64
+	streamWorkers = 256
 
 	keepaliveMinTime  = 5 * time.Second
 	keepaliveInterval = 2 * time.Hour

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -87,5 +88,38 @@ func TestWhoOpensItsCopyCatchesUpFromTheLog(t *testing.T) {
 		t.Error("a snapshot was sent")
 	}
 	c.promote(victim.Slot)
+	all.check(t, cl)
+}
+
+// TestWhoWasAwayTooLongIsSentASnapshot: the log is not kept without end.
+func TestWhoWasAwayTooLongIsSentASnapshot(t *testing.T) {
+	c := start(t, withTimeout("60s"))
+	all := stored{}
+	cl := c.dial()
+	all.write(t, cl, "before", 10)
+	tr := c.full()
+	leader, away := leaderOf(tr), followersOf(tr)[1]
+	c.signal(away, syscall.SIGSTOP)
+	oldest := func() string {
+		names, err := filepath.Glob(filepath.Join(c.openDir().Slot(leader.Slot).LogDir(), "*.wal"))
+		if err != nil || len(names) == 0 {
+			t.Fatal(names, err)
+		}
+		return names[0]
+	}
+	was := oldest()
+	for range 5 {
+		all.grow(t, cl) // more than the 64 MiB that are kept in any case
+	}
+	eventually(t, "the log is let go of", func() bool { return oldest() != was })
+	c.signal(away, syscall.SIGCONT)
+	c.wait("it has caught up", func(tr *tree.Tree) bool {
+		m, there := findPID(tr, away.PID)
+		return there && m.State == "in_sync" && count(tr, "in_sync") == 2
+	})
+	if !strings.Contains(c.logText(), "sending a snapshot") {
+		t.Error("no snapshot was sent")
+	}
+	c.promote(away.Slot)
 	all.check(t, cl)
 }
