@@ -37,7 +37,7 @@ func TestWhoWasAwayCatchesUpFromTheLog(t *testing.T) {
 	c.signal(away, syscall.SIGCONT)
 	after := c.wait("it has caught up", func(tr *tree.Tree) bool {
 		m, there := findPID(tr, away.PID)
-		return there && m.State == "in_sync" && count(tr, "in_sync") == 2
+		return there && m.State == "in_sync" && m.Lag == 0 && count(tr, "in_sync") == 2
 	})
 	if text := c.logText(); strings.Contains(text, "sending a snapshot") {
 		t.Error("a snapshot was sent")
@@ -115,7 +115,7 @@ func TestWhoWasAwayTooLongIsSentASnapshot(t *testing.T) {
 	c.signal(away, syscall.SIGCONT)
 	c.wait("it has caught up", func(tr *tree.Tree) bool {
 		m, there := findPID(tr, away.PID)
-		return there && m.State == "in_sync" && count(tr, "in_sync") == 2
+		return there && m.State == "in_sync" && m.Lag == 0 && count(tr, "in_sync") == 2
 	})
 	if !strings.Contains(c.logText(), "sending a snapshot") {
 		t.Error("no snapshot was sent")
