@@ -135,9 +135,18 @@ func (d *Dir) tryRuntime(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	return d.makePrivate(dir)
+}
+
+// makePrivate gives a directory the mode 0700, unless it has it: even the same mode
+// again is a write.
+func (d *Dir) makePrivate(dir string) error {
 	// Before the mode is changed: never change what is not ours.
 	if err := d.checkRuntime(dir); err != nil {
 		return err
+	}
+	if info, err := os.Lstat(dir); err == nil && info.Mode() == fs.ModeDir|0o700 {
+		return nil
 	}
 	return os.Chmod(dir, 0o700)
 }
@@ -171,10 +180,7 @@ func (d *Dir) PluginSocketDir() (string, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("make plugin socket directory: %w", err)
 	}
-	if err := d.checkRuntime(dir); err != nil {
-		return "", fmt.Errorf("plugin socket directory: %w", err)
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
+	if err := d.makePrivate(dir); err != nil {
 		return "", fmt.Errorf("plugin socket directory: %w", err)
 	}
 	return dir, nil

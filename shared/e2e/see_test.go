@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dynast-io/dynast/shared/events"
 	"github.com/dynast-io/dynast/shared/tree"
@@ -143,26 +148,46 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestIdleWritesNoEvents: the files stay as they are while nothing happens.
-func TestIdleWritesNoEvents(t *testing.T) {
+// TestIdleWritesNothing: not even the times or the mode of a file change while nothing
+// happens.
+func TestIdleWritesNothing(t *testing.T) {
 	c := start(t)
-	look := func() string {
-		var out strings.Builder
-		for _, name := range []string{"events.jsonl", "totals.json"} {
-			info, err := os.Stat(filepath.Join(c.dir, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			fmt.Fprintln(&out, name, info.Size(), info.ModTime())
-		}
-		return out.String()
+	put(t, c.dial(), "k", "v")
+	run, err := c.openDir().RuntimeDir() // may be elsewhere
+	if err != nil {
+		t.Fatal(err)
 	}
-	full := c.full().At
-	c.wait("what the start has to tell", func(t *tree.Tree) bool { return t.At.Sub(full) > time.Second })
-	before, beats := look(), c.full().At
-	c.wait("ten heartbeats", func(t *tree.Tree) bool { return t.At.Sub(beats) > 2500*time.Millisecond })
-	if after := look(); after != before {
-		t.Errorf("before\n%safter\n%s", before, after)
+	look := func() map[string]string {
+		out := map[string]string{}
+		walk := func(path string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			var st unix.Stat_t
+			if err := unix.Lstat(path, &st); err != nil {
+				return err
+			}
+			out[path] = fmt.Sprint(st.Size, " bytes, written ", st.Mtim, ", changed ", st.Ctim)
+			return nil
+		}
+		if err := errors.Join(filepath.WalkDir(c.dir, walk), filepath.WalkDir(run, walk)); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	var before, after map[string]string
+	for range 10 { // what the start and the write have to tell comes first
+		begin := c.full().At
+		before = look()
+		c.wait("ten heartbeats", func(t *tree.Tree) bool { return t.At.Sub(begin) > 2500*time.Millisecond })
+		if after = look(); maps.Equal(before, after) {
+			return
+		}
+	}
+	for path, was := range before {
+		if after[path] != was {
+			t.Errorf("%s:\n\t%s\n\t%s", path, was, after[path])
+		}
 	}
 }
 
