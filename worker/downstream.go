@@ -54,11 +54,18 @@ func (d *downstream) tellDeaths() {
 	d.each(func(s *session) { s.update(func() { s.deaths = true }) })
 }
 
-// sendFrom sends what follows the position with which the follower came.
+// sendFrom sends what follows the position with which the follower came. It may have
+// been meant for an earlier stream, with which the follower could go on from its log.
 func (d *downstream) sendFrom(id roster.ID) {
-	if s := d.find(id); s != nil {
-		s.update(func() { s.mode, s.snapshot = modeEntries, false })
+	s := d.find(id)
+	if s == nil {
+		return
 	}
+	s.update(func() {
+		if s.resumed {
+			s.mode, s.snapshot = modeEntries, false
+		}
+	})
 }
 
 func (d *downstream) sendSnapshot(id roster.ID) {

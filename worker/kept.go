@@ -14,15 +14,21 @@ import (
 type kept struct {
 	m *Member
 	// ends are the indices with which the logs of those end that have not joined yet.
-	ends map[roster.ID]uint64
+	ends map[opening]uint64
 }
 
-func newKept(m *Member) *kept { return &kept{m: m, ends: map[roster.ID]uint64{}} }
+// opening is a follower that opens the copy in a slot.
+type opening struct {
+	roster.ID
+	slot int
+}
+
+func newKept(m *Member) *kept { return &kept{m: m, ends: map[opening]uint64{}} }
 
 // from is the first index that has to stay for others.
 func (k *kept) from() uint64 {
 	if k.m.leading.Load() {
-		k.m.keptFrom.Store(k.needed() + 1)
+		k.m.keptFrom.Store(k.needed())
 	}
 	if from := k.m.keptFrom.Load(); from != 0 {
 		return from
@@ -30,11 +36,12 @@ func (k *kept) from() uint64 {
 	return math.MaxUint64 // no leader has said anything yet
 }
 
-// needed is the index after which somebody needs the leader's log.
+// needed is the index after which somebody needs the leader's log, but no less than 1.
+// The entry itself is kept as well: it tells whether the other's log is the same up to it.
 func (k *kept) needed() uint64 {
 	m := k.m
 	r, present, after := m.roster(), 0, m.replica.last().Index
-	ends := map[roster.ID]uint64{}
+	ends := map[opening]uint64{}
 	for _, f := range r.Members {
 		if f.Address == m.address || f.State == roster.Leaving {
 			continue
@@ -43,20 +50,20 @@ func (k *kept) needed() uint64 {
 		if s := m.downstream.find(f.ID); s != nil {
 			after = min(after, s.needed())
 		} else if end, ok := k.end(f); ok {
-			ends[f.ID] = end
+			ends[opening{f.ID, f.Slot}] = end
 			after = min(after, end)
 		}
 	}
 	k.ends = ends
 	if present < r.Followers {
-		return 0 // it will be seen whose copy the next one opens
+		return 1 // it will be seen whose copy the next one opens
 	}
-	return after
+	return max(after, 1)
 }
 
 // end is where the log of a follower ends that is opening its copy.
 func (k *kept) end(f roster.Member) (uint64, bool) {
-	if end, ok := k.ends[f.ID]; ok {
+	if end, ok := k.ends[opening{f.ID, f.Slot}]; ok {
 		return end, true
 	}
 	o := k.m.replica.logOptions(k.m.dir.Slot(f.Slot))

@@ -37,6 +37,7 @@ type session struct {
 	mu       sync.Mutex
 	mode     mode
 	sent     entry.Position  // the follower has, or is sent, what is up to here
+	resumed  bool            // sent is where its own log ended
 	snapshot bool            // asked for and not begun
 	copy     *entry.Position // of the snapshot that is being sent, or was
 	copied   bool            // it is sent as a whole; entries follow its acknowledgement
@@ -248,13 +249,21 @@ func (s *session) resume(last entry.Position) bool {
 		}
 	} else if last.IsZero() {
 		return false
-	} else if err := s.read(log, last); err != nil {
+	} else if err := s.readAlive(log, last); err != nil {
 		s.d.m.logger.Debug("a follower cannot go on from its log", "member", s.id.Address, "error", err)
 		return false
 	}
-	s.sent = last
+	s.mu.Lock()
+	s.sent, s.resumed = last, true
+	s.mu.Unlock()
 	s.acked.Store(last.Index)
 	return true
+}
+
+// readAlive is read where the log may have to be read for a long way.
+func (s *session) readAlive(log *replog.Log, after entry.Position) (err error) {
+	lost := s.alive(func(context.Context) { err = s.read(log, after) })
+	return errors.Join(lost, err)
 }
 
 // read makes the reader go on behind a position that is not in memory any more.
@@ -278,6 +287,7 @@ func (s *session) sendEntries(after entry.Position) (bool, error) {
 	m := s.d.m
 	es, err := s.entriesAfter(after)
 	if err != nil {
+		s.closeReader()
 		if !errors.Is(err, replog.ErrCompacted) {
 			m.logger.Error("entries for a follower cannot be read, it is sent a snapshot", "member", s.id.Address, "error", err)
 		}
@@ -308,7 +318,7 @@ func (s *session) entriesAfter(after entry.Position) ([]entry.Entry, error) {
 		s.closeReader()
 		return es, err
 	}
-	if err := s.read(log, after); err != nil {
+	if err := s.readAlive(log, after); err != nil {
 		return nil, err
 	}
 	return s.reader.Next(sendBytes)
@@ -344,28 +354,31 @@ func (s *session) sendSnapshot() error {
 }
 
 // takeSnapshot waits for the applying goroutine, which may have much to write
-// to the disk before. The follower hears meanwhile that this member is alive.
-func (s *session) takeSnapshot() (store.Snapshot, error) {
+// to the disk before.
+func (s *session) takeSnapshot() (snap store.Snapshot, err error) {
+	lost := s.alive(func(ctx context.Context) { snap, err = s.d.m.takeSnapshot(ctx) })
+	if lost != nil && err == nil {
+		return snap, errors.Join(lost, snap.Close())
+	}
+	return snap, errors.Join(lost, err)
+}
+
+// alive waits for f, which may take long. The follower hears meanwhile that this member
+// is alive. The error is the stream's; the context ends with it.
+func (s *session) alive(f func(context.Context)) (lost error) {
 	ctx, cancel := context.WithCancel(s.stream.Context())
 	defer cancel()
-	type result struct {
-		snap store.Snapshot
-		err  error
-	}
-	done := make(chan result, 1)
+	done := make(chan struct{})
 	go func() {
-		snap, err := s.d.m.takeSnapshot(ctx)
-		done <- result{snap, err}
+		defer close(done)
+		f(ctx)
 	}()
-	var lost error
+	defer s.notify() // what else is wanted is looked at afterwards
 	for {
 		select {
-		case r := <-done:
-			if lost != nil && r.err == nil {
-				return r.snap, errors.Join(lost, r.snap.Close())
-			}
-			return r.snap, errors.Join(lost, r.err)
-		case <-s.wake: // what else is wanted is looked at afterwards
+		case <-done:
+			return lost
+		case <-s.wake:
 			s.mu.Lock()
 			beat := s.beat
 			s.beat = false

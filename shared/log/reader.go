@@ -15,15 +15,14 @@ import (
 type Reader struct {
 	l     *Log
 	after Position // the next entry follows it
-	sure  bool     // the log has after, or had it
-	epoch uint64   // the last one
+	// truth is the first entry of each epoch from after on, without what was replaced;
+	// the last one is that of the owner's own epoch.
+	truth []Position
 
 	name   segmentName  // of the segment that is being read
 	frames *frameReader // nil: to be opened
 	crc    uint32       // at the end of the segment before; 0: not known
 	headed bool         // the segment's header is read
-	scan   scan
-	bytes  int // about what waits in scan
 	// ended: nothing more was found in the segment, beyond what was read ahead of its
 	// writer, and next is the segment after it, as it was then.
 	ended bool
@@ -33,24 +32,83 @@ type Reader struct {
 // ReadAfter begins behind a position. ErrCompacted: what follows it is not there
 // any more. ErrDiverged: the log has another entry there. ErrOutOfOrder: nothing follows.
 func (l *Log) ReadAfter(after Position) (*Reader, error) {
-	names, last := l.onDisk()
-	if after.Index >= last.Index {
-		return nil, fmt.Errorf("read log %s after %s: %w: it ends at %s", l.o.Dir, after, ErrOutOfOrder, last)
-	}
-	r := &Reader{l: l, after: after, epoch: last.Epoch}
-	r.locate(names)
-	if err := r.fill(last.Index, 1); err != nil {
+	r := &Reader{l: l, after: after}
+	if err := r.begin(); err != nil {
 		r.Close()
 		return nil, r.failed(err)
 	}
 	return r, nil
 }
 
+// begin reads up to the owner's own epoch, to know what was replaced before it, and
+// goes back to where the reading begins.
+func (r *Reader) begin() error {
+	names, last := r.l.onDisk()
+	if r.after.Index >= last.Index {
+		return fmt.Errorf("%w: it ends at %s", ErrOutOfOrder, last)
+	}
+	r.locate(names)
+	known := r.after.IsZero() // the log has r.after, or had it
+	for {
+		rec, err := r.record()
+		if err != nil {
+			return err
+		}
+		switch rec.kind {
+		case recordSnapshot: // says what is before the first entry
+			p, err := parseSnapshot(rec.data)
+			if err != nil {
+				return corruptf(r.name.String(), rec.offset, "snapshot record: %v", err)
+			}
+			known = known || p == r.after
+		case recordEntry:
+			e, err := parseEntry(rec.data)
+			if err != nil {
+				return corruptf(r.name.String(), rec.offset, "entry: %v", err)
+			}
+			for len(r.truth) > 0 && r.truth[len(r.truth)-1].Index >= e.Index {
+				r.truth = r.truth[:len(r.truth)-1]
+			}
+			if r.epochAt(e.Index) != e.Epoch {
+				r.truth = append(r.truth, e.Position())
+			}
+			if e.Epoch == last.Epoch {
+				r.locate(names)
+				return r.check(known)
+			}
+		}
+	}
+}
+
+// check compares the position that the reading begins behind with the log.
+func (r *Reader) check(known bool) error {
+	switch epoch := r.epochAt(r.after.Index); {
+	case epoch != 0 && epoch == r.after.Epoch:
+		return nil
+	case epoch != 0:
+		return fmt.Errorf("%w: it has an entry of epoch %d there", ErrDiverged, epoch)
+	case known && r.truth[0].Index == r.after.Index+1:
+		return nil
+	default:
+		return fmt.Errorf("%w: it begins with %d", ErrCompacted, r.truth[0].Index)
+	}
+}
+
+// epochAt is the epoch of the entry that an index has now; 0 before the first one
+// that was read.
+func (r *Reader) epochAt(index uint64) uint64 {
+	for _, first := range slices.Backward(r.truth) {
+		if first.Index <= index {
+			return first.Epoch
+		}
+	}
+	return 0
+}
+
 // locate begins with the segment that has what is wanted next.
 func (r *Reader) locate(segments []segmentName) {
 	r.Close()
 	r.name, r.crc = segments[segmentOf(segments, r.after.Index)], 0
-	r.scan, r.bytes = scan{forget: r.after.Index}, 0
 }
 
 // onDisk is what the files hold in any case.
@@ -66,17 +124,47 @@ func (l *Log) onDisk() (segments []segmentName, last Position) {
 // Next returns the next entries, of about maxBytes of data, but at least one; none
 // at the end of the log. ErrCompacted: they were let go of meanwhile.
 func (r *Reader) Next(maxBytes int) ([]Entry, error) {
+	var entries []Entry
 	last := r.l.Last().Index
-	if r.after.Index >= last {
-		return nil, nil
+	for bytes := 0; r.after.Index < last && (len(entries) == 0 || bytes < maxBytes); {
+		e, err := r.entry()
+		if err != nil {
+			return nil, r.failed(err)
+		}
+		entries, bytes, r.after = append(entries, e), bytes+len(e.Data), e.Position()
 	}
-	if err := r.fill(last, maxBytes); err != nil {
-		return nil, r.failed(err)
+	// What was read ahead of the writer may yet become something else: a write that
+	// finds no room is undone.
+	if r.frames != nil {
+		if err := r.frames.refresh(); err != nil {
+			return nil, r.failed(err)
+		}
 	}
-	entries := r.scan.entries
-	r.after = entries[len(entries)-1].Position()
-	r.scan.begin, r.scan.known, r.scan.entries, r.bytes = r.after, true, nil, 0
 	return entries, nil
+}
+
+// entry reads the entry after r.after, which must be in the files.
+func (r *Reader) entry() (Entry, error) {
+	for {
+		rec, err := r.record()
+		if err != nil {
+			return Entry{}, err
+		}
+		if rec.kind != recordEntry {
+			continue
+		}
+		e, err := parseEntry(rec.data)
+		switch {
+		case err != nil:
+			return Entry{}, corruptf(r.name.String(), rec.offset, "entry: %v", err)
+		case e.Index <= r.after.Index, r.epochAt(e.Index) != e.Epoch:
+			continue // read before, or replaced
+		case e.Index > r.after.Index+1:
+			return Entry{}, fmt.Errorf("%w: %s is what follows", ErrCompacted, e.Position())
+		}
+		r.frames.retained = true
+		return e, nil
+	}
 }
 
 // After is the position that the next entry follows.
@@ -94,64 +182,41 @@ func (r *Reader) failed(err error) error {
 	return fmt.Errorf("read log %s after %s: %w", r.l.o.Dir, r.after, err)
 }
 
-// fill reads until entries of so many bytes wait, or all up to last, which must be
-// in the files, and in any case so far that none of them can be replaced.
-func (r *Reader) fill(last uint64, bytes int) error {
+// record reads the next record, of this segment or of those that follow.
+func (r *Reader) record() (rec record, err error) {
 	for {
-		end := r.scan.last()
-		if r.scan.seen && end.Epoch == r.epoch && (end.Index >= last || r.bytes >= bytes) {
-			break
+		if r.frames == nil {
+			if err := r.open(); err != nil {
+				return rec, err
+			}
 		}
-		if err := r.step(); err != nil {
-			return err
+		switch err := r.frames.next(&rec); {
+		case errors.Is(err, errEnd), errors.Is(err, errTorn), errors.Is(err, ErrCorrupt):
+			if err := r.end(err); err != nil {
+				return rec, err
+			}
+			continue
+		case err != nil:
+			return rec, err
 		}
-	}
-	switch begin := r.scan.begin; {
-	case begin == r.after:
-	case begin.Index > r.after.Index, !r.scan.known && !r.sure:
-		return fmt.Errorf("%w: it begins after %d", ErrCompacted, begin.Index)
-	case r.scan.known:
-		return fmt.Errorf("%w: it has %s", ErrDiverged, begin)
-	}
-	r.sure = true
-	return nil
-}
-
-// step reads a record, or finds out where the next one is.
-func (r *Reader) step() error {
-	if r.frames == nil {
-		f, err := openFrames(r.l.o.Dir, r.name, r.crc)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %w", ErrCompacted, err)
+		r.ended = false
+		if r.headed {
+			return rec, nil
 		}
-		if err != nil {
-			return err
-		}
-		r.frames, r.headed, r.ended = f, false, false
-	}
-	var rec record
-	switch err := r.frames.next(&rec); {
-	case errors.Is(err, errEnd), errors.Is(err, errTorn), errors.Is(err, ErrCorrupt):
-		return r.end(err)
-	case err != nil:
-		return err
-	}
-	r.ended = false
-	if !r.headed {
 		if rec.kind != recordCRC || r.crc != 0 && rec.crc != r.crc {
-			return corruptf(r.name.String(), 0, "its header does not continue the segment before")
+			return rec, corruptf(r.name.String(), 0, "its header does not continue the segment before")
 		}
 		r.frames.crc, r.headed = rec.crc, true
-		return nil
 	}
-	before := len(r.scan.entries)
-	if err := r.scan.take(r.frames, &rec); err != nil {
-		return corruptf(r.name.String(), rec.offset, "%v", err)
+}
+
+func (r *Reader) open() error {
+	f, err := openFrames(r.l.o.Dir, r.name, r.crc)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrCompacted, err)
 	}
-	if len(r.scan.entries) > before {
-		r.bytes += len(rec.data)
-	}
-	return nil
+	r.frames, r.headed, r.ended = f, false, false
+	return err
 }
 
 // end looks once more for a record: the writer may have been there since, or just

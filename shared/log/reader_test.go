@@ -7,6 +7,10 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/sys/unix"
 )
 
 // TestReaderFollowsAWriter: entries that left the memory are read from the files, in
@@ -35,7 +39,7 @@ func TestReaderFollowsAWriter(t *testing.T) {
 			replace(epoch, from, from+rng.Uint64N(400))
 		}
 		epoch++
-		replace(epoch, uint64(len(truth))+1, uint64(len(truth))+1) // it leads
+		replace(epoch, uint64(len(truth))+1, uint64(len(truth))+1+rng.Uint64N(300)) // it leads
 		grow := 1 + rng.Uint64N(2000)
 		want := append(truth[:len(truth):len(truth)], testEntries(epoch, uint64(len(truth))+1, uint64(len(truth))+grow)...)
 
@@ -63,9 +67,13 @@ func TestReaderFollowsAWriter(t *testing.T) {
 		})
 		got := append([]Entry(nil), want[:after.Index]...)
 		for len(got) < len(want) {
-			es, err := r.Next(1 + rng.IntN(30<<10))
+			most := 1 + rng.IntN(30<<10)
+			es, err := r.Next(most)
 			if err != nil {
 				t.Fatal(round, err)
+			}
+			if bytes := dataBytes(es); len(es) > 1 && bytes-len(es[len(es)-1].Data) >= most {
+				t.Fatalf("%d bytes in %d entries, %d were asked for", bytes, len(es), most)
 			}
 			got = append(got, es...)
 			if n := len(got); n > 0 && n > int(after.Index) {
@@ -82,6 +90,52 @@ func TestReaderFollowsAWriter(t *testing.T) {
 		}
 		r.Close()
 	}
+}
+
+func dataBytes(es []Entry) (n int) {
+	for _, e := range es {
+		n += len(e.Data)
+	}
+	return n
+}
+
+// TestReaderSeesNothingThatWasUndone: a write that found no room was in the file for a
+// moment, behind what is there, and another one has its place now.
+func TestReaderSeesNothingThatWasUndone(t *testing.T) {
+	o := testOptions(t)
+	o.TailBytes = 1
+	l := mustCreate(t, o, Position{})
+	mustAppend(t, l, testEntries(1, 1, 10))
+	l.Applied(10)
+	r, err := l.ReadAfter(Position{Epoch: 1, Index: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	real := walSave
+	t.Cleanup(func() { walSave = real })
+	walSave = func(w *wal.WAL, _ *raftpb.HardState, es []*raftpb.Entry) error {
+		if err := real(w, nil, es[:1]); err != nil {
+			return err
+		}
+		if got, err := r.Next(1 << 20); err != nil || len(got) != 5 {
+			t.Errorf("%d entries, %v", len(got), err)
+		}
+		return &os.PathError{Op: "write", Path: "segment", Err: unix.ENOSPC}
+	}
+	undone := []Entry{{Epoch: 1, Index: 11, Data: []byte("undone")}, {Epoch: 1, Index: 12, Data: []byte("never there")}}
+	if err := l.Append(undone); !errors.Is(err, ErrNoRoom) {
+		t.Fatal(err)
+	}
+	walSave = real
+	want := []Entry{{Epoch: 1, Index: 11, Data: []byte("there")}, testEntry(1, 12)}
+	mustAppend(t, l, want)
+	l.Applied(12)
+	got, err := r.Next(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameEntries(t, got, want)
 }
 
 func min2(a, b Position) Position {
