@@ -9,22 +9,38 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/dynast-io/dynast/shared/tree"
 )
 
+// startWithOneAway is a cluster whose second follower is stopped, and not given up for that.
+func startWithOneAway(t *testing.T) (c *cluster, cl *clientv3.Client, all stored, leader, away tree.Member) {
+	t.Helper()
+	c, all = start(t, withTimeout("60s")), stored{}
+	cl = c.dial()
+	all.write(t, cl, "before", 10)
+	tr := c.full()
+	leader, away = leaderOf(tr), followersOf(tr)[1]
+	c.signal(away, syscall.SIGSTOP)
+	return c, cl, all, leader, away
+}
+
+// caughtUp waits until a follower lacks nothing, and nobody else is missing.
+func (c *cluster) caughtUp(m tree.Member) *tree.Tree {
+	c.t.Helper()
+	return c.wait("it has caught up", func(tr *tree.Tree) bool {
+		now, there := findPID(tr, m.PID)
+		return there && now.State == "in_sync" && now.Lag == 0 && count(tr, "in_sync") == 2
+	})
+}
+
 // TestWhoWasAwayCatchesUpFromTheLog: a follower lacks more than anybody has in memory,
 // and the leader whose follower it was is dead. The next one still has it on the disk, as
 // the leader told it how far back to keep it: no snapshot is sent.
 func TestWhoWasAwayCatchesUpFromTheLog(t *testing.T) {
-	c := start(t, withTimeout("60s"))
-	all := stored{}
-	cl := c.dial()
-	all.write(t, cl, "before", 10)
-	tr := c.full()
-	leader, away := leaderOf(tr), followersOf(tr)[1]
-	c.signal(away, syscall.SIGSTOP)
+	c, cl, all, leader, away := startWithOneAway(t)
 	all.grow(t, cl)
 	// Whoever would let go of its log does so once a second.
 	grown := c.wait("a tree", func(*tree.Tree) bool { return true }).At
@@ -35,10 +51,7 @@ func TestWhoWasAwayCatchesUpFromTheLog(t *testing.T) {
 	c.signal(leader, syscall.SIGKILL)
 	all.write(t, cl, "between", 10)
 	c.signal(away, syscall.SIGCONT)
-	after := c.wait("it has caught up", func(tr *tree.Tree) bool {
-		m, there := findPID(tr, away.PID)
-		return there && m.State == "in_sync" && m.Lag == 0 && count(tr, "in_sync") == 2
-	})
+	after := c.caughtUp(away)
 	if text := c.logText(); strings.Contains(text, "sending a snapshot") {
 		t.Error("a snapshot was sent")
 	}
@@ -93,13 +106,7 @@ func TestWhoOpensItsCopyCatchesUpFromTheLog(t *testing.T) {
 
 // TestWhoWasAwayTooLongIsSentASnapshot: the log is not kept without end.
 func TestWhoWasAwayTooLongIsSentASnapshot(t *testing.T) {
-	c := start(t, withTimeout("60s"))
-	all := stored{}
-	cl := c.dial()
-	all.write(t, cl, "before", 10)
-	tr := c.full()
-	leader, away := leaderOf(tr), followersOf(tr)[1]
-	c.signal(away, syscall.SIGSTOP)
+	c, cl, all, leader, away := startWithOneAway(t)
 	oldest := func() string {
 		names, err := filepath.Glob(filepath.Join(c.openDir().Slot(leader.Slot).LogDir(), "*.wal"))
 		if err != nil || len(names) == 0 {
@@ -113,10 +120,7 @@ func TestWhoWasAwayTooLongIsSentASnapshot(t *testing.T) {
 	}
 	eventually(t, "the log is let go of", func() bool { return oldest() != was })
 	c.signal(away, syscall.SIGCONT)
-	c.wait("it has caught up", func(tr *tree.Tree) bool {
-		m, there := findPID(tr, away.PID)
-		return there && m.State == "in_sync" && m.Lag == 0 && count(tr, "in_sync") == 2
-	})
+	c.caughtUp(away)
 	if !strings.Contains(c.logText(), "sending a snapshot") {
 		t.Error("no snapshot was sent")
 	}
