@@ -54,15 +54,15 @@ func (d *downstream) tellDeaths() {
 	d.each(func(s *session) { s.update(func() { s.deaths = true }) })
 }
 
-// sendFrom sends what follows the position with which the follower came. It may have
-// been meant for an earlier stream, with which the follower could go on from its log.
-func (d *downstream) sendFrom(id roster.ID) {
+// sendFrom sends what follows the position with which the follower came, if after is
+// that: it may be meant for an earlier stream.
+func (d *downstream) sendFrom(id roster.ID, after uint64) {
 	s := d.find(id)
 	if s == nil {
 		return
 	}
 	s.update(func() {
-		if s.resumed {
+		if s.sent.Index == after {
 			s.mode, s.snapshot = modeEntries, false
 		}
 	})

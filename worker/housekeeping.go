@@ -66,7 +66,7 @@ func (m *Member) housekeeping() {
 		}
 		if now.Sub(lastCompact) >= compactInterval-slack {
 			lastCompact = now
-			if err := m.replica.compact(keep.from(), keep.spare()); err != nil && !errors.Is(err, replog.ErrNoRoom) {
+			if err := m.replica.compact(keep.from(), keep.spare); err != nil && !errors.Is(err, replog.ErrNoRoom) {
 				m.fatal(core.ExitError, err)
 				return
 			}

@@ -225,7 +225,7 @@ func (m *Member) doLeader(e core.Effect) {
 		m.deaths.Store(wire.FromDeaths(e.Deaths))
 		m.downstream.tellDeaths()
 	case core.SendFrom:
-		m.downstream.sendFrom(e.ID)
+		m.downstream.sendFrom(e.ID, e.After)
 	case core.SendSnapshot:
 		m.downstream.sendSnapshot(e.ID)
 	case core.Spawn:

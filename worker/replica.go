@@ -139,8 +139,8 @@ const (
 
 // compact lets go of the part of the log that the database holds durably, and that
 // is before an index from which on others need it. Not more bytes than are to spare are
-// kept for them.
-func (r *replica) compact(keepFrom uint64, spare int64) error {
+// kept for them, which is asked only when there is something to keep.
+func (r *replica) compact(keepFrom uint64, spare func() int64) error {
 	h := r.hold()
 	defer h.release()
 	if h.log == nil {
@@ -148,7 +148,7 @@ func (r *replica) compact(keepFrom uint64, spare int64) error {
 	}
 	first := h.log.First()
 	if keepFrom < first {
-		keepFrom = max(keepFrom, h.log.Youngest(min(spare, max(minKeptBytes, h.store.Size()/2), maxKeptBytes)))
+		keepFrom = max(keepFrom, h.log.Youngest(min(spare(), max(minKeptBytes, h.store.Size()/2), maxKeptBytes)))
 	}
 	return h.log.Compact(min(keepFrom, first), h.store.Durable())
 }

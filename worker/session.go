@@ -37,7 +37,6 @@ type session struct {
 	mu       sync.Mutex
 	mode     mode
 	sent     entry.Position  // the follower has, or is sent, what is up to here
-	resumed  bool            // sent is where its own log ended
 	snapshot bool            // asked for and not begun
 	copy     *entry.Position // of the snapshot that is being sent, or was
 	copied   bool            // it is sent as a whole; entries follow its acknowledgement
@@ -249,21 +248,15 @@ func (s *session) resume(last entry.Position) bool {
 		}
 	} else if last.IsZero() {
 		return false
-	} else if err := s.readAlive(log, last); err != nil {
+	} else if err := s.read(log, last); err != nil {
 		s.d.m.logger.Debug("a follower cannot go on from its log", "member", s.id.Address, "error", err)
 		return false
 	}
 	s.mu.Lock()
-	s.sent, s.resumed = last, true
+	s.sent = last
 	s.mu.Unlock()
 	s.acked.Store(last.Index)
 	return true
-}
-
-// readAlive is read where the log may have to be read for a long way.
-func (s *session) readAlive(log *replog.Log, after entry.Position) (err error) {
-	lost := s.alive(func(context.Context) { err = s.read(log, after) })
-	return errors.Join(lost, err)
 }
 
 // read makes the reader go on behind a position that is not in memory any more.
@@ -272,8 +265,8 @@ func (s *session) read(log *replog.Log, after entry.Position) (err error) {
 		return nil
 	}
 	s.closeReader()
-	s.reader, err = log.ReadAfter(after)
-	return err
+	lost := s.alive(func(context.Context) { s.reader, err = log.ReadAfter(after) })
+	return errors.Join(lost, err)
 }
 
 func (s *session) closeReader() {
@@ -288,6 +281,9 @@ func (s *session) sendEntries(after entry.Position) (bool, error) {
 	es, err := s.entriesAfter(after)
 	if err != nil {
 		s.closeReader()
+		if gone := s.stream.Context().Err(); gone != nil {
+			return false, gone
+		}
 		if !errors.Is(err, replog.ErrCompacted) {
 			m.logger.Error("entries for a follower cannot be read, it is sent a snapshot", "member", s.id.Address, "error", err)
 		}
@@ -318,7 +314,7 @@ func (s *session) entriesAfter(after entry.Position) ([]entry.Entry, error) {
 		s.closeReader()
 		return es, err
 	}
-	if err := s.readAlive(log, after); err != nil {
+	if err := s.read(log, after); err != nil {
 		return nil, err
 	}
 	return s.reader.Next(sendBytes)

@@ -46,7 +46,7 @@ func (d *Dir) RuntimeDir() (string, error) {
 	var r runtimeRecord
 	err := readState(d.runtimePath(), &r)
 	if err == nil {
-		err = d.checkRuntime(r.Dir)
+		_, err = d.checkRuntime(r.Dir)
 	}
 	if err != nil {
 		return "", fmt.Errorf("runtime directory: %w", err)
@@ -142,30 +142,30 @@ func (d *Dir) tryRuntime(dir string) error {
 // again is a write.
 func (d *Dir) makePrivate(dir string) error {
 	// Before the mode is changed: never change what is not ours.
-	if err := d.checkRuntime(dir); err != nil {
+	mode, err := d.checkRuntime(dir)
+	if err != nil || mode == 0o700 {
 		return err
-	}
-	if info, err := os.Lstat(dir); err == nil && info.Mode() == fs.ModeDir|0o700 {
-		return nil
 	}
 	return os.Chmod(dir, 0o700)
 }
 
-// checkRuntime refuses a directory that somebody else could have put there.
-func (d *Dir) checkRuntime(dir string) error {
+// checkRuntime refuses a directory that somebody else could have put there, and
+// returns its mode.
+func (d *Dir) checkRuntime(dir string) (mode uint32, err error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(dir, &st); err != nil {
-		return &os.PathError{Op: "lstat", Path: dir, Err: err}
+		return 0, &os.PathError{Op: "lstat", Path: dir, Err: err}
 	}
+	mode = st.Mode & 0o7777
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return fmt.Errorf("%s: %w: it is not a directory", dir, ErrUnsafe)
+		return mode, fmt.Errorf("%s: %w: it is not a directory", dir, ErrUnsafe)
 	case int(st.Uid) != d.ownerUID:
-		return fmt.Errorf("%s: %w: it belongs to uid %d, the data directory to uid %d", dir, ErrUnsafe, st.Uid, d.ownerUID)
-	case st.Mode&0o022 != 0:
-		return fmt.Errorf("%s: %w: its mode is %04o", dir, ErrUnsafe, st.Mode&0o7777)
+		return mode, fmt.Errorf("%s: %w: it belongs to uid %d, the data directory to uid %d", dir, ErrUnsafe, st.Uid, d.ownerUID)
+	case mode&0o022 != 0:
+		return mode, fmt.Errorf("%s: %w: its mode is %04o", dir, ErrUnsafe, mode)
 	}
-	return nil
+	return mode, nil
 }
 
 // PluginSocketDir is the directory of the followers' control sockets, mode 0700

@@ -104,7 +104,7 @@ func TestTenThousandStrangersOnTheMemberPort(t *testing.T) {
 		n = 2_000
 	}
 	if raceEnabled {
-		mayTake *= 3 // the detector's own
+		mayTake *= 2 // the detector's own
 	}
 	filesFor(t, uint64(n)+1000)
 	c := start(t)

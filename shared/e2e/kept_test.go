@@ -36,18 +36,28 @@ func (c *cluster) caughtUp(m tree.Member) *tree.Tree {
 	})
 }
 
+// outlastCompaction writes until whoever would let go of its log has done so, which is
+// once a second, and looks at the tree meanwhile.
+func (c *cluster) outlastCompaction(cl *clientv3.Client, look func(*tree.Tree)) {
+	c.t.Helper()
+	var began time.Time
+	c.wait("three seconds are over", func(tr *tree.Tree) bool {
+		if began.IsZero() {
+			began = tr.At
+		}
+		put(c.t, cl, "meanwhile", fmt.Sprint(tr.At))
+		look(tr)
+		return tr.At.Sub(began) > 3*time.Second
+	})
+}
+
 // TestWhoWasAwayCatchesUpFromTheLog: a follower lacks more than anybody has in memory,
 // and the leader whose follower it was is dead. The next one still has it on the disk, as
 // the leader told it how far back to keep it: no snapshot is sent.
 func TestWhoWasAwayCatchesUpFromTheLog(t *testing.T) {
 	c, cl, all, leader, away := startWithOneAway(t)
 	all.grow(t, cl)
-	// Whoever would let go of its log does so once a second.
-	grown := c.wait("a tree", func(*tree.Tree) bool { return true }).At
-	c.wait("three seconds are over", func(tr *tree.Tree) bool {
-		put(t, cl, "meanwhile", fmt.Sprint(tr.At))
-		return tr.At.Sub(grown) > 3*time.Second
-	})
+	c.outlastCompaction(cl, func(*tree.Tree) {})
 	c.signal(leader, syscall.SIGKILL)
 	all.write(t, cl, "between", 10)
 	c.signal(away, syscall.SIGCONT)
@@ -84,14 +94,12 @@ func TestWhoOpensItsCopyCatchesUpFromTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	opening := func(tr *tree.Tree) bool { return count(tr, "starting") == 1 }
-	grown := c.wait("the next one opens the copy", opening).At
+	c.wait("the next one opens the copy", opening)
 	all.grow(t, cl)
-	c.wait("three seconds are over", func(tr *tree.Tree) bool {
-		put(t, cl, "meanwhile", fmt.Sprint(tr.At))
+	c.outlastCompaction(cl, func(tr *tree.Tree) {
 		if !opening(tr) {
 			t.Fatal("it does not wait for the lock: nothing is tested")
 		}
-		return tr.At.Sub(grown) > 3*time.Second
 	})
 	if err := unix.Flock(int(db.Fd()), unix.LOCK_UN); err != nil {
 		t.Fatal(err)

@@ -26,8 +26,9 @@
 //     considered unknown.
 //
 // The last entries are also in memory, bounded by Options.TailBytes, for
-// followers and the applier; what left it is ErrCompacted although it may still
-// be on disk for Read.
+// followers and the applier. What left it may still be on disk, for Read in another
+// process and for ReadAfter in this one. A log can be kept much longer than its owner
+// needs: Open reads its end only.
 //
 // # On disk
 //

@@ -70,7 +70,7 @@ func snapshotRecord(p Position) *walpb.Snapshot {
 	return &walpb.Snapshot{Index: &p.Index, Term: &p.Epoch, ConfState: &raftpb.ConfState{}}
 }
 
-// Open opens a log for append and loads its entries. applied is the index up
+// Open opens a log for append and loads its last entries. applied is the index up
 // to which the database holds everything durably; what is beyond it stays in
 // memory, whatever TailBytes says, until Applied is told.
 //

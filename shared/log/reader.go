@@ -62,9 +62,9 @@ func (r *Reader) begin() error {
 			}
 			known = known || p == r.after
 		case recordEntry:
-			e, err := parseEntry(rec.data)
+			e, err := r.parse(rec)
 			if err != nil {
-				return corruptf(r.name.String(), rec.offset, "entry: %v", err)
+				return err
 			}
 			for len(r.truth) > 0 && r.truth[len(r.truth)-1].Index >= e.Index {
 				r.truth = r.truth[:len(r.truth)-1]
@@ -153,10 +153,10 @@ func (r *Reader) entry() (Entry, error) {
 		if rec.kind != recordEntry {
 			continue
 		}
-		e, err := parseEntry(rec.data)
+		e, err := r.parse(rec)
 		switch {
 		case err != nil:
-			return Entry{}, corruptf(r.name.String(), rec.offset, "entry: %v", err)
+			return Entry{}, err
 		case e.Index <= r.after.Index, r.epochAt(e.Index) != e.Epoch:
 			continue // read before, or replaced
 		case e.Index > r.after.Index+1:
@@ -165,6 +165,14 @@ func (r *Reader) entry() (Entry, error) {
 		r.frames.retained = true
 		return e, nil
 	}
+}
+
+func (r *Reader) parse(rec record) (Entry, error) {
+	e, err := parseEntry(rec.data)
+	if err != nil {
+		err = corruptf(r.name.String(), rec.offset, "entry: %v", err)
+	}
+	return e, err
 }
 
 // After is the position that the next entry follows.

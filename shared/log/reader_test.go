@@ -80,7 +80,7 @@ func TestReaderFollowsAWriter(t *testing.T) {
 				if r.After() != got[n-1].Position() {
 					t.Fatal(r.After())
 				}
-				mustCompact(t, l, uint64(n)+1, min2(r.After(), l.Last()))
+				mustCompact(t, l, uint64(n)+1, r.After())
 			}
 		}
 		sameEntries(t, got, want)
@@ -99,14 +99,21 @@ func dataBytes(es []Entry) (n int) {
 	return n
 }
 
-// TestReaderSeesNothingThatWasUndone: a write that found no room was in the file for a
-// moment, behind what is there, and another one has its place now.
-func TestReaderSeesNothingThatWasUndone(t *testing.T) {
+// onDiskOnly is a log of which next to nothing stays in memory.
+func onDiskOnly(t *testing.T, entries []Entry) *Log {
+	t.Helper()
 	o := testOptions(t)
 	o.TailBytes = 1
 	l := mustCreate(t, o, Position{})
-	mustAppend(t, l, testEntries(1, 1, 10))
-	l.Applied(10)
+	mustAppend(t, l, entries)
+	l.Applied(uint64(len(entries)))
+	return l
+}
+
+// TestReaderSeesNothingThatWasUndone: a write that found no room was in the file for a
+// moment, behind what is there, and another one has its place now.
+func TestReaderSeesNothingThatWasUndone(t *testing.T) {
+	l := onDiskOnly(t, testEntries(1, 1, 10))
 	r, err := l.ReadAfter(Position{Epoch: 1, Index: 5})
 	if err != nil {
 		t.Fatal(err)
@@ -138,20 +145,8 @@ func TestReaderSeesNothingThatWasUndone(t *testing.T) {
 	sameEntries(t, got, want)
 }
 
-func min2(a, b Position) Position {
-	if a.Index < b.Index {
-		return a
-	}
-	return b
-}
-
 func TestReadAfterRefusesWhatIsNotThere(t *testing.T) {
-	o := testOptions(t)
-	o.TailBytes = 1
-	l := mustCreate(t, o, Position{})
-	mustAppend(t, l, testEntries(2, 1, 400))
-	mustAppend(t, l, testEntries(3, 401, 800))
-	l.Applied(800)
+	l := onDiskOnly(t, append(testEntries(2, 1, 400), testEntries(3, 401, 800)...))
 	for want, after := range map[error]Position{
 		ErrDiverged:   {Epoch: 1, Index: 100},
 		ErrOutOfOrder: {Epoch: 3, Index: 800},
@@ -182,13 +177,9 @@ func TestReadAfterRefusesWhatIsNotThere(t *testing.T) {
 }
 
 func TestReaderReportsDamage(t *testing.T) {
-	o := testOptions(t)
-	o.TailBytes = 1
-	l := mustCreate(t, o, Position{})
-	mustAppend(t, l, testEntries(1, 1, 800))
-	l.Applied(800)
+	l := onDiskOnly(t, testEntries(1, 1, 800))
 	names, _ := l.onDisk()
-	f, err := os.OpenFile(filepath.Join(o.Dir, names[1].String()), os.O_RDWR, 0)
+	f, err := os.OpenFile(filepath.Join(l.o.Dir, names[1].String()), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
