@@ -1,8 +1,8 @@
-// Command dynast is a self-healing key-value store on one host: a leader, its
-// followers, and nothing lost when any of them is killed. See README.md.
+// Command dynast is a self-healing key-value store on one host. It runs a leader and
+// its followers. No acknowledged write is lost when any of them is killed. See README.md.
 //
-// This file is the command line and the wiring of the worker to the
-// supervisor; neither imports the other.
+// This file holds the commands that run a member. It also connects the worker with the
+// supervisor, because neither package imports the other.
 package main
 
 import (
@@ -19,29 +19,29 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dynast-io/dynast/shared/cli"
 	"github.com/dynast-io/dynast/shared/config"
-	"github.com/dynast-io/dynast/shared/container"
-	"github.com/dynast-io/dynast/shared/core"
-	"github.com/dynast-io/dynast/shared/datadir"
-	"github.com/dynast-io/dynast/shared/logging"
+	"github.com/dynast-io/dynast/shared/host/container"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
-	"github.com/dynast-io/dynast/shared/proc"
-	"github.com/dynast-io/dynast/shared/roster"
+	"github.com/dynast-io/dynast/shared/observe/logging"
+	"github.com/dynast-io/dynast/shared/operator/cli"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/roster"
 	"github.com/dynast-io/dynast/supervisor"
 	"github.com/dynast-io/dynast/worker"
 )
 
-// defaults is the built-in configuration: the file that this repository ships.
+// defaults is the built-in configuration, which is the file config.hcl of this repository.
 //
 //go:embed config.hcl
 var defaults []byte
 
-// version is set by the linker in a release.
+// version is set by the linker in release builds.
 var version = ""
 
 func main() {
-	cobra.EnablePrefixMatching = false // etcdctl's package turns it on
+	cobra.EnablePrefixMatching = false // the etcdctl package turns it on
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := execute(ctx, newRoot())
 	stop()
@@ -68,7 +68,7 @@ func execute(ctx context.Context, root *cobra.Command) core.ExitCode {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "dynast",
-		Short:         "A key-value store that survives the death of any of its processes",
+		Short:         "A key-value store that keeps serving when any of its processes is killed",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -79,7 +79,7 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// run runs a member and turns its end into an exit code.
+// run runs a member and turns its result into an exit code.
 func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCode, error)) error {
 	logs, err := logging.New(logging.Options{
 		Level: cfg.Log.Level, Format: cfg.Log.Format, Directory: cfg.Log.Directory,
@@ -94,17 +94,18 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 		logs.Flush(time.Second)
 		return nil
 	}
-	// Who typed the command is told in plain words, once; a log gets a line of its own.
+	// An error is reported once. A person at a terminal gets a plain message; a spawned member
+	// and a member with a structured or a file log get a log line instead.
 	spawned := os.Getenv(member.ConfigEnv) != ""
 	if err != nil && (spawned || cfg.Log.Format == "json" || cfg.Log.Directory != "") {
-		logs.Logger("worker").Error("did not start", "error", err)
+		logs.Logger("worker").Error("cannot start", "error", err)
 		err = nil
 	}
 	logs.Flush(time.Second)
 	return &cli.Error{Code: max(code, core.ExitError), Err: err}
 }
 
-// reload reads the configuration again from where the first leader had it from.
+// reload reads the configuration again from the source that the first leader used.
 func reload() (*config.Config, string, error) {
 	source, err := config.ParseSource(os.Getenv(member.SourceEnv))
 	if err != nil {
@@ -118,9 +119,9 @@ func reload() (*config.Config, string, error) {
 }
 
 func upCommand(app *cli.App) *cobra.Command {
-	cmd := &cobra.Command{Use: "up", Short: "Start a leader, which starts its followers", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "up", Short: "Start a cluster: a leader, which then starts its followers", Args: cobra.NoArgs}
 	var readyFile string
-	cmd.Flags().StringVar(&readyFile, "ready-file", "", "`FILE` that is written once clients are served, by every leader, and removed when the cluster stops")
+	cmd.Flags().StringVar(&readyFile, "ready-file", "", "`FILE` that each leader writes when it starts to serve clients; it is removed when the cluster stops")
 	c := app.WithConfig(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if !container.Needed() {
@@ -144,7 +145,8 @@ func upCommand(app *cli.App) *cobra.Command {
 	return cmd
 }
 
-// containerParent stays above the leader where the kernel would end everything with it.
+// containerParent runs the leader as a child. It is used in a container, where the kernel
+// would kill all processes as soon as the first one ends.
 func containerParent(dataDir string) error {
 	code, err := container.Run(os.Args, func() (proc.Identity, error) {
 		dir, err := datadir.OpenForReading(dataDir)
@@ -160,10 +162,10 @@ func containerParent(dataDir string) error {
 	return &cli.Error{Code: core.ExitCode(code), Err: err}
 }
 
-// announceIn has this leader and all later ones write a file once they serve.
+// announceIn makes this leader and all later ones write a file when they start to serve.
 func announceIn(readyFile string) error {
 	if readyFile == "" {
-		return os.Unsetenv(member.ReadyFileEnv) // an outer cluster's
+		return os.Unsetenv(member.ReadyFileEnv) // it may come from another cluster that started this one
 	}
 	path, err := filepath.Abs(readyFile)
 	if err != nil {
@@ -174,9 +176,9 @@ func announceIn(readyFile string) error {
 
 func joinCommand(app *cli.App) *cobra.Command {
 	var leader, address string
-	cmd := &cobra.Command{Use: "join --leader HOST:PORT", Short: "Start one more follower by hand", Args: cobra.NoArgs}
-	cmd.Flags().StringVar(&leader, "leader", "", "member address `HOST:PORT` of the leader, as 'dynast tree' shows it")
-	cmd.Flags().StringVar(&address, "address", "", "own member address `HOST:PORT`; without it the next free port")
+	cmd := &cobra.Command{Use: "join --leader HOST:PORT", Short: "Start an additional follower by hand", Args: cobra.NoArgs}
+	cmd.Flags().StringVar(&leader, "leader", "", "member address `HOST:PORT` of the leader; 'dynast tree' shows it")
+	cmd.Flags().StringVar(&address, "address", "", "member address `HOST:PORT` of the new follower; default: the next free port")
 	c := app.WithConfig(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		proc.SlackTimers()
@@ -186,7 +188,7 @@ func joinCommand(app *cli.App) *cobra.Command {
 		}
 		var args worker.JoinArgs
 		if leader == "" {
-			return errors.New("join: --leader is missing")
+			return errors.New("join: --leader is missing: pass the member address of the leader, which 'dynast tree' shows")
 		}
 		if args.Leader, err = roster.ParseAddress(leader); err != nil {
 			return fmt.Errorf("join: --leader: %w", err)
@@ -202,18 +204,18 @@ func joinCommand(app *cli.App) *cobra.Command {
 	return cmd
 }
 
-// workerCommand is what a leader runs its followers with.
+// workerCommand is the command with which a leader starts its followers.
 func workerCommand() *cobra.Command {
 	var address, dataDir string
 	var slot int
 	cmd := &cobra.Command{Use: "worker", Hidden: true, Args: cobra.NoArgs}
-	cmd.Flags().StringVar(&address, "address", "", "own member address")
-	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory, shown for operators")
-	cmd.Flags().IntVar(&slot, "slot", 0, "slot")
+	cmd.Flags().StringVar(&address, "address", "", "member address of this worker")
+	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory; operators and 'dynast stop' recognize the process by it")
+	cmd.Flags().IntVar(&slot, "slot", 0, "number of its slot in the data directory")
 	cmd.RunE = func(*cobra.Command, []string) error {
-		proc.SlackTimers() // it has its leader's, unless that is of a build without
+		proc.SlackTimers() // inherited from the leader, unless the leader is an older build
 		if os.Getenv(member.ConfigEnv) == "" {
-			return errors.New("a worker is started by its leader; 'dynast join' starts one by hand")
+			return errors.New("worker: only a leader can run this command: use 'dynast join' to start a follower by hand")
 		}
 		a, err := roster.ParseAddress(address)
 		if err != nil {
@@ -221,7 +223,7 @@ func workerCommand() *cobra.Command {
 		}
 		cfg, err := config.Decode([]byte(os.Getenv(member.ConfigEnv)))
 		if err != nil {
-			return &cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("the configuration that the leader passed on: %w", err)}
+			return &cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("worker: invalid configuration from the leader: %w", err)}
 		}
 		return run(cfg, address, func(o worker.Options) (core.ExitCode, error) {
 			return worker.Spawned(o, worker.SpawnedArgs{Address: a, Slot: slot})

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Measures dynast beside etcd (one member, three members on this host) and
-# beside two limits of the machine, in one run and in turn.
+# Measures dynast, etcd (one member, and three members on this host) and two limits
+# of the machine, in one run, one after the other.
 #
 #   scripts/bench.sh [-out docs/benchmarks.md] [-rounds N] [-duration 3s] [-dir DIR]
 #   scripts/bench.sh -growth [-out docs/benchmarks.md]
 #   scripts/bench.sh -smoke
 #
-# It prints Markdown; -out also puts it into a file, with a chart beside it. It
-# needs Go, and some minutes on a machine that does nothing else. -h tells all arguments.
-# Without -dynast it builds the program from this source.
+# It prints Markdown. -out also writes it into a file, with a chart beside the file.
+# It needs Go, and some minutes on a machine without other work. -h lists all
+# arguments. Without -dynast it builds the program from this source.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -17,13 +17,14 @@ program=""
 for a in "$@"; do
   case $a in -dynast | -dynast=* | --dynast | --dynast=*) program=given ;; esac
 done
-(cd "$root" && go build -o "$work/sidebyside" ./shared/bench/sidebyside)
+(cd "$root" && go build -o "$work/sidebyside" ./shared/prove/bench/sidebyside)
 if [ -z "$program" ]; then
   (cd "$root" && go build -o "$work/dynast" .)
   set -- "$@" -dynast "$work/dynast"
 fi
-# In the background and waited for, so that a signal reaches it and it can end
-# what it started; a child of a script without job control ignores an interrupt.
+# The program runs in the background, so that this script can pass a signal on to it
+# and it can end what it started. A child of a script without job control ignores
+# an interrupt.
 "$work/sidebyside" "$@" &
 child=$!
 trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the program of this checkout and runs 'dynast chaos' with it: kills,
-# stops and damages members under load, and checks what was promised.
+# Builds the program of this checkout and runs 'dynast chaos' with it. That kills,
+# stops and damages members under load, and checks the guarantees.
 #
 #   scripts/chaos.sh [flags of 'dynast chaos', see --help]
 #
-# Set DYNAST to a program to use that one, without a build.
+# Set DYNAST to a built program to use it instead.
 set -euo pipefail
 
 if [ -n "${DYNAST:-}" ]; then

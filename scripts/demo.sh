@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Records the demonstration in the README: start, kill, tree. All of it really runs, in a
-# directory of its own; nothing in the transcript is edited.
+# Records the demonstration in the README: start, kill, tree. The commands really run,
+# in a directory of their own, and nothing in the transcript is edited.
 #
-#   scripts/demo.sh            prints it
+#   scripts/demo.sh            prints the transcript
 #   scripts/demo.sh --write    puts it into README.md, between the lines "demo:begin" and "demo:end"
 #
-# DEMO_BINARY is a built program (default: built here), DEMO_CLIENT and DEMO_PORTS are
-# addresses to use where the default ones are taken.
+# DEMO_BINARY is a built program; without it this script builds one. DEMO_CLIENT and
+# DEMO_PORTS are addresses to use if the default ones are taken.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")/.." && pwd)
 case "${1:-}" in
 "" | --write) ;;
-*) echo "demo.sh: unknown argument $1; want --write or nothing" >&2; exit 2 ;;
+*) echo "demo.sh: unknown argument $1: give --write or nothing" >&2; exit 2 ;;
 esac
 
 dir=$(mktemp -d)
@@ -29,25 +29,25 @@ dynast() {
 cleanup() { "$program" stop --timeout 5s >/dev/null 2>&1 || true; rm -rf "$dir"; }
 trap cleanup EXIT
 
-# run shows a command and what it prints, standard error too.
+# run shows a command and its output, standard error included.
 run() {
 	printf '$ %s\n' "$1"
 	eval "$1" 2>&1
 }
-# settled waits until there are two followers in sync, as a person would by looking.
+# settled waits until two followers are in sync.
 settled() {
 	for _ in $(seq 600); do
 		[ "$("$program" tree --json 2>/dev/null | grep -o '"in_sync"' | wc -l)" -ge 2 ] && return
 		sleep 0.1
 	done
-	echo "demo.sh: the cluster does not come to full strength" >&2
+	echo "demo.sh: two followers are not in sync after a minute" >&2
 	exit 1
 }
 
 transcript() {
 	printf '$ dynast up 2>dynast.log &\n'
 	dynast up 2>dynast.log &
-	disown # no word from this shell when it is killed
+	disown # so that this shell prints nothing when it is killed
 	settled
 	run 'dynast put greeting hello'
 	run 'dynast tree'

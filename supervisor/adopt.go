@@ -10,23 +10,24 @@ import (
 	plugin "github.com/hashicorp/go-plugin"
 	prunner "github.com/hashicorp/go-plugin/runner"
 
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
-	"github.com/dynast-io/dynast/shared/proc"
-	"github.com/dynast-io/dynast/shared/roster"
-	"github.com/dynast-io/dynast/shared/wire"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+	"github.com/dynast-io/dynast/supervisor/process"
 )
 
-// Reattach takes over the control of a follower and introduces the new leader
-// to it. The follower finds its leader without this too, only later.
+// Reattach connects to the control service of a follower that an earlier leader started, and
+// introduces the new leader to it. The follower also finds its leader without this, but later.
 func (s *Supervisor) Reattach(m roster.Member) {
 	if m.Plugin == "" {
-		return // it had not told its socket yet
+		return // the old leader died before it knew the control socket
 	}
 	go func() {
 		began := time.Now()
 		c, err := s.attach(m)
 		if err != nil {
-			s.log.Warn("follower is adopted without its control service", "member", m.Address, "error", err)
+			s.log.Warn("adopted a follower without its control service", "member", m.Address, "error", err)
 			return
 		}
 		s.mu.Lock()
@@ -38,12 +39,12 @@ func (s *Supervisor) Reattach(m roster.Member) {
 }
 
 func (s *Supervisor) attach(m roster.Member) (*child, error) {
-	// go-plugin negotiates nothing with a process that is there already: what was agreed on
-	// is in the roster. (0: its leader died before it could tell.)
+	// go-plugin does not negotiate a version with a process that already runs: the agreed
+	// version is in the roster. It is 0 if the old leader died before it published it.
 	protocol := cmp.Or(m.Protocol, member.ControlProtocol)
 	plugins, ok := member.ControlPlugins(nil)[protocol]
 	if !ok {
-		return nil, fmt.Errorf("adopt %s: it speaks version %d of the control service, which this build (%s) does not", m.ID, protocol, s.host.Version)
+		return nil, fmt.Errorf("adopt %s: it speaks version %d of the control service, which this build (%s) does not support", m.ID, protocol, s.host.Version)
 	}
 	c := &child{sockets: filepath.Dir(m.Plugin)}
 	c.client = plugin.NewClient(&plugin.ClientConfig{
@@ -58,11 +59,11 @@ func (s *Supervisor) attach(m roster.Member) (*child, error) {
 			Addr:            &net.UnixAddr{Net: "unix", Name: m.Plugin},
 			Pid:             m.PID,
 			ReattachFunc: func() (prunner.AttachedRunner, error) {
-				p, err := proc.Open(proc.Identity{PID: m.PID, StartTime: m.StartTime})
+				p, err := process.Adopt(proc.Identity{PID: m.PID, StartTime: m.StartTime})
 				if err != nil {
 					return nil, fmt.Errorf("adopt %s: %w", m.ID, err)
 				}
-				return &attached{process: p, pid: m.PID}, nil
+				return attached{Adopted: p}, nil
 			},
 		},
 	})

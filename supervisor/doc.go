@@ -1,12 +1,15 @@
-// Package supervisor starts, adopts and ends the processes of a leader.
+// Package supervisor starts, adopts and ends the followers of a leader.
 //
-// It carries out what the core decides and decides nothing itself: which slot
-// gets a process and when is told to it; ports, go-plugin and the handling of
-// processes are its own. A process is started through go-plugin with a runner
-// that owns the details which go-plugin leaves open (its own process group, inherited
-// listeners, standard error of the first leader); one that an earlier leader
-// started is adopted through go-plugin's Reattach with a runner on a pidfd.
+// It carries out what the core decides, and decides nothing itself: the core says which slot
+// gets a process, and when. This package handles ports and go-plugin. The processes
+// themselves are the Child and Adopted types of package process, which knows nothing about
+// replicas.
 //
-// It never ends a process that it was not told to end: a leader that goes away
-// leaves its followers as they are.
+// A new follower is started through go-plugin. A custom runner sets what go-plugin leaves
+// open: the follower gets its own process group, inherited listeners and the standard error
+// of the first leader. A follower that an earlier leader started is adopted through
+// go-plugin's Reattach, with a runner that holds a pidfd.
+//
+// The supervisor ends a process only when it is told to. When a leader exits, its followers
+// keep running.
 package supervisor

@@ -17,21 +17,22 @@ import (
 	plugin "github.com/hashicorp/go-plugin"
 	prunner "github.com/hashicorp/go-plugin/runner"
 
-	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
-	"github.com/dynast-io/dynast/shared/proc"
-	"github.com/dynast-io/dynast/shared/roster"
-	"github.com/dynast-io/dynast/shared/wire"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+	"github.com/dynast-io/dynast/supervisor/process"
 )
 
 // Spawn starts a follower for a slot.
 func (s *Supervisor) Spawn(slot int, build string) {
 	c := &child{build: build}
-	// The port is taken here and not in the background, so that followers
-	// started together get theirs in the order of their slots.
+	// The port is bound here and not in the goroutine, so that followers that start
+	// together get ports in the order of their slots.
 	listener, err := s.bind()
 	if err != nil {
-		s.host.Post(core.SpawnFailed{Slot: slot, Reason: err.Error(), At: time.Now()})
+		s.host.Post(core.SpawnFailed{Slot: slot, Build: build, Reason: err.Error(), At: time.Now()})
 		return
 	}
 	s.mu.Lock()
@@ -47,13 +48,13 @@ func (s *Supervisor) Spawn(slot int, build string) {
 		}
 		s.mu.Unlock()
 		if err == nil {
-			s.host.Post(core.Spawned{Member: m})
+			s.host.Post(core.Spawned{Member: m, Build: build})
 			return
 		}
-		failed := core.SpawnFailed{Slot: slot, ID: m.ID, Reason: err.Error(), At: time.Now()}
-		if c.runner != nil {
-			// Confirmed dead before it is told: the slot is free for the next.
-			code := c.runner.end()
+		failed := core.SpawnFailed{Slot: slot, Build: build, ID: m.ID, Reason: err.Error(), At: time.Now()}
+		if c.process != nil {
+			// The process is confirmed dead before the failure is reported, so the slot is free.
+			code := c.process.End()
 			s.sweep(c)
 			failed.SlotBusy = code == member.ExitSlotBusy
 			failed.Reason = startError(err, aborted, code)
@@ -62,8 +63,8 @@ func (s *Supervisor) Spawn(slot int, build string) {
 	}()
 }
 
-// startError says why a start failed in one line; go-plugin's own text is a
-// page about wrong architectures.
+// startError says in one line why a start failed. go-plugin's own text is a page about
+// executables for the wrong architecture.
 func startError(err error, aborted string, code int) string {
 	switch {
 	case aborted != "":
@@ -77,8 +78,8 @@ func startError(err error, aborted string, code int) string {
 	}
 }
 
-// spawn starts the process and shakes hands. The member is returned as far as
-// it is known, also with an error.
+// spawn starts the process and performs the handshake. The returned member holds what is
+// known about the process, even if there is an error.
 func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roster.Member, error) {
 	address := listener.Addr().(*net.TCPAddr).AddrPort()
 	defer s.unbind(address.Port())
@@ -94,19 +95,21 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 		return roster.Member{}, err
 	}
 	s.mu.Lock()
-	c.runner = newRunner(s.command(address, slot, c.build, null, inherited))
-	c.runner.killed = c.aborted != ""
+	c.process = process.NewChild(s.command(address, slot, c.build, null, inherited))
+	if c.aborted != "" {
+		_ = c.process.Kill() // the process has not started, and now it will not
+	}
 	s.mu.Unlock()
 	c.client = plugin.NewClient(s.clientConfig(c))
 	_, err = c.client.Start()
-	// The worker has its own copies now, or will never need them.
+	// The worker now has its own copies, or it did not start and needs none.
 	null.Close()
 	inherited.Close()
 	listener.Close()
 	if err != nil {
 		return roster.Member{}, err
 	}
-	id, err := proc.Identify(c.runner.running().Pid)
+	id, err := proc.Identify(c.process.PID())
 	if err != nil {
 		return roster.Member{}, fmt.Errorf("worker %s ended right after its handshake: %w", address, err)
 	}
@@ -116,7 +119,7 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 		Version: s.host.Version,
 	}
 	if c.build != "" {
-		m.Version = "" // it tells itself when it joins
+		m.Version = "" // another build: it reports its version when it joins
 	}
 	m.Protocol = c.client.NegotiatedVersion()
 	if r := c.client.ReattachConfig(); r != nil {
@@ -126,27 +129,27 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 	return m, err
 }
 
-// command is the worker's command line. Its arguments show the operator who
-// it is; what is too long for them travels in the environment.
-func (s *Supervisor) command(a roster.Address, slot int, build string, null, listener *os.File) command {
+// command returns the worker's command line. Its arguments show an operator which member it
+// is. Longer values are passed in the environment.
+func (s *Supervisor) command(a roster.Address, slot int, build string, null, listener *os.File) process.Command {
 	listeners := append(slices.Clone(s.host.Listeners), member.Listener{Name: member.OwnListener, File: listener})
-	return command{
-		path: cmp.Or(build, proc.Executable()),
-		argv: []string{"dynast", "worker",
+	return process.Command{
+		Path: cmp.Or(build, proc.Executable()),
+		Argv: []string{"dynast", "worker",
 			"--address", a.String(),
 			"--slot", strconv.Itoa(slot),
 			"--data-dir", s.host.Config().DataDir},
-		env: append(s.environment(member.ConfigEnv, member.RosterEnv, member.ListenersEnv, plugin.EnvUnixSocketDir),
+		Env: append(process.Environment(member.ConfigEnv, member.RosterEnv, member.ListenersEnv, plugin.EnvUnixSocketDir),
 			member.ConfigEnv+"="+string(s.host.Config().Encode()),
 			member.ListenersEnv+"="+strings.Join(listeners.Names(), ","),
 			member.RosterEnv+"="+base64.StdEncoding.EncodeToString(wire.EncodeRoster(s.host.Roster()))),
-		stdin: null,
-		// Standard error is the first leader's, handed from leader to leader.
-		stderr: member.Stderr,
-		extra:  listeners.Files(),
-		// A group of its own: a Ctrl-C in the terminal reaches the leader only. No
-		// parent-death signal: the worker is to survive its leader.
-		attr: &syscall.SysProcAttr{Setpgid: true},
+		Stdin: null,
+		// Standard error is the first leader's: each leader passes it on.
+		Stderr: member.Stderr,
+		Extra:  listeners.Files(),
+		// Its own process group: a Ctrl-C in the terminal reaches only the leader. No
+		// parent-death signal: the worker must survive its leader.
+		Attr: &syscall.SysProcAttr{Setpgid: true},
 	}
 }
 
@@ -155,16 +158,18 @@ func (s *Supervisor) clientConfig(c *child) *plugin.ClientConfig {
 		HandshakeConfig:  member.Handshake,
 		VersionedPlugins: member.ControlPlugins(nil),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		StartTimeout:     s.host.Config().Spawn.Timeout,
-		SkipHostEnv:      true, // command has built it
-		GRPCDialOptions:  wire.GuardClient(),
-		// The worker's socket lies in a 0700 directory: that is its protection.
+		// The core ends a start after spawn.timeout and gives the reason (Abort). This longer
+		// timeout only applies if the core does not.
+		StartTimeout:    2 * s.host.Config().Spawn.Timeout,
+		SkipHostEnv:     true, // command has built the environment
+		GRPCDialOptions: wire.GuardClient(),
+		// The worker's socket is protected by its directory, which has mode 0700.
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: s.socketDir},
-		Logger:           s.log.ResetNamed("go-plugin").With(), // at this logger's level, not at Trace
+		Logger:           s.log.ResetNamed("go-plugin").With(), // With keeps this logger's level; go-plugin would log at Trace
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, sockets string) (prunner.Runner, error) {
 			c.sockets = sockets
-			c.runner.cmd.env = append(c.runner.cmd.env, cmd.Env...)
-			return c.runner, nil
+			c.process.Command.Env = append(c.process.Command.Env, cmd.Env...)
+			return runner{Child: c.process}, nil
 		},
 	}
 }

@@ -12,13 +12,14 @@ import (
 	"github.com/hashicorp/go-hclog"
 	plugin "github.com/hashicorp/go-plugin"
 
-	"github.com/dynast-io/dynast/shared/core"
 	"github.com/dynast-io/dynast/shared/member"
-	"github.com/dynast-io/dynast/shared/roster"
-	"github.com/dynast-io/dynast/shared/wire"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+	"github.com/dynast-io/dynast/supervisor/process"
 )
 
-// controlTimeout bounds one call of a control service.
+// controlTimeout bounds one call to a control service.
 const controlTimeout = 2 * time.Second
 
 // Supervisor implements member.Supervisor.
@@ -29,21 +30,21 @@ type Supervisor struct {
 
 	mu       sync.Mutex
 	spawning map[int]*child       // by slot, until the handshake is done
-	children map[roster.ID]*child // processes under control
+	children map[roster.ID]*child // processes that completed the handshake, or were adopted
 	ports    map[uint16]bool      // bound for a process that is not in the roster yet
 }
 
-// child is a process under control, or on its way to be.
+// child is a process under control, or one that is starting.
 type child struct {
 	client  *plugin.Client
 	control wire.ControlClient
-	runner  *runner // nil for an adopted one
-	build   string  // the program; empty: this one
-	aborted string  // why its start was given up
-	sockets string  // the directory of its control socket
+	process *process.Child // nil for an adopted process
+	build   string         // path of the program; empty: the program of this process
+	aborted string         // why its start was aborted
+	sockets string         // the directory of its control socket
 }
 
-// New makes a supervisor. It is a member.NewSupervisor.
+// New returns a supervisor. It is a member.NewSupervisor.
 func New(h member.Host) (member.Supervisor, error) {
 	dir, err := h.Dir.PluginSocketDir()
 	if err != nil {
@@ -55,24 +56,24 @@ func New(h member.Host) (member.Supervisor, error) {
 	}, nil
 }
 
-// Abort kills the process of a spawn that did not finish.
+// Abort kills the process of a start that has not finished.
 func (s *Supervisor) Abort(slot int, reason string) {
 	s.mu.Lock()
 	c := s.spawning[slot]
-	var r *runner
+	var p *process.Child
 	if c != nil {
-		c.aborted, r = reason, c.runner
+		c.aborted, p = reason, c.process
 	}
 	s.mu.Unlock()
 	switch {
 	case c == nil:
 		s.host.Post(core.SpawnFailed{Slot: slot, Reason: reason, At: time.Now()})
-	case r != nil:
-		_ = r.Kill(context.Background())
+	case p != nil:
+		_ = p.Kill()
 	}
 }
 
-// Retire asks a follower to end. One that does not answer is killed by the core in the end.
+// Retire asks a follower to exit. If it does not, the core kills it later.
 func (s *Supervisor) Retire(id roster.ID, reason string) {
 	s.call(id, "retire", func(ctx context.Context, c wire.ControlClient) error {
 		_, err := c.Retire(ctx, &wire.RetireRequest{Roster: wire.EncodeRoster(s.host.Roster()), Reason: reason})
@@ -80,7 +81,7 @@ func (s *Supervisor) Retire(id roster.ID, reason string) {
 	})
 }
 
-// call makes a control call on a goroutine of its own.
+// call makes a control call in its own goroutine.
 func (s *Supervisor) call(id roster.ID, what string, do func(context.Context, wire.ControlClient) error) {
 	s.mu.Lock()
 	c := s.children[id]
@@ -97,7 +98,7 @@ func (s *Supervisor) call(id roster.ID, what string, do func(context.Context, wi
 	}()
 }
 
-// Release forgets a process that is gone, and removes its socket.
+// Release forgets a process that is gone and removes its socket.
 func (s *Supervisor) Release(id roster.ID) {
 	s.mu.Lock()
 	c := s.children[id]
@@ -111,15 +112,15 @@ func (s *Supervisor) Release(id roster.ID) {
 	}
 }
 
-// sweep removes the directory of a control socket whose process is gone.
-// go-plugin does so only for a process that it shook hands with itself.
+// sweep removes the socket directory of a process that is gone. go-plugin removes it only
+// for a process that it performed the handshake with.
 func (s *Supervisor) sweep(c *child) {
-	if filepath.Dir(c.sockets) == s.socketDir { // never anything else
+	if filepath.Dir(c.sockets) == s.socketDir { // never remove a directory elsewhere
 		_ = os.RemoveAll(c.sockets)
 	}
 }
 
-// introduce tells a follower who leads.
+// introduce tells a follower that this process is the leader.
 func (s *Supervisor) introduce(id roster.ID) {
 	s.call(id, "introduce", func(ctx context.Context, c wire.ControlClient) error {
 		_, err := c.Introduce(ctx, &wire.IntroduceRequest{Roster: wire.EncodeRoster(s.host.Roster())})
@@ -127,9 +128,8 @@ func (s *Supervisor) introduce(id roster.ID) {
 	})
 }
 
-// bind opens the listening socket of a new follower, on the next free port
-// above the highest in use. The port belongs to this process from here on, so two
-// spawns cannot meet on one.
+// bind opens the listening socket of a new follower on the next free port above the highest
+// port in use. This process owns the port from here on, so two starts cannot get the same one.
 func (s *Supervisor) bind() (*net.TCPListener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +145,7 @@ func (s *Supervisor) bind() (*net.TCPListener, error) {
 	for _, port := range rng.Candidates(used) {
 		l, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(port)))
 		if err != nil {
-			last = err // taken by a stranger: the next one
+			last = err // another program uses it: try the next one
 			continue
 		}
 		s.ports[port] = true
@@ -166,20 +166,4 @@ func (s *Supervisor) unbind(port uint16) {
 	s.mu.Lock()
 	delete(s.ports, port)
 	s.mu.Unlock()
-}
-
-// environment is what a worker gets: this process's own, less what this
-// process was itself told by its supervisor.
-func (s *Supervisor) environment(drop ...string) []string {
-	var env []string
-next:
-	for _, kv := range os.Environ() {
-		for _, d := range drop {
-			if len(kv) > len(d) && kv[:len(d)] == d && kv[len(d)] == '=' {
-				continue next
-			}
-		}
-		env = append(env, kv)
-	}
-	return env
 }

@@ -19,16 +19,16 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dynast-io/dynast/shared/config"
-	"github.com/dynast-io/dynast/shared/core"
-	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
-	"github.com/dynast-io/dynast/shared/proc"
-	"github.com/dynast-io/dynast/shared/roster"
-	"github.com/dynast-io/dynast/shared/wire"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/roster"
 )
 
-// fakeEnv tells a process that a test's supervisor started what to do: it is
-// this test program, run once more in place of dynast.
+// fakeEnv tells this test program to act as a fake worker: the supervisor under test starts it
+// in place of dynast.
 const fakeEnv = "SUPERVISOR_TEST_WORKER"
 
 func TestMain(m *testing.M) {
@@ -54,11 +54,11 @@ func fakeWorker(mode string) {
 			Logger:          hclog.NewNullLogger(),
 		})
 	}
-	<-time.After(time.Hour) // hangs; a test that was killed leaves it for no longer
+	<-time.After(time.Hour) // hangs, but for no longer than this if the test was killed
 }
 
-// fakeControl ends its process when it is retired, and notes who leads in a
-// file next to its socket.
+// fakeControl exits when it is retired. Introduce writes the leader to a file next to its
+// socket.
 type fakeControl struct {
 	wire.UnimplementedControlServer
 }
@@ -77,7 +77,7 @@ func (*fakeControl) Retire(context.Context, *wire.RetireRequest) (*wire.RetireRe
 	return &wire.RetireResponse{}, nil
 }
 
-// bench is a supervisor of fake workers.
+// bench is a supervisor with fake workers.
 type bench struct {
 	*Supervisor
 	t      *testing.T
@@ -89,7 +89,7 @@ type bench struct {
 
 const patience = 30 * time.Second
 
-// newBench makes a supervisor whose workers do what mode says.
+// newBench returns a supervisor whose workers act as mode says.
 func newBench(t *testing.T, mode string) *bench {
 	t.Helper()
 	t.Setenv(fakeEnv, mode)
@@ -142,14 +142,14 @@ func (b *bench) use(ports ...uint16) {
 	}
 }
 
-// next is the event that the supervisor posts next.
+// next returns the next event that the supervisor posts.
 func (b *bench) next() core.Event {
 	b.t.Helper()
 	select {
 	case e := <-b.events:
 		return e
 	case <-time.After(patience):
-		b.t.Fatal("nothing is posted")
+		b.t.Fatal("no event was posted")
 		return nil
 	}
 }
@@ -163,11 +163,11 @@ func (b *bench) failed() core.SpawnFailed {
 	return f
 }
 
-// nothingLeft: no process, and nothing where sockets are.
+// nothingLeft checks that no process and no socket is left.
 func (b *bench) nothingLeft() {
 	b.t.Helper()
 	if pids := children(b.t); len(pids) > 0 {
-		b.t.Errorf("processes that are left: %v", pids)
+		b.t.Errorf("processes are left: %v", pids)
 	}
 	b.await("the sockets' directory is empty", func() bool {
 		left, err := os.ReadDir(b.socketDir)
@@ -185,7 +185,7 @@ func (b *bench) await(what string, ok func() bool) {
 	}
 }
 
-// children are the living processes that this one started.
+// children returns the living child processes of this process.
 func children(t *testing.T) []int {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -202,8 +202,8 @@ func children(t *testing.T) []int {
 	return pids
 }
 
-// TestASpawnThatNeverShakesHandsIsKilled, and told as a failure that counts.
-func TestASpawnThatNeverShakesHandsIsKilled(t *testing.T) {
+// A worker that never finishes the handshake is killed, and the failure counts.
+func TestSpawnWithoutHandshakeIsKilled(t *testing.T) {
 	for _, mode := range []string{"hang", "noise"} {
 		b := newBench(t, mode)
 		b.host.Config().Spawn.Timeout = 300 * time.Millisecond
@@ -215,9 +215,8 @@ func TestASpawnThatNeverShakesHandsIsKilled(t *testing.T) {
 	}
 }
 
-// TestAbortedAtAnyMoment: before the process is there, while it starts, and
-// when it hangs.
-func TestAbortedAtAnyMoment(t *testing.T) {
+// A start can be aborted before the process exists, while it starts, and when it hangs.
+func TestAbortAtAnyMoment(t *testing.T) {
 	b := newBench(t, "hang")
 	for i := range 40 {
 		b.Spawn(2, "")
@@ -234,7 +233,7 @@ func TestAbortedAtAnyMoment(t *testing.T) {
 	b.nothingLeft()
 }
 
-func TestAWorkerThatEndsEarlyIsTold(t *testing.T) {
+func TestEarlyExitIsReported(t *testing.T) {
 	for code, want := range map[int]core.SpawnFailed{
 		1:                   {Slot: 2, Reason: "the process ended with exit status 1 before its handshake; its log has the reason"},
 		member.ExitSlotBusy: {Slot: 2, Reason: "the slot is owned by another process", SlotBusy: true},
@@ -260,8 +259,8 @@ func (b *bench) spawned() roster.Member {
 	return s.Member
 }
 
-// TestAWorkerIsAdoptedAndRetired: by the leader that started it, and by the next.
-func TestAWorkerIsAdoptedAndRetired(t *testing.T) {
+// A worker is adopted and retired by the leader that started it, and by the next one.
+func TestAdoptAndRetire(t *testing.T) {
 	b := newBench(t, "serve")
 	b.Spawn(2, "")
 	m := b.spawned()
@@ -290,7 +289,7 @@ func TestAWorkerIsAdoptedAndRetired(t *testing.T) {
 	})
 	select {
 	case <-process.Done():
-		t.Fatal("it was adopted and is dead")
+		t.Fatal("the worker is dead after its adoption")
 	default:
 	}
 	if err := os.Remove(note); err != nil {
@@ -303,7 +302,7 @@ func TestAWorkerIsAdoptedAndRetired(t *testing.T) {
 	b.nothingLeft()
 }
 
-// block finds n successive ports that are free, and returns the first.
+// block finds n consecutive free ports and returns the first.
 func block(t *testing.T, n int) uint16 {
 	t.Helper()
 search:
@@ -321,8 +320,8 @@ search:
 	return 0
 }
 
-// TestPorts: the next free one above the highest in use, from the start again
-// after the last, past those that strangers have; and an end when all are in use.
+// bind takes the next free port above the highest in use and starts over after the last. It
+// skips ports of other programs, and fails if all are in use.
 func TestPorts(t *testing.T) {
 	b := newBench(t, "hang")
 	p := block(t, 5)
@@ -355,7 +354,7 @@ func TestPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stranger.Close()
-	var bound []uint16 // several on their way at the same time
+	var bound []uint16 // several starts at the same time
 	for range 3 {
 		l, err := b.bind()
 		if err != nil {

@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/dynast-io/dynast/shared/systemd"
+	"github.com/dynast-io/dynast/shared/host/systemd"
 )
 
-// takeActivation takes the listening socket for clients from the service manager, if it
-// passed one. Its address is then the one that counts, for all members.
+// takeActivation takes the listening socket for clients from the service manager, if the
+// service manager passed one. The socket's address then replaces client.listen for all members.
 func takeActivation(opts *Options) (*os.File, error) {
 	socket, address, err := systemd.Begin()
 	if err != nil || socket == nil || address == opts.Config.Client.Listen {

@@ -17,20 +17,27 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dynast-io/dynast/shared/config"
-	"github.com/dynast-io/dynast/shared/core"
-	"github.com/dynast-io/dynast/shared/datadir"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
-	"github.com/dynast-io/dynast/shared/pki"
-	"github.com/dynast-io/dynast/shared/proc"
-	"github.com/dynast-io/dynast/shared/roster"
-	"github.com/dynast-io/dynast/shared/wire"
+	"github.com/dynast-io/dynast/shared/member/pki"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+	"github.com/dynast-io/dynast/worker/files"
+	"github.com/dynast-io/dynast/worker/operate"
+	"github.com/dynast-io/dynast/worker/replica"
+	"github.com/dynast-io/dynast/worker/serve"
 )
 
 // ErrLocked says that another leader owns the data directory.
 var ErrLocked = errors.New("another leader owns the data directory")
 
-// Up runs this process as the leader, until the end.
+// Up runs this process as the leader until it exits.
 func Up(opts Options) (core.ExitCode, error) {
+	if err := files.Check(opts.Config.Followers); err != nil {
+		return member.ExitUsage, err
+	}
 	activated, err := takeActivation(&opts)
 	if err != nil {
 		return core.ExitError, err
@@ -40,14 +47,14 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
-	lock, err := lockWithin(dir.ClusterLock(), lockWait)
+	lock, err := replica.LockWithin(dir.ClusterLock(), replica.LockWait)
 	if errors.Is(err, proc.ErrLocked) {
 		return core.ExitLocked, lockedError(dir)
 	}
 	if err != nil {
 		return core.ExitError, err
 	}
-	if err := dropReadyFile(os.Getenv(member.ReadyFileEnv)); err != nil {
+	if err := operate.DropReadyFile(os.Getenv(member.ReadyFileEnv)); err != nil {
 		return core.ExitError, err
 	}
 	clusterID, err := dir.MakeClusterID()
@@ -58,7 +65,7 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
-	if err := checkClientTLS(cfg); err != nil {
+	if err := serve.CheckTLS(cfg); err != nil {
 		return core.ExitError, err
 	}
 	socket := activated
@@ -82,7 +89,7 @@ func Up(opts Options) (core.ExitCode, error) {
 		return core.ExitError, err
 	}
 	if noDashboard != nil {
-		m.logger.Warn("there is no dashboard until the next start", "error", noDashboard)
+		m.Log.Warn("cannot serve the dashboard until the next start", "error", noDashboard)
 	}
 	if err := dir.SweepSockets(socketAlive); err != nil {
 		return core.ExitError, err
@@ -92,11 +99,11 @@ func Up(opts Options) (core.ExitCode, error) {
 	return m.run(0, core.Boot{Lead: true}), nil
 }
 
-// lockedError names the leader that is there.
+// lockedError returns ErrLocked with the name of the running leader.
 func lockedError(dir *datadir.Dir) error {
 	s, err := dir.ReadSuccession()
 	if err != nil {
-		return fmt.Errorf("%w: %s is locked by a process that has not named itself yet", ErrLocked, dir.ClusterLock())
+		return fmt.Errorf("%w: a process holds %s, but succession.json does not name it yet", ErrLocked, dir.ClusterLock())
 	}
 	return fmt.Errorf("%w: %s, pid %d, clients at %s (data directory %s)", ErrLocked, s.Leader.Address, s.Leader.PID, s.Client, dir.Path())
 }
@@ -107,8 +114,8 @@ type SpawnedArgs struct {
 	Slot    int
 }
 
-// Spawned runs this process as a follower that its leader started. The exit
-// codes before the handshake tell the leader why.
+// Spawned runs this process as a follower that its leader started. If it exits before the
+// handshake, its exit code tells the leader why.
 func Spawned(opts Options, args SpawnedArgs) (core.ExitCode, error) {
 	raw, err := base64.StdEncoding.DecodeString(os.Getenv(member.RosterEnv))
 	if err != nil {
@@ -117,6 +124,9 @@ func Spawned(opts Options, args SpawnedArgs) (core.ExitCode, error) {
 	ros, err := wire.DecodeRoster(raw)
 	if err != nil {
 		return core.ExitError, fmt.Errorf("%s: %w", member.RosterEnv, err)
+	}
+	if err := files.Check(ros.Followers); err != nil {
+		return member.ExitUsage, err
 	}
 	inherited, err := member.Inherited()
 	if err != nil {
@@ -135,7 +145,7 @@ func Spawned(opts Options, args SpawnedArgs) (core.ExitCode, error) {
 	return follow(opts, ros, args.Slot, shared, listener, false)
 }
 
-// follow runs a follower, spawned or joined, until the end.
+// follow runs a follower, spawned or joined, until it exits.
 func follow(opts Options, ros *roster.Roster, slot int, shared member.Listeners, listener net.Listener, byHand bool) (core.ExitCode, error) {
 	dir, err := datadir.Open(opts.Config.DataDir, false)
 	if err != nil {
@@ -153,6 +163,9 @@ func follow(opts Options, ros *roster.Roster, slot int, shared member.Listeners,
 		return core.ExitError, errors.New("the leader passed on no listening socket for clients")
 	}
 	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, listeners: shared, listener: listener})
+	if proc.NoSpace(err) {
+		return member.ExitDisk, err
+	}
 	if err != nil {
 		return core.ExitError, err
 	}
@@ -160,21 +173,21 @@ func follow(opts Options, ros *roster.Roster, slot int, shared member.Listeners,
 	m.handleSignals()
 	self := m.coreConfig(slot).Self
 	self.ByHand = byHand
-	m.me.Store(&self)
-	m.opening.Store(true)
-	err = m.replica.claim(dir.Slot(slot), asCopy)
+	m.identity.set(self)
+	m.identity.opening.Store(true)
+	err = m.replica.Claim(dir.Slot(slot))
 	if errors.Is(err, proc.ErrLocked) {
 		return member.ExitSlotBusy, err
 	}
-	// The leader hears of this process before the copy is open: that takes the
-	// longer the more there is in it, and the slot is this process's already.
+	// The leader learns about this process before the copy is open. Opening takes longer the
+	// larger the copy is, and this process already owns the slot.
 	if err == nil {
 		if byHand {
-			m.control.serveJoined()
+			m.control.ServeJoined()
 		} else {
-			m.control.serve()
+			m.control.Serve()
 		}
-		err = m.replica.openClaimed(m.self, m.address.String(), asCopy)
+		err = m.replica.OpenClaimed()
 	}
 	if proc.NoSpace(err) {
 		return member.ExitDisk, err
@@ -182,13 +195,13 @@ func follow(opts Options, ros *roster.Roster, slot int, shared member.Listeners,
 	if err != nil {
 		return core.ExitCorrupt, err
 	}
-	m.opening.Store(false)
-	last := m.replica.last()
+	m.identity.opening.Store(false)
+	last := m.replica.Last()
 	return m.run(slot, core.Boot{Roster: ros, HasCopy: !last.IsZero(), Last: last}), nil
 }
 
-// listenClients opens the one socket for clients. It is passed to every
-// member and never closed while one of them lives.
+// listenClients opens the one socket for clients. Every member gets a copy, so the socket
+// stays open while any member lives.
 func listenClients(address string) (*os.File, error) {
 	f, err := listenShared(address)
 	if err != nil {
@@ -197,12 +210,24 @@ func listenClients(address string) (*os.File, error) {
 	return f, nil
 }
 
-// listenShared opens a listening socket that is passed on from member to member.
+// listenDashboard opens the dashboard's socket, which every member gets too. It returns nil if
+// the dashboard is off. The leader also starts without a dashboard, so it only logs the error.
+func listenDashboard(address string) (*os.File, error) {
+	if address == config.Off {
+		return nil, nil
+	}
+	f, err := listenShared(address)
+	if err != nil {
+		return nil, fmt.Errorf("the dashboard: %w", bindError(address, err, "dashboard.listen (--dashboard-listen)"))
+	}
+	return f, nil
+}
+
+// listenShared opens a listening socket that is passed on from leader to leader.
 func listenShared(address string) (*os.File, error) {
 	l, err := net.Listen("tcp", address)
-	// Processes that were just killed let go of their sockets a moment later
-	// than of their locks.
-	for deadline := time.Now().Add(lockWait); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(deadline); {
+	// A process that was just killed releases its sockets slightly later than its locks.
+	for deadline := time.Now().Add(replica.LockWait); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 		l, err = net.Listen("tcp", address)
 	}
@@ -213,11 +238,11 @@ func listenShared(address string) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	// The copy keeps the socket open. Nothing accepts on it before this member leads.
+	// The duplicate keeps the socket open. No process accepts on it until this member leads.
 	return f, l.Close()
 }
 
-// bindError says why an address cannot be listened on, and what to change.
+// bindError says why listening on an address failed, and which setting to change.
 func bindError(address string, err error, setting string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -225,17 +250,17 @@ func bindError(address string, err error, setting string) error {
 		if pid, comm, ok := proc.WhoListens(address); ok {
 			holder = fmt.Sprintf("%s (pid %d)", comm, pid)
 		}
-		return fmt.Errorf("%s is taken by %s: stop it, or set %s to another address", address, holder, setting)
+		return fmt.Errorf("%s is in use by %s: stop it, or set %s to another address", address, holder, setting)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s is no address of this host: set %s to one", address, setting)
+		return fmt.Errorf("%s is not an address of this host: set %s to an address of this host", address, setting)
 	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%s is not for this user to listen on (ports below 1024 are root's): set %s to another address", address, setting)
+		return fmt.Errorf("this user may not listen on %s (ports below 1024 need root): set %s to another address", address, setting)
 	}
 	return fmt.Errorf("listen on %s (%s): %w", address, setting, err)
 }
 
-// listenMember opens the member address: the first port that is free, in the
-// order in which members get theirs.
+// listenMember opens the member address on the first free port, in the order in which members
+// get their ports.
 func listenMember(cfg *config.Config, used []uint16) (net.Listener, error) {
 	rng := roster.PortRange{First: uint16(cfg.Member.Ports.First), Last: uint16(cfg.Member.Ports.Last)}
 	host, err := netip.ParseAddr(cfg.Member.Host)
@@ -255,14 +280,14 @@ func listenMember(cfg *config.Config, used []uint16) (net.Listener, error) {
 		last = bindError(address, err, "member.ports (--member-ports)")
 	}
 	if last == nil {
-		return nil, fmt.Errorf("every port of %d-%d is a member's: set member.ports (--member-ports) to more", rng.First, rng.Last)
+		return nil, fmt.Errorf("members use every port in %d-%d: set member.ports (--member-ports) to a larger range", rng.First, rng.Last)
 	}
-	return nil, fmt.Errorf("no port of %d-%d is free for a member; the last one: %w", rng.First, rng.Last, last)
+	return nil, fmt.Errorf("no free port for a member in %d-%d; the last one: %w", rng.First, rng.Last, last)
 }
 
-// handleSignals: an interrupt or a termination ends in order, the second one
-// at once; a hangup reads the configuration again, and a closed terminal so ends nothing;
-// writing to a closed pipe is an error, not a death.
+// handleSignals handles the signals of this process. SIGTERM and SIGINT stop the cluster in
+// order, and a second one ends the process at once. SIGHUP reloads the configuration, so a
+// closed terminal ends nothing. SIGPIPE is ignored: writing to a closed pipe returns an error.
 func (m *Member) handleSignals() {
 	ignored := make(chan os.Signal, 1)
 	signal.Notify(ignored, syscall.SIGPIPE)
@@ -276,33 +301,32 @@ func (m *Member) handleSignals() {
 			select {
 			case <-ignored:
 			case <-hangups:
-				if m.leading.Load() {
-					go m.guarded(m.reloadForSignal)
+				if m.Leading.Load() {
+					go m.Guarded(m.reloader.reloadForSignal)
 				}
 			case s := <-ends:
-				m.logger.Info("signal", "signal", s.String())
+				m.Log.Info("received a signal", "signal", s.String())
 				m.endIfOpening("signal: " + s.String())
-				m.post(core.StopRequested{Reason: "signal: " + s.String()})
-			case <-m.ended:
+				m.Post(core.StopRequested{Reason: "signal: " + s.String()})
+			case <-m.Ended():
 				return
 			}
 		}
 	}()
 }
 
-// endIfOpening ends a follower that opens its copy and has no loop yet that
-// could end it in order. There is nothing to lose: what a follower opens is whole at any
-// moment, or is fetched anew.
+// endIfOpening ends a follower that is still opening its copy. It has no loop yet that could
+// end it in order. Nothing is lost: the copy is complete at any moment, or is fetched again.
 func (m *Member) endIfOpening(reason string) {
-	if !m.opening.Load() {
+	if !m.identity.opening.Load() {
 		return
 	}
-	m.logger.Info("ends", "reason", reason+", while the copy was being opened")
-	m.logs.Flush(time.Second)
+	m.Log.Info("exiting", "reason", reason+", while the copy was being opened")
+	m.Logs.Flush(time.Second)
 	os.Exit(int(core.ExitDone))
 }
 
-// socketAlive reports whether somebody listens on a Unix socket.
+// socketAlive reports whether a process listens on a Unix socket.
 func socketAlive(path string) bool {
 	c, err := net.DialTimeout("unix", path, 100*time.Millisecond)
 	if err != nil {
@@ -315,11 +339,11 @@ func socketAlive(path string) bool {
 // JoinArgs are the arguments of a follower that an operator starts.
 type JoinArgs struct {
 	Leader roster.Address
-	// Address is the own address; zero: the next free one.
+	// Address is this member's address; the zero value means the next free port.
 	Address roster.Address
 }
 
-// Join runs this process as a follower of the leader that it is told.
+// Join runs this process as a follower of the leader that args names.
 func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
 	dir, err := datadir.Open(opts.Config.DataDir, false)
 	if err != nil {
@@ -349,6 +373,9 @@ func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
 	}
 	if err := os.Setenv(member.SourceEnv, resp.Source); err != nil {
 		return core.ExitError, err
+	}
+	if err := files.Check(int(files.Followers(ros)) + 1); err != nil {
+		return member.ExitUsage, err
 	}
 	listener, err := joinListener(opts.Config, ros, args.Address)
 	if err != nil {
@@ -381,8 +408,8 @@ func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
 	return follow(opts, ros, int(resp.Slot), shared, listener, true)
 }
 
-// joinConfig is the leader's configuration, so that this follower would lead
-// in the same way; what concerns only this process stays its own.
+// joinConfig returns the leader's configuration, so that this follower would lead in the same
+// way. The member host and the log settings stay this process's own.
 func joinConfig(own *config.Config, leaders []byte) (*config.Config, error) {
 	cfg, err := config.Decode(leaders)
 	if err != nil {
@@ -408,7 +435,7 @@ func joinListener(cfg *config.Config, ros *roster.Roster, want roster.Address) (
 }
 
 func requestHandoff(c *net.UnixConn, req *wire.HandoffRequest) (*wire.HandoffResponse, []*os.File, error) {
-	_ = c.SetDeadline(time.Now().Add(handoffTimeout))
+	_ = c.SetDeadline(time.Now().Add(operate.HandoffTimeout))
 	b, err := proto.Marshal(req)
 	if err != nil {
 		return nil, nil, err
@@ -416,7 +443,7 @@ func requestHandoff(c *net.UnixConn, req *wire.HandoffRequest) (*wire.HandoffRes
 	if err := proc.SendFiles(c, b); err != nil {
 		return nil, nil, fmt.Errorf("join: %w", err)
 	}
-	b, files, err := proc.ReceiveFiles(c, handoffMax)
+	b, files, err := proc.ReceiveFiles(c, operate.HandoffMax)
 	if err != nil {
 		return nil, nil, fmt.Errorf("join: %w", err)
 	}

@@ -1,22 +1,23 @@
-// Package worker is what every member runs: it owns a slot, follows a leader,
-// replicates, inherits and serves.
+// Package worker is what every process of a cluster runs. It holds the life of a member: the
+// start (boot.go), the loop, the takeover, reloads, and the end. The work itself is done in
+// packages below it:
 //
-// Decisions are made in shared/core; this package carries them out and
-// reports what came of it. One goroutine at a time feeds the core: the loop, or who
-// brings an event that a write waits for (postNow). Around it, each with one job
-// and a queue:
+//   - replica: the member's copy of the data, with the writer, syncer and applier;
+//   - link: the streams to other members;
+//   - serve: clients, while this member leads;
+//   - operate: commands, the dashboard, the service manager, joining processes;
+//   - files: the limit of open files, divided among the listeners;
+//   - state: what these packages share.
 //
-//   - the writer owns the log: it appends what clients propose (leading) or
-//     what the leader sends (following), and does the steps of a takeover;
-//   - the syncer makes the log durable;
-//   - the applier feeds what is committed to the store and answers clients;
-//   - the follow stream up to the leader, or a session down to each follower;
-//   - watches, one for each process whose death matters.
+// Member creates the parts and gives each part what it needs from the others (member.go). No
+// part holds the Member.
 //
-// None of them waits for another process while holding something that the
-// loop needs, and no gRPC handler makes a gRPC call: handlers hand an event to
-// the loop and wait. So a takeover cannot be held up by requests in flight.
+// Package shared/rules/core makes the decisions. This package carries out the effects
+// (effects.go) and reports the results as events. One goroutine at a time feeds the core.
+// Usually that is the loop. For the few events that every write waits for, the goroutine with
+// the event feeds the core itself (loop.Feed). Carrying out an effect never waits for a disk
+// or for another process.
 //
-// The package ends the process rather than guess: whatever cannot be accounted
-// for leads to an exit with a reason, and the supervisor replaces the process.
+// An error that a member cannot handle ends the process and is logged (state.Fate). The
+// leader's supervisor then replaces the process.
 package worker

@@ -9,134 +9,142 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"github.com/dynast-io/dynast/shared/core"
-	replog "github.com/dynast-io/dynast/shared/log"
-	"github.com/dynast-io/dynast/shared/tick"
+	"github.com/dynast-io/dynast/shared/host/tick"
+	replog "github.com/dynast-io/dynast/shared/replica/log"
+	"github.com/dynast-io/dynast/shared/rules/core"
 )
 
 const (
-	// spaceInterval is how often the leader looks at the free disk space.
+	// spaceInterval is how often the leader checks the free disk space.
 	spaceInterval = 250 * time.Millisecond
-	// syncInterval is how often a follower makes its log durable in the
-	// background, so that a takeover has little left to sync.
+	// syncInterval is how often a follower fsyncs its log in the background, so that a
+	// takeover has little left to sync.
 	syncInterval = time.Second
-	// compactInterval is how often old log segments are let go.
+	// compactInterval is how often old log segments are removed.
 	compactInterval = time.Second
-	// sweepInterval is how often the leader looks for sockets of the dead.
+	// sweepInterval is how often the leader removes the sockets of dead processes.
 	sweepInterval = 2 * time.Second
-	// slack is less than an interval, and more than a tick is ever late.
+	// slack is shorter than any interval and longer than a tick is ever late.
 	slack = spaceInterval / 2
 )
 
-// housekeeping is what is done now and then and is not urgent. An idle member
-// writes nothing: each step looks first whether there is something to do.
+// housekeeping runs the periodic work that is not urgent. An idle member writes nothing: each
+// step first checks whether there is something to do.
 func (m *Member) housekeeping() {
 	every := syncInterval
 	timer := time.NewTimer(tick.Until(every))
 	defer timer.Stop()
 	var lastCompact, lastSweep time.Time
-	toil, keep, collector := newToil(m), newKept(m), newCollector()
-	var rest resting
-	leads := m.leads
+	tuner := newGCTuner()
+	var idle idleDetector
+	leads := m.Leads
 	for {
 		select {
 		case <-timer.C:
 		case <-leads:
 			every = spaceInterval
-			leads = nil // closed for ever
-		case <-m.ended:
+			leads = nil // a closed channel would be ready every time
+		case <-m.Ended():
 			return
 		}
 		timer.Reset(tick.Until(every))
 		now := time.Now()
-		if rest.due(now, m.replica.last().Index) {
-			giveBack()
+		if idle.due(now, m.replica.Last().Index) {
+			releaseMemory()
 		}
-		if m.leading.Load() {
-			m.space.look()
-			toil.look(now)
+		if m.Leading.Load() {
+			m.replica.Space.Look()
+			m.files.Look(now)
+			m.links.LookAtStarts(now)
 			m.alarm()
-			m.cpu.note(now, m.pids())
+			m.operators.NoteUsage(now, m.pids())
 		} else {
-			m.syncer.sync()
+			m.replica.Sync()
+			m.replica.ReadAhead()
+			m.replica.Memory.Look(len(m.Roster().Members))
 		}
-		if m.leading.Load() && now.Sub(lastSweep) >= sweepInterval-slack {
+		if m.Leading.Load() && now.Sub(lastSweep) >= sweepInterval-slack {
 			lastSweep = now
 			m.sweepSockets()
+			m.takeover.surveyOwners()
 		}
 		if now.Sub(lastCompact) >= compactInterval-slack {
 			lastCompact = now
-			if err := m.replica.compact(keep.from(), keep.spare); err != nil && !errors.Is(err, replog.ErrNoRoom) {
-				m.fatal(core.ExitError, err)
+			if err := m.replica.Compact(); err != nil && !errors.Is(err, replog.ErrNoRoom) {
+				m.Fatal(core.ExitError, err)
 				return
 			}
-			if m.leading.Load() {
-				collector.lead()
-				if err := m.dir.ReserveSuccession(); err != nil {
-					m.logger.Debug("a takeover on a full disk would have to wait", "error", err)
+			if m.Leading.Load() {
+				tuner.adjust()
+				if err := m.Dir.ReserveSuccession(); err != nil {
+					m.Log.Debug("cannot reserve room for succession.json: a takeover on a full disk would have to wait", "error", err)
 				}
 			}
 		}
 	}
 }
 
-// pids are those of all members.
+// pids returns the process IDs of all members.
 func (m *Member) pids() []int {
 	var out []int
-	for _, member := range m.roster().Members {
+	for _, member := range m.Roster().Members {
 		out = append(out, member.PID)
 	}
 	return out
 }
 
-// sweepSockets removes the control sockets of the dead. A leader removes those
-// of its followers; the one that it had itself, when it was a follower, is left by its
-// own death. A process that is just starting is in no roster yet: it is known by the
-// age of its directory, which is no older than a start may take.
+// sweepSockets removes the control sockets of dead processes. A leader removes the sockets of
+// its followers when they die. But its own socket, from when it was a follower, stays behind
+// when it dies. A process that is just starting is in no roster yet. Its socket directory is
+// kept because the directory is younger than the longest start.
 func (m *Member) sweepSockets() {
-	known := map[string]bool{filepath.Dir(m.control.socket()): true}
-	for _, f := range m.roster().Members {
+	known := map[string]bool{filepath.Dir(m.control.Socket()): true}
+	for _, f := range m.Roster().Members {
 		known[filepath.Dir(f.Plugin)] = true
 	}
-	err := m.dir.SweepSockets(func(path string) bool {
+	err := m.Dir.SweepSockets(func(path string) bool {
 		info, err := os.Stat(path)
 		if err != nil || known[path] {
 			return true
 		}
 		if info.IsDir() {
-			return time.Since(info.ModTime()) < m.cfg.Spawn.Timeout+sweepInterval
+			return time.Since(info.ModTime()) < m.Settings.Start.Spawn.Timeout+sweepInterval
 		}
 		return socketAlive(path)
 	})
 	if err != nil {
-		m.logger.Debug("sockets of the dead cannot be removed", "error", err)
+		m.Log.Debug("cannot remove the sockets of dead processes", "error", err)
 	}
 }
 
-// leaveNoSockets removes the own control socket at an orderly end and, where
-// no follower is left, what those left behind.
+// leaveNoSockets removes this process's control socket when it exits in order. If no follower
+// is left, it also removes the sockets that followers left behind.
 func (m *Member) leaveNoSockets() {
-	own := m.control.socket()
-	alone := len(m.roster().Members) <= 1
-	err := m.dir.SweepSockets(func(path string) bool {
+	own := m.control.Socket()
+	alone := len(m.Roster().Members) <= 1
+	err := m.Dir.SweepSockets(func(path string) bool {
 		switch {
 		case path == own || path == filepath.Dir(own):
 			return false
 		case !alone:
-			return true // some may be just starting
+			return true // some sockets may belong to processes that are just starting
 		}
 		return socketAlive(path)
 	})
+	if err == nil && alone {
+		err = m.Dir.LeaveRuntimeDir()
+	}
 	if err != nil {
-		m.logger.Debug("sockets cannot be removed", "error", err)
+		m.Log.Debug("cannot remove sockets", "error", err)
 	}
 }
 
-// alarm keeps etcd's NOSPACE alarm equal to the state of the disk, whoever
-// raised it: the leader that did may be dead when there is room again. Only the
-// alarm for the disk is touched, not the one for the quota.
+// alarm keeps etcd's NOSPACE alarm in line with the disk and memory state, whichever leader
+// raised it: that leader may be dead when there is room again. Only the alarm for the disk is
+// changed, not the one for the quota.
 func (m *Member) alarm() {
-	full := m.space.full.Load()
+	disk, memory := m.replica.Full()
+	full := disk || memory
 	if full == m.diskAlarm() {
 		return
 	}
@@ -146,18 +154,18 @@ func (m *Member) alarm() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_, err := m.proposals.Propose(ctx, &pb.InternalRaftRequest{
+	_, err := m.replica.Proposals.Propose(ctx, &pb.InternalRaftRequest{
 		Header: &pb.RequestHeader{ID: uint64(time.Now().UnixNano())},
 		Alarm:  &pb.AlarmRequest{Action: action, MemberID: diskAlarmMember, Alarm: pb.AlarmType_NOSPACE},
 	})
 	if err != nil {
-		m.logger.Warn("the NOSPACE alarm cannot be set", "active", full, "error", err)
+		m.Log.Warn("cannot set the NOSPACE alarm", "active", full, "error", err)
 	}
 }
 
 // diskAlarm reports whether the alarm for the disk is active.
 func (m *Member) diskAlarm() bool {
-	for _, a := range m.replica.current().store.Alarms().Get(pb.AlarmType_NOSPACE) {
+	for _, a := range m.replica.Current().Store.Alarms().Get(pb.AlarmType_NOSPACE) {
 		if a.MemberID == diskAlarmMember {
 			return true
 		}
@@ -165,6 +173,6 @@ func (m *Member) diskAlarm() bool {
 	return false
 }
 
-// diskAlarmMember marks the NOSPACE alarm as one for the disk, which belongs
-// to no member: it is the same for whoever leads.
+// diskAlarmMember is the member ID in the NOSPACE alarm for the disk. It stands for no
+// particular member, so every leader uses the same one.
 const diskAlarmMember = 1

@@ -1,28 +1,30 @@
 package worker
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+	"github.com/dynast-io/dynast/worker/state"
 )
 
-// TestNoMailIsLeftBehind: many feed the core at the same time, some by
-// themselves and some through the loop; each piece of mail is read, each sender's
-// in order, and never two at the same time.
-func TestNoMailIsLeftBehind(t *testing.T) {
-	m := &Member{mail: newMailbox(), ended: make(chan struct{}), started: time.Now()}
-	m.core = core.New(core.Config{HeartbeatInterval: time.Hour, HeartbeatTimeout: time.Hour, Rand: rand.New(rand.NewPCG(1, 1))})
-	m.published.Store(&published{roster: m.core.Roster()})
-	m.upstream, m.silence = newUpstream(m), newSilence(m)
+// Many goroutines feed the core at the same time, some by themselves and some through the
+// loop. Each piece of mail is read, each sender's mail in order, and never two at a time.
+func TestAllMailIsRead(t *testing.T) {
+	fate := state.NewFate(func(core.ExitCode, string) {})
+	l := newLoop(fate)
+	l.roster, l.do = func(*roster.Roster) {}, func(core.Effect) {}
+	l.core = core.New(core.Config{HeartbeatInterval: time.Hour, HeartbeatTimeout: time.Hour, Rand: rand.New(rand.NewPCG(1, 1))})
 	const senders, each = 8, 2000
 	var next [senders]int
 	var read, reading int
 	all := make(chan struct{})
 	var loop, sending sync.WaitGroup
-	loop.Go(m.loop)
+	loop.Go(l.run)
 	for s := range senders {
 		sending.Go(func() {
 			for i := range each {
@@ -37,10 +39,10 @@ func TestNoMailIsLeftBehind(t *testing.T) {
 					}
 				}}
 				if s%2 == 0 {
-					m.mail.post(ask)
+					l.mail.post(ask)
 				} else {
-					m.mail.put(ask)
-					m.readMailNow()
+					l.mail.put(ask)
+					l.Feed()
 				}
 			}
 		})
@@ -51,6 +53,23 @@ func TestNoMailIsLeftBehind(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("some mail was never read")
 	}
-	close(m.ended)
+	fate.End(core.ExitDone, "the test is over")
 	loop.Wait()
+}
+
+func TestMailboxKeepsOrder(t *testing.T) {
+	b := newMailbox()
+	var got []int
+	for i := range 5 {
+		b.post(mail{ask: func() { got = append(got, i) }})
+	}
+	for _, m := range b.take(nil) {
+		m.ask()
+	}
+	if fmt.Sprint(got) != "[0 1 2 3 4]" {
+		t.Errorf("order: %v", got)
+	}
+	if q := b.take(nil); len(q) != 0 || !b.empty() {
+		t.Errorf("nothing was posted: %v", q)
+	}
 }

@@ -3,18 +3,18 @@ package worker
 import (
 	"sync"
 
-	"github.com/dynast-io/dynast/shared/core"
+	"github.com/dynast-io/dynast/shared/rules/core"
 )
 
-// mail is an event for the core, or a question to the loop.
+// mail is an event for the core, or a function to run on the loop's goroutine.
 type mail struct {
 	event core.Event
 	ask   func()
 }
 
-// mailbox is the loop's queue. Posting never blocks, so that the loop and
-// those that it waits for can post to it; what is posted is bounded by those who
-// post (a window of messages for each follower, one result for each effect).
+// mailbox is the loop's queue. Posting never blocks, so the loop can post to it, and so can the
+// goroutines that the loop waits for. The senders bound the queue: a window of messages for
+// each follower, and one result for each effect.
 type mailbox struct {
 	mu     sync.Mutex
 	queue  []mail
@@ -28,15 +28,14 @@ func (b *mailbox) post(m mail) {
 	b.wake()
 }
 
-// put is post without waking the loop, for who sees to the mail itself.
+// put is post without waking the loop. The caller makes sure that the mail is read.
 func (b *mailbox) put(m mail) {
 	b.mu.Lock()
 	b.queue = append(b.queue, m)
 	b.mu.Unlock()
 }
 
-// take returns everything that waits, in order. spare is an empty slice to be
-// used for the next queue.
+// take returns all queued mail in order. spare is an empty slice that the next queue reuses.
 func (b *mailbox) take(spare []mail) []mail {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -51,7 +50,7 @@ func (b *mailbox) empty() bool {
 	return len(b.queue) == 0
 }
 
-// wake has the loop look at its mail and its timer.
+// wake makes the loop check its mail and its timer.
 func (b *mailbox) wake() {
 	select {
 	case b.notify <- struct{}{}:

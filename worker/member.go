@@ -1,142 +1,69 @@
 package worker
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"runtime/debug"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
+	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/dynast-io/dynast/shared/clienttls"
 	"github.com/dynast-io/dynast/shared/config"
-	"github.com/dynast-io/dynast/shared/core"
-	"github.com/dynast-io/dynast/shared/dashboard"
-	"github.com/dynast-io/dynast/shared/datadir"
-	"github.com/dynast-io/dynast/shared/events"
-	"github.com/dynast-io/dynast/shared/keeper"
-	"github.com/dynast-io/dynast/shared/logging"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
-	"github.com/dynast-io/dynast/shared/meter"
-	"github.com/dynast-io/dynast/shared/pki"
-	"github.com/dynast-io/dynast/shared/proc"
-	"github.com/dynast-io/dynast/shared/roster"
-	"github.com/dynast-io/dynast/shared/store"
-	"github.com/dynast-io/dynast/shared/tick"
-	"github.com/dynast-io/dynast/shared/wire"
+	"github.com/dynast-io/dynast/shared/member/pki"
+	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/observe/logging"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/keeper"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+	"github.com/dynast-io/dynast/worker/files"
+	"github.com/dynast-io/dynast/worker/link"
+	"github.com/dynast-io/dynast/worker/operate"
+	"github.com/dynast-io/dynast/worker/replica"
+	"github.com/dynast-io/dynast/worker/serve"
+	"github.com/dynast-io/dynast/worker/state"
 )
 
-// Options is what a member is started with.
+// Options are the settings that a member is started with.
 type Options struct {
 	Config  *config.Config
 	Version string
-	// NewSupervisor makes the supervisor that the member needs as a leader.
+	// NewSupervisor creates the supervisor that the member needs as a leader.
 	NewSupervisor member.NewSupervisor
 	Logs          *logging.Logs
-	// Reload reads the configuration again from where it came from; file is that
-	// place, for people.
+	// Reload reads the configuration again from where it came from. file names that place
+	// in messages.
 	Reload func() (cfg *config.Config, file string, err error)
 }
 
-// Member is one process of the cluster.
+// Member is one process of the cluster. It holds the loop and connects the parts.
 type Member struct {
-	cfg       *config.Config // as at the start; config() is what is in force
-	opts      Options
-	dir       *datadir.Dir
-	authority *pki.Authority
-	logs      *logging.Logs
-	logger    hclog.Logger
-
-	self      proc.Identity
-	address   roster.Address
-	bootID    string
-	clusterID uint64
-
-	// listeners are the sockets that all members share; listener is the
-	// own one, for members.
-	listeners member.Listeners
-	listener  net.Listener
-
-	// startedToLead: by "up", not by a takeover.
-	startedToLead bool
-
-	mail    *mailbox
-	turn    turn
-	core    *core.Core // owned by who has the turn
-	started time.Time
-	// sawStopped: the leader was stopped when the loop looked last.
-	sawStopped bool
-	lock       *proc.Lock // cluster.lock; nil until this process leads
-
-	replica     *replica
-	writer      *writer
-	syncer      *syncer
-	applier     *applier
-	proposals   *proposals
-	upstream    *upstream
-	downstream  *downstream
-	watches     *watches
-	silence     *silence
-	space       *space
-	supervisor  member.Supervisor
-	clients     atomic.Pointer[clientServer] // nil until clients are served
-	clientTLS   *clienttls.Reloader          // nil: no TLS
-	compaction  *autoCompaction
-	comparison  *comparison
-	control     *control
-	service     *service
-	reloading   sync.Mutex // one reload at a time
-	live        atomic.Pointer[config.Config]
-	adminServer atomic.Pointer[grpc.Server]      // nil until this process leads
-	dashboard   atomic.Pointer[dashboard.Server] // nil: not served
-	history     *eventHistory
-	requests    meter.Requests  // of clients
-	fsyncs      meter.Histogram // of the log
-	cpu         cpuUsage
-
-	// What other goroutines read of the loop's state.
-	leading   atomic.Bool
-	opening   atomic.Bool // the copy of a follower, before there is a loop
-	epoch     atomic.Uint64
-	committed atomic.Uint64
-	applied   atomic.Uint64
-	keptFrom  atomic.Uint64 // the first index of the log that others may need; 0: not known
-	published atomic.Pointer[published]
-	deaths    atomic.Pointer[wire.Deaths]
-	me        atomic.Pointer[roster.Member]
-
-	// installs counts the snapshots that were received, and what comes in their place.
-	installs atomic.Uint64
-
-	leads    chan struct{} // closed when this process becomes leader
-	ended    chan struct{} // closed when the process is to end
-	endOnce  sync.Once
-	exitCode core.ExitCode
-
-	life     context.Context // see lifetime
-	lifeOnce sync.Once
+	*state.Shared
+	loop      *loop
+	identity  identity
+	history   *eventHistory
+	takeover  *takeover
+	processes *processes
+	replica   *replica.Replica
+	links     *link.Links
+	clients   *serve.Clients
+	operators *operate.Operators
+	control   *operate.Control
+	reloader  *reloader
+	files     *files.Budget
+	listener  net.Listener // for the other members
 }
 
-// published is the current roster with what is made from it once.
-type published struct {
-	roster   *roster.Roster
-	bytes    []byte
-	metadata metadata.MD
-}
-
-// parts is what the ways of starting a member have found out before it exists.
+// parts holds what each way of starting a member finds out before the Member exists.
 type parts struct {
 	opts      Options
 	dir       *datadir.Dir
 	authority *pki.Authority
 	clusterID uint64
+	// listeners are the sockets that all members share. listener is this member's own, for
+	// the other members.
 	listeners member.Listeners
 	listener  net.Listener
 	lock      *proc.Lock
@@ -147,208 +74,124 @@ func newMember(p parts) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	address := p.listener.Addr().(*net.TCPAddr).AddrPort()
-	cfg := p.opts.Config
-	m := &Member{
-		cfg: cfg, opts: p.opts, dir: p.dir, authority: p.authority,
-		logs: p.opts.Logs, logger: p.opts.Logs.Logger("worker"),
-		self: proc.Self(), address: address, bootID: boot, clusterID: p.clusterID,
-		listeners: p.listeners, listener: p.listener, lock: p.lock,
-		mail: newMailbox(), started: tick.Origin(), ended: make(chan struct{}), leads: make(chan struct{}),
-	}
-	m.live.Store(cfg)
-	if err := m.logs.SetAddress(address.String()); err != nil {
+	m := &Member{listener: p.listener}
+	self := state.Self{Process: proc.Self(), Address: p.listener.Addr().(*net.TCPAddr).AddrPort(), BootID: boot, ClusterID: p.clusterID, Version: p.opts.Version}
+	if err := p.opts.Logs.SetAddress(self.Address.String()); err != nil {
 		return nil, err
 	}
-	m.replica = &replica{dir: p.dir, cfg: cfg, zap: m.logs.Zap("replica"), clusterID: p.clusterID,
-		fatal: func(err error) {
-			m.storeFailed(err)
-			<-time.After(endTime) // or else it ends the process before the reason is written
-		}}
-	m.space = newSpace(m)
-	m.proposals = newProposals(cfg.Replication.QueueRequests, int(cfg.Replication.QueueBytes), m.space.guard)
-	m.writer, m.syncer, m.applier = newWriter(m), newSyncer(m), newApplier(m)
-	m.upstream, m.downstream, m.watches = newUpstream(m), newDownstream(m), newWatches(m)
-	m.silence = newSilence(m)
-	m.control, m.service, m.history = &control{m: m}, newService(m), newEventHistory(m)
-	m.clientTLS, m.compaction = newClientTLS(m), newAutoCompaction(m)
-	m.comparison = newComparison(m)
-	m.deaths.Store(&wire.Deaths{})
-	m.publish(&roster.Roster{})
+	st, settings, fate := state.New(), state.NewSettings(p.opts.Config), state.NewFate(m.ending)
+	m.loop = newLoop(fate)
+	m.loop.roster, m.loop.do = m.publish, m.do
+	m.history = newEventHistory(self, st, settings, p.dir)
+	m.Shared = &state.Shared{Self: self, State: st, Fate: fate, Loop: m.loop, Settings: settings, Dir: p.dir,
+		Logs: p.opts.Logs, Log: p.opts.Logs.Logger("worker"), Tell: m.history.tell}
+	if m.replica, err = replica.New(m.Shared); err != nil {
+		return nil, err
+	}
+	if m.files, err = files.New(m.Shared); err != nil {
+		return nil, err
+	}
+	m.takeover = &takeover{Shared: m.Shared, replica: m.replica, lock: p.lock}
+	m.processes = newProcesses(m.Shared, func() (member.Supervisor, error) {
+		return p.opts.NewSupervisor(member.Host{
+			Config: settings.Now, Dir: p.dir, Logger: m.Logs.Logger("supervisor"), Roster: m.Roster,
+			Listeners: p.listeners, Post: m.Post, Version: self.Version,
+		})
+	})
+	m.wire(p)
 	return m, nil
 }
 
-// coreConfig translates the operator's configuration.
+// wire creates the parts and gives each part what it needs from the others.
+func (m *Member) wire(p parts) {
+	m.reloader = &reloader{Shared: m.Shared, read: p.opts.Reload, scale: m.files.Scale}
+	m.control = operate.NewControl(m.Shared, m.describe, m.endIfOpening)
+	m.links = link.New(link.Config{Shared: m.Shared, Replica: m.replica, Authority: p.authority, Describe: m.describe, MaxStrangers: m.files.Shares.Strangers,
+		Configure: func(leaders []byte) error { return m.reloader.configureAs(leaders, m.identity.byHand()) }, Rebuilt: m.history.rebuilds})
+	m.replica.Connect(m.links)
+	m.history.lastHeard = m.links.LastHeard
+	m.clients = serve.New(serve.Config{Shared: m.Shared, Replica: m.replica, Proposer: m.replica.Proposals,
+		Socket: p.listeners.File(member.ClientListener), Gate: m.files.Serve, Metrics: func() prometheus.Gatherer { return m.operators.Metrics() }})
+	m.operators = operate.New(operate.Config{Shared: m.Shared, Replica: m.replica, Clients: m.clients, Listeners: p.listeners, Files: m.files, Shares: m.files.Shares,
+		Recorder: m.history.rec, View: m.loop.view, Describe: m.describe, Reload: m.reloader.reload})
+	m.reloader.replica, m.reloader.clients, m.reloader.links, m.reloader.say = m.replica, m.clients, m.links, m.operators.Say
+}
+
+// coreConfig translates the operator's configuration for the core.
 func (m *Member) coreConfig(slot int) core.Config {
+	cfg := m.Settings.Start
 	return core.Config{
-		Self: roster.Member{
-			ID:   roster.ID{Address: m.address, PID: m.self.PID, StartTime: m.self.StartTime},
-			Slot: slot, Version: m.opts.Version,
-		},
-		Client:            m.cfg.Client.Listen,
-		Followers:         m.cfg.Followers,
-		MinSync:           m.cfg.Replication.MinSync,
-		HeartbeatInterval: m.cfg.Heartbeat.Interval,
-		HeartbeatTimeout:  m.cfg.Heartbeat.Timeout,
-		Keeper:            keeper.Config{StartTimeout: m.cfg.Spawn.Timeout},
+		Self:              roster.Member{ID: m.Self.ID(), Slot: slot, Version: m.Self.Version},
+		Client:            cfg.Client.Listen,
+		Followers:         cfg.Followers,
+		MinSync:           cfg.Replication.MinSync,
+		HeartbeatInterval: cfg.Heartbeat.Interval,
+		HeartbeatTimeout:  cfg.Heartbeat.Timeout,
+		Keeper:            keeper.Config{StartTimeout: cfg.Spawn.Timeout, AtOnce: m.replica.Memory.StartsAtOnce()},
 		Rand:              rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}
 }
 
-// run starts the goroutines and the loop, and returns the exit code.
+// run starts the goroutines, runs the loop, and returns the exit code.
 func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
-	m.core, m.startedToLead = core.New(m.coreConfig(slot)), boot.Lead
-	self := m.coreConfig(slot).Self
-	m.me.Store(&self)
+	cfg := m.coreConfig(slot)
+	m.loop.core = core.New(cfg)
+	if boot.Lead {
+		m.identity.set(cfg.Self)
+	}
 	if boot.Roster != nil {
-		m.logs.SetEpoch(boot.Roster.Epoch)
-		m.publish(boot.Roster)
+		m.Logs.SetEpoch(boot.Roster.Epoch)
+		m.State.Publish(boot.Roster)
 	}
-	for _, f := range []func(){m.writer.run, m.syncer.run, m.applier.run, m.housekeeping, m.comparison.run} {
-		go m.guarded(f)
-	}
-	m.compaction.start()
+	m.replica.Start()
+	go m.Guarded(m.housekeeping)
+	m.clients.Start()
 	if boot.Lead {
 		m.history.started()
+	} else {
+		m.Note(replica.PreferForOOM(true))
 	}
-	m.serveMembers()
-	m.post(boot)
-	m.guarded(m.loop)
-	if s := m.adminServer.Load(); s != nil && m.exitCode == core.ExitDone {
-		flushAnswers(s)
+	m.links.Serve(m.listener)
+	m.Post(boot)
+	m.Guarded(m.loop.run)
+	code := m.Code()
+	if code == core.ExitDone {
+		m.operators.Flush()
 	}
-	m.compaction.stop()
-	m.history.rec.Close(eventsPatience)
-	if m.exitCode == core.ExitDone && m.leading.Load() {
+	m.clients.Close()
+	m.history.rec.Close(eventsTimeout)
+	if code == core.ExitDone && m.Leading.Load() {
 		m.leaveNoSockets()
 	}
-	m.logs.Flush(time.Second)
-	return m.exitCode
+	m.Logs.Flush(time.Second)
+	return code
 }
 
-// guarded turns a panic into an end with a reason in the log.
-func (m *Member) guarded(f func()) {
-	defer func() {
-		r := recover()
-		if r == nil {
-			return
-		}
-		trace := stack()
-		if err := store.FromPanic(r, trace); exitCode(err) == core.ExitCorrupt {
-			m.storeFailed(err) // whoever happens to read the page finds it
-			return
-		}
-		m.fatal(core.ExitError, fmt.Errorf("broken invariant: %v\n%s", r, trace))
-	}()
-	debug.SetPanicOnFault(true) // of a database that has become shorter
-	f()
-}
-
-// flushAnswers lets the commands that were answered hear it before the process
-// ends, or they would ask the next leader.
-func flushAnswers(s *grpc.Server) {
-	done := make(chan struct{})
-	go func() { s.GracefulStop(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(flushTimeout):
-	}
-}
-
-const flushTimeout = 200 * time.Millisecond
-
-func (m *Member) post(ev core.Event) { m.mail.post(mail{event: ev}) }
-
-// endTime is more than a process takes from the decision to its end.
-const endTime = 5 * time.Second
-
-// storeFailed ends the process because of its store. If it is the file that is
-// damaged, the next process fetches another.
-func (m *Member) storeFailed(err error) { m.fatal(exitCode(err), err) }
-
-func exitCode(err error) core.ExitCode {
-	if errors.Is(err, store.ErrCorrupt) {
-		return core.ExitCorrupt
-	}
-	return core.ExitError
-}
-
-// fatal ends the process for a reason that it cannot account for.
-func (m *Member) fatal(code core.ExitCode, err error) {
-	m.end(code, "fatal: "+err.Error())
-}
-
-func (m *Member) end(code core.ExitCode, reason string) {
-	m.endOnce.Do(func() {
-		m.exitCode = code
-		if code == core.ExitDone {
-			m.logger.Info("ends", "reason", reason)
-			if m.leading.Load() {
-				m.history.tell(events.Stopped, reason)
-			}
-		} else {
-			m.logger.Error("ends", "exit_code", int(code), "reason", reason)
-			m.history.tell(events.Ended, fmt.Sprintf("exit code %d: %s", code, reason))
-		}
-		close(m.ended)
-		m.mail.post(mail{ask: func() {}})
-	})
-}
-
+// publish makes r the current roster, unless it is already.
 func (m *Member) publish(r *roster.Roster) {
-	m.published.Store(&published{roster: r, bytes: wire.EncodeRoster(r), metadata: rosterMetadata(r)})
-	m.service.rosterChanged()
-}
-
-func (m *Member) roster() *roster.Roster { return m.published.Load().roster }
-func (m *Member) rosterBytes() []byte    { return m.published.Load().bytes }
-func (m *Member) deathsMessage() *wire.Deaths {
-	return m.deaths.Load()
-}
-
-// selfMember is this member as it introduces itself.
-func (m *Member) selfMember() roster.Member {
-	self := *m.me.Load()
-	self.Slot = m.replica.current().slot.Number
-	self.Plugin = m.control.socket()
-	if self.ByHand {
-		self.Protocol = member.ControlProtocol // nobody shook hands with it
+	if r == m.Roster() {
+		return
 	}
-	self.OwesDefrag = m.replica.current().slot.OwesDefrag()
-	return self
+	if r.Epoch != m.Roster().Epoch {
+		m.Logs.SetEpoch(r.Epoch)
+	}
+	m.State.Publish(r)
+	m.operators.RosterChanged()
+	if !m.Leading.Load() {
+		m.links.KeepWarm(r)
+		m.replica.RosterChanged(r)
+	}
 }
 
-// otherHost says why a process on another host can't be a member.
-func (m *Member) otherHost(peer roster.Address) error {
-	if m.address.Addr().IsLoopback() {
-		return fmt.Errorf("%s is on another host, and this cluster's members are on loopback: %s names a process on this host only. "+
-			"Followers share the data directory with their leader; set member.host to a routable address for members on several hosts", peer, m.address.Addr())
+// ending logs and records why the process exits.
+func (m *Member) ending(code core.ExitCode, reason string) {
+	if code != core.ExitDone {
+		m.Log.Error("exiting", "exit_code", int(code), "reason", reason)
+		m.history.tell(events.Ended, fmt.Sprintf("exit code %d: %s", code, reason))
+		return
 	}
-	return fmt.Errorf("%s is on another host: followers share the data directory %s with their leader", peer, m.cfg.DataDir)
-}
-
-// takeSnapshot asks the applying goroutine for a snapshot.
-func (m *Member) takeSnapshot(ctx context.Context) (store.Snapshot, error) {
-	type result struct {
-		snap store.Snapshot
-		err  error
-	}
-	done := make(chan result, 1)
-	m.applier.do(func() {
-		snap, err := m.replica.current().store.Snapshot()
-		done <- result{snap, err}
-	})
-	select {
-	case r := <-done:
-		return r.snap, r.err
-	case <-ctx.Done():
-		go func() {
-			if r := <-done; r.err == nil {
-				r.snap.Close()
-			}
-		}()
-		return store.Snapshot{}, ctx.Err()
-	case <-m.ended:
-		return store.Snapshot{}, context.Canceled
+	m.Log.Info("exiting", "reason", reason)
+	if m.Leading.Load() {
+		m.history.tell(events.Stopped, reason)
 	}
 }

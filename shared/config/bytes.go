@@ -11,8 +11,8 @@ import (
 // Bytes is a size in bytes.
 type Bytes int64
 
-// The units of sizes. Decimal ones (MB) and abbreviations (M) are left out on
-// purpose: programs disagree about what they mean.
+// The units of sizes. Decimal units (MB) and abbreviations (M) are not supported, because
+// programs disagree about their meaning.
 const (
 	KiB Bytes = 1 << (10 * (iota + 1))
 	MiB
@@ -25,7 +25,8 @@ var units = []struct {
 	size Bytes
 }{{"TiB", TiB}, {"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB}, {"B", 1}}
 
-// String is the size in the largest unit that divides it, as ParseBytes reads it.
+// String returns the size in the largest unit that divides it, in the form that ParseBytes
+// reads.
 func (b Bytes) String() string {
 	for _, u := range units {
 		if b != 0 && b%u.size == 0 {
@@ -35,12 +36,12 @@ func (b Bytes) String() string {
 	return fmt.Sprintf("%dB", int64(b))
 }
 
-// ParseBytes reads a whole number with its binary unit: 64MiB.
+// ParseBytes parses a whole number with a binary unit, like 64MiB.
 func ParseBytes(s string) (Bytes, error) {
 	digits := strings.TrimLeft(s, "0123456789")
 	number, unit := s[:len(s)-len(digits)], digits
 	if number == "" {
-		return 0, errors.New("no size")
+		return 0, errors.New("not a size")
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {

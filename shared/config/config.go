@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// Config is the effective configuration. It is not changed after it was handed
-// out, except by Flags.Apply before the start.
+// Config is the effective configuration. It does not change after it was handed out, except by
+// Flags.Apply before the start.
 type Config struct {
 	// DataDir is an absolute path.
 	DataDir string
-	// Followers is how many followers the leader keeps alive.
+	// Followers is how many followers the leader keeps running.
 	Followers int
 
 	Client      Client
@@ -22,25 +22,30 @@ type Config struct {
 	Spawn       Spawn
 	Log         Log
 
-	// sources says where a field that is not the default was set: a position
-	// in a file or a flag. Nil when unknown (after Decode).
+	// sources maps a field that is not the default to where it was set: a position in a file,
+	// or a flag. It is nil if that is not known (after Decode).
 	sources map[string]string
 }
 
-// Client is what clients see.
+// Client is the configuration of the service for clients.
 type Client struct {
 	// Listen is IP:PORT, in canonical form.
 	Listen string
-	// CertFile and KeyFile turn TLS on; ClientCAFile makes clients need a
-	// certificate. Absolute paths, or empty.
+	// CertFile and KeyFile switch TLS on. ClientCAFile makes clients need a certificate. They
+	// are absolute paths, or empty.
 	CertFile, KeyFile, ClientCAFile string
-	// AuthToken is the kind of tokens that users get, as etcd's flag
-	// --auth-token has it. Its paths are absolute.
+	// AuthToken is the kind of tokens that users get, in the format of etcd's flag
+	// --auth-token. Paths in it are absolute.
 	AuthToken string
-	// MaxConnections is how many connections there may be, MaxStreams how many
-	// requests at once on each, and MaxRequest the size of each.
+	// MaxConnections is the maximum number of connections, MaxStreams the maximum number of
+	// concurrent requests of one connection, and MaxRequest the maximum size of a request.
 	MaxConnections, MaxStreams int
 	MaxRequest                 Bytes
+	// MaxTxnOps is the maximum number of operations in a transaction, including inner
+	// transactions.
+	MaxTxnOps int
+	// WatchProgressInterval is how often watchers that asked for it get a progress report.
+	WatchProgressInterval time.Duration
 }
 
 // TLS reports whether clients are served over TLS.
@@ -50,27 +55,27 @@ func (c Client) TLS() bool { return c.CertFile != "" }
 type Dashboard struct {
 	// Listen is IP:PORT in canonical form, or "off".
 	Listen string
-	// TokenFile is an absolute path, or empty: the page is for looking only.
+	// TokenFile is an absolute path, or empty. Without it the page can change nothing.
 	TokenFile string
 }
 
 // On reports whether there is a dashboard.
 func (d Dashboard) On() bool { return d.Listen != Off }
 
-// Off turns off what has an address.
+// Off is the value of an address that switches its service off.
 const Off = "off"
 
-// Member is where members listen for one another.
+// Member is the configuration of the addresses at which members listen for each other.
 type Member struct {
 	// Host is an IP address, in canonical form.
 	Host  string
 	Ports PortRange
 }
 
-// PortRange is a range of ports, both ends included; 1 <= First <= Last <= 65535.
+// PortRange is a range of ports that includes both ends; 1 <= First <= Last <= 65535.
 type PortRange struct{ First, Last int }
 
-// Heartbeat is the pace of the signs of life; Timeout >= 3 * Interval.
+// Heartbeat is the pace of the heartbeats; Timeout >= 3 * Interval.
 type Heartbeat struct{ Interval, Timeout time.Duration }
 
 // Replication bounds the write path; MinSync <= Followers.
@@ -89,8 +94,8 @@ type Store struct {
 	CompareInterval time.Duration
 }
 
-// AutoCompaction is how much history is kept: this many revisions, or what is
-// younger than this. At most one of them is not 0; both are 0 when it is off.
+// AutoCompaction is how much history is kept: a number of revisions, or the revisions of a
+// period. At most one of the two is not 0. Both are 0 if automatic compaction is off.
 type AutoCompaction struct {
 	Revisions int64
 	Period    time.Duration
@@ -99,18 +104,18 @@ type AutoCompaction struct {
 // Spawn bounds the start of a follower.
 type Spawn struct{ Timeout time.Duration }
 
-// Log says what is logged, and where to.
+// Log says what is logged and where.
 type Log struct {
 	Level, Format string
-	// Directory is an absolute path, or empty: no log files.
+	// Directory is an absolute path, or empty for no log files.
 	Directory string
 	// MaxSize is a whole number of MiB.
 	MaxSize    Bytes
 	MaxBackups int
 }
 
-// Validate reports every field that is out of its range and every pair that
-// does not fit, as one error.
+// Validate returns one error with every field that is out of its range and every pair of fields
+// that does not fit.
 func (c *Config) Validate() error {
 	var e Error
 	for _, f := range fields {

@@ -47,9 +47,10 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Config{
-		DataDir:     filepath.Join(wd, "dynast-data"),
-		Followers:   2,
-		Client:      Client{Listen: "127.0.0.1:2379", AuthToken: "simple", MaxConnections: 12000, MaxStreams: 10000, MaxRequest: 1536 * KiB},
+		DataDir:   filepath.Join(wd, "dynast-data"),
+		Followers: 2,
+		Client: Client{Listen: "127.0.0.1:2379", AuthToken: "simple", MaxConnections: 12000, MaxStreams: 10000, MaxRequest: 1536 * KiB,
+			MaxTxnOps: 128, WatchProgressInterval: 10 * time.Minute},
 		Dashboard:   Dashboard{Listen: "127.0.0.1:2381"},
 		Member:      Member{Host: "127.0.0.1", Ports: PortRange{7400, 7499}},
 		Heartbeat:   Heartbeat{Interval: 250 * time.Millisecond, Timeout: time.Second},
@@ -76,6 +77,8 @@ client {
   max_connections = 500
   max_streams     = 100
   max_request     = "2MiB"
+  max_txn_ops     = 256
+  watch_progress_interval = "5s"
 }
 dashboard {
   listen     = "off"
@@ -134,7 +137,7 @@ func TestEveryFieldIsRead(t *testing.T) {
 	}
 }
 
-// An own file changes what it gives and nothing else.
+// An own file changes only the fields that it sets.
 func TestOwnFileOverDefaults(t *testing.T) {
 	c, want := mustParse(t, `heartbeat { timeout = "2s" }`), mustParse(t, "")
 	want.Heartbeat.Timeout = 2 * time.Second
@@ -143,7 +146,7 @@ func TestOwnFileOverDefaults(t *testing.T) {
 	}
 }
 
-// Each field of config.hcl is explained, with its unit and its default.
+// config.hcl explains each field, with its unit and its default.
 func TestConfigFileExplainsEveryField(t *testing.T) {
 	lines := strings.Split(string(builtIn(t)), "\n")
 	attribute := regexp.MustCompile(`^\s*(\w+) = (.*)$`)
@@ -224,7 +227,7 @@ func TestDecodeIsStrict(t *testing.T) {
 		"twice":     {strings.Replace(good, `"followers":"2"`, `"followers":"2","followers":"3"`, 1), "followers is given twice"},
 		"number":    {strings.Replace(good, `"followers":"2"`, `"followers":2`, 1), "followers"},
 		"bad value": {strings.Replace(good, `"followers":"2"`, `"followers":"99"`, 1), "too large"},
-		"conflict":  {strings.Replace(good, `"followers":"2"`, `"followers":"0"`, 1), "min_sync = 1 can't be reached"},
+		"conflict":  {strings.Replace(good, `"followers":"2"`, `"followers":"0"`, 1), "min_sync = 1 cannot be reached"},
 		"trailing":  {good + "}", "text after the end"},
 	} {
 		_, err := Decode([]byte(tc.src))
@@ -260,7 +263,7 @@ func TestBadFlags(t *testing.T) {
 		"unit":     {"--heartbeat-timeout=5", `"--heartbeat-timeout" flag: the unit is missing; want a duration with its unit (ns, us, ms, s, m, h) from 50ms to 10m, for example "1s"`},
 		"number":   {"--followers=two", `"--followers" flag: not a whole number`},
 		"conflict": {"--heartbeat-timeout=200ms", "heartbeat.timeout = 200ms (--heartbeat-timeout) is too short for heartbeat.interval = 90ms (own.hcl:1:24); want a timeout of at least 3 intervals, that is 270ms"},
-		"default":  {"--replication-min-sync=3", "replication.min_sync = 3 (--replication-min-sync) can't be reached with followers = 2 (default)"},
+		"default":  {"--replication-min-sync=3", "replication.min_sync = 3 (--replication-min-sync) cannot be reached with followers = 2 (default)"},
 	} {
 		fs := pflag.NewFlagSet("up", pflag.ContinueOnError)
 		flags := BindFlags(fs)
@@ -294,12 +297,12 @@ func TestLoadFile(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, maxFileBytes+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(path, builtIn(t)); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "more than 64KiB") {
+	if _, err := Load(path, builtIn(t)); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "larger than 64KiB") {
 		t.Errorf("large file: got %v", err)
 	}
 }
 
-// The parser recurses: the worst file that fits must not exhaust the stack.
+// The parser is recursive. The worst file that is small enough must not exhaust the stack.
 func TestNestedNonsense(t *testing.T) {
 	for _, open := range []string{"(", "[", "{", "!", "-", "\"${", "a{\n", "1?1:", "<<A\n${", "1+", "a.", "a[*].", "1==", "%"} {
 		src := "data_dir = " + strings.Repeat(open, maxFileBytes/len(open)-20)

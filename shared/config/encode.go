@@ -10,9 +10,9 @@ import (
 	"slices"
 )
 
-// Encode returns the canonical form in which a leader passes its effective
-// configuration on to the workers that it spawns: one JSON object, with the
-// path of each field and its text, sorted. Equal configurations have equal forms.
+// Encode returns the form in which a leader passes its effective configuration to its workers:
+// one JSON object with the path and the text of each field, sorted. Equal configurations have
+// equal encodings.
 func (c *Config) Encode() []byte {
 	m := make(map[string]string, len(fields))
 	for _, f := range fields {
@@ -20,13 +20,13 @@ func (c *Config) Encode() []byte {
 	}
 	b, err := json.Marshal(m)
 	if err != nil {
-		panic(fmt.Sprintf("config: strings that don't marshal: %v", err))
+		panic(fmt.Sprintf("config: cannot marshal strings: %v", err))
 	}
 	return b
 }
 
-// Decode reads what Encode wrote, and refuses anything else: a field unknown,
-// missing, given twice or not allowed.
+// Decode reads what Encode wrote. It refuses a field that is unknown, missing, given twice or
+// not allowed.
 func Decode(src []byte) (*Config, error) {
 	d := json.NewDecoder(bytes.NewReader(src))
 	given, err := decodeObject(d)
@@ -62,15 +62,15 @@ func Decode(src []byte) (*Config, error) {
 	return c, nil
 }
 
-// decodeObject reads a JSON object of strings. encoding/json alone would let
-// the last of two equal names win.
+// decodeObject reads a JSON object whose values are strings. It refuses a name that is given
+// twice; with encoding/json alone the last one would win.
 func decodeObject(d *json.Decoder) (map[string]string, error) {
 	open, err := d.Token()
 	if err != nil {
 		return nil, err
 	}
 	if open != json.Delim('{') {
-		return nil, fmt.Errorf("%v in place of an object", open)
+		return nil, fmt.Errorf("found %v in place of an object", open)
 	}
 	m := map[string]string{}
 	for d.More() {

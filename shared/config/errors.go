@@ -10,18 +10,17 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// ErrInvalid is what errors.Is finds in every refusal of a configuration: of a
-// file, a flag or an encoded form.
+// ErrInvalid is in the chain of every refusal of a configuration: of a file, a flag or an
+// encoded form.
 var ErrInvalid = errors.New("invalid configuration")
 
 // Error lists everything that is wrong with a configuration.
 type Error struct {
-	// Diagnostics are sorted by position. Subject is nil for what did not come
-	// from a file.
+	// Diagnostics are sorted by position. Subject is nil if the problem is not from a file.
 	Diagnostics hcl.Diagnostics
 }
 
-// Error is one line per problem, each with its position if it has one.
+// Error returns one line per problem, each with its position if it has one.
 func (e *Error) Error() string {
 	lines := make([]string, len(e.Diagnostics))
 	for i, d := range e.Diagnostics {

@@ -4,29 +4,30 @@ import (
 	"time"
 )
 
-// field is one row of the table from which everything else is made.
+// field is one row of the table of configuration fields. Flags, parsing, checks and error
+// messages are all derived from it.
 type field struct {
 	// path is the name in the file: "timeout" in the block "heartbeat" is
 	// heartbeat.timeout.
 	path string
-	// kind is the word for its values in the help of its flag.
+	// kind is the placeholder for its value in the help text of its flag.
 	kind string
-	// number: written without quotes in the file.
+	// number is true for a value that is written without quotes in the file.
 	number bool
-	// usage is the help of its flag.
+	// usage is the help text of its flag.
 	usage string
-	// allowed completes the sentence "want ...".
+	// allowed says which values are allowed. It completes the sentence "want ...".
 	allowed string
 
-	// parse reads and stores a value; it does not check the range.
+	// parse reads and stores a value. It does not check the range.
 	parse func(c *Config, text string) error
-	// check reports a stored value that is not allowed.
+	// check returns an error if the stored value is not allowed.
 	check func(c *Config) error
-	// text is the stored value in the form that parse reads.
+	// text returns the stored value in the form that parse reads.
 	text func(c *Config) string
 }
 
-// set stores a value that is allowed.
+// set parses, stores and checks a value.
 func (f *field) set(c *Config, text string) error {
 	if err := f.parse(c, text); err != nil {
 		return err
@@ -34,67 +35,71 @@ func (f *field) set(c *Config, text string) error {
 	return f.check(c)
 }
 
-// fields is the table, in the order of config.hcl.
+// fields is the table of all fields, in the order of config.hcl.
 var fields = []*field{
-	pathField("data_dir", "directory of the cluster's data",
+	pathField("data_dir", "directory that holds the data of the cluster",
 		true, func(c *Config) *string { return &c.DataDir }),
-	countField("followers", "how many followers the leader keeps alive",
+	countField("followers", "number of followers that the leader keeps running",
 		"processes", 0, 32, func(c *Config) *int { return &c.Followers }),
-	endpointField("client.listen", "the address that clients use",
+	endpointField("client.listen", "address on which clients connect",
 		func(c *Config) *string { return &c.Client.Listen }),
-	pathField("client.cert_file", "certificate for clients (PEM), turns TLS on",
+	pathField("client.cert_file", "server certificate for client connections (PEM); turns TLS on",
 		false, func(c *Config) *string { return &c.Client.CertFile }),
-	pathField("client.key_file", "key of the certificate for clients (PEM)",
+	pathField("client.key_file", "private key of client.cert_file (PEM)",
 		false, func(c *Config) *string { return &c.Client.KeyFile }),
-	pathField("client.client_ca_file", "CA of clients' certificates (PEM), which they then need",
+	pathField("client.client_ca_file", "CA for client certificates (PEM); clients then need a certificate that it signed",
 		false, func(c *Config) *string { return &c.Client.ClientCAFile }),
-	tokenField("client.auth_token", "the kind of tokens that users get",
+	tokenField("client.auth_token", "kind of token that an authenticated user gets",
 		func(c *Config) *string { return &c.Client.AuthToken }),
-	countField("client.max_connections", "connections of clients at the same time",
+	countField("client.max_connections", "maximum number of client connections that are open at the same time",
 		"connections", 16, 1_000_000, func(c *Config) *int { return &c.Client.MaxConnections }),
-	countField("client.max_streams", "requests and watches of one connection at the same time",
+	countField("client.max_streams", "maximum number of concurrent requests and watch streams on one connection",
 		"requests", 1, 1_000_000, func(c *Config) *int { return &c.Client.MaxStreams }),
-	sizeField("client.max_request", "size of a client's largest request",
+	sizeField("client.max_request", "maximum size of a client request",
 		"1536KiB", 64*KiB, 32*MiB, 1, func(c *Config) *Bytes { return &c.Client.MaxRequest }),
-	optionalEndpointField("dashboard.listen", "the address of the page for operators, or off",
+	countField("client.max_txn_ops", "maximum number of operations in one transaction",
+		"operations", 1, 100_000, func(c *Config) *int { return &c.Client.MaxTxnOps }),
+	durationField("client.watch_progress_interval", "how often watchers that asked for progress notifications get one",
+		"10m", 100*time.Millisecond, 24*time.Hour, func(c *Config) *time.Duration { return &c.Client.WatchProgressInterval }),
+	optionalEndpointField("dashboard.listen", "address of the dashboard (a web page for operators), or off",
 		func(c *Config) *string { return &c.Dashboard.Listen }),
-	pathField("dashboard.token_file", "file with the token that allows the page to change something",
+	pathField("dashboard.token_file", "file with the token that allows changes from the dashboard; empty: the dashboard is read-only",
 		false, func(c *Config) *string { return &c.Dashboard.TokenFile }),
-	hostField("member.host", "address on which members listen for one another",
+	hostField("member.host", "address on which members listen for each other",
 		func(c *Config) *string { return &c.Member.Host }),
-	portsField("member.ports", "ports that members are given",
+	portsField("member.ports", "port range from which each member gets a port",
 		func(c *Config) *PortRange { return &c.Member.Ports }),
-	durationField("heartbeat.interval", "how often members tell each other that they are alive",
+	durationField("heartbeat.interval", "how often members send each other a heartbeat",
 		"250ms", 10*time.Millisecond, time.Minute, func(c *Config) *time.Duration { return &c.Heartbeat.Interval }),
-	durationField("heartbeat.timeout", "silence after which a member is killed and replaced",
+	durationField("heartbeat.timeout", "time without a heartbeat after which a member is killed and replaced",
 		"1s", 50*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Heartbeat.Timeout }),
-	countField("replication.min_sync", "followers that must have a write before it is acknowledged",
+	countField("replication.min_sync", "number of followers that must have a write before the client gets an acknowledgement",
 		"processes", 0, 32, func(c *Config) *int { return &c.Replication.MinSync }),
-	countField("replication.queue_requests", "writes that may wait for an acknowledgement",
+	countField("replication.queue_requests", "maximum number of writes that wait for an acknowledgement",
 		"requests", 1, 1_000_000, func(c *Config) *int { return &c.Replication.QueueRequests }),
-	sizeField("replication.queue_bytes", "bytes of all waiting writes together",
+	sizeField("replication.queue_bytes", "maximum total size of the writes that wait for an acknowledgement",
 		"64MiB", 2*MiB, 16*GiB, 1, func(c *Config) *Bytes { return &c.Replication.QueueBytes }),
-	sizeField("store.quota", "size of the database above which writes are refused",
-		"2GiB", MiB, TiB, 1, func(c *Config) *Bytes { return &c.Store.Quota }),
+	sizeField("store.quota", "database size above which writes are refused",
+		"2GiB", 64*KiB, TiB, 1, func(c *Config) *Bytes { return &c.Store.Quota }),
 	sizeField("store.disk_reserve", "free disk space below which writes are refused",
 		"64MiB", 16*MiB, TiB, 1, func(c *Config) *Bytes { return &c.Store.DiskReserve }),
-	durationField("store.commit_interval", "how often changes go from memory to the database file",
+	durationField("store.commit_interval", "how often changes in memory are committed to the database file",
 		"1s", time.Millisecond, time.Minute, func(c *Config) *time.Duration { return &c.Store.CommitInterval }),
-	retentionField("store.auto_compaction", "history that is kept: off, a number of revisions, or a duration",
+	retentionField("store.auto_compaction", "how much history is kept: off, a number of revisions, or a duration",
 		1_000_000_000_000, time.Second, 8760*time.Hour, func(c *Config) *AutoCompaction { return &c.Store.AutoCompaction }),
-	durationField("store.compare_interval", "how often followers' keys are compared with the leader's",
+	durationField("store.compare_interval", "how often the keys of each follower are compared with those of the leader",
 		"10m", 100*time.Millisecond, 8760*time.Hour, func(c *Config) *time.Duration { return &c.Store.CompareInterval }),
-	durationField("spawn.timeout", "time that a new follower that is not seen working may take until it joins",
+	durationField("spawn.timeout", "how long a new follower that shows no progress may take to join",
 		"10s", 100*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Spawn.Timeout }),
-	choiceField("log.level", "least severe messages that are logged",
+	choiceField("log.level", "lowest severity that is logged",
 		[]string{"trace", "debug", "info", "warn", "error"}, func(c *Config) *string { return &c.Log.Level }),
-	choiceField("log.format", "form of the log",
+	choiceField("log.format", "format of the log",
 		[]string{"text", "json"}, func(c *Config) *string { return &c.Log.Format }),
-	pathField("log.directory", "directory for log files; empty: only standard error",
+	pathField("log.directory", "directory for log files; empty: members log to standard error only",
 		false, func(c *Config) *string { return &c.Log.Directory }),
-	sizeField("log.max_size", "size at which a log file is closed and the next one begun",
+	sizeField("log.max_size", "size at which a log file is rotated",
 		"16MiB", MiB, 100*GiB, MiB, func(c *Config) *Bytes { return &c.Log.MaxSize }),
-	countField("log.max_backups", "closed log files that are kept for each member",
+	countField("log.max_backups", "number of rotated log files that are kept for each member",
 		"files", 1, 1000, func(c *Config) *int { return &c.Log.MaxBackups }),
 }
 

@@ -10,21 +10,21 @@ import (
 // Flags are the command line's overrides of a configuration.
 type Flags struct{ values []*flagValue }
 
-// flagValue is the flag of one field. It checks a value when it is given, so
-// that the refusal names the flag.
+// flagValue is the flag of one field. It checks a value as soon as it is given, so that the
+// error names the flag.
 type flagValue struct {
 	field *field
 	given string
 	isSet bool
 }
 
-// FlagName is the flag of a field: heartbeat.timeout is heartbeat-timeout.
+// FlagName returns the flag of a field: for heartbeat.timeout it is heartbeat-timeout.
 func FlagName(path string) string {
 	return strings.NewReplacer(".", "-", "_", "-").Replace(path)
 }
 
-// BindFlags registers a flag for every field. Their defaults are not shown in
-// the help: without a flag, it is the file that decides.
+// BindFlags registers a flag for every field. The help shows no defaults, because without a
+// flag the file decides.
 func BindFlags(fs *pflag.FlagSet) *Flags {
 	f := &Flags{}
 	for _, field := range fields {
@@ -35,8 +35,8 @@ func BindFlags(fs *pflag.FlagSet) *Flags {
 	return f
 }
 
-// Apply puts the flags that were given over a configuration and checks the
-// result; c is unchanged if that fails.
+// Apply applies the given flags to a configuration and checks the result. If that fails, c is
+// unchanged.
 func (f *Flags) Apply(c *Config) error {
 	next := c.clone()
 	var e Error
@@ -61,13 +61,13 @@ func (f *Flags) Apply(c *Config) error {
 	return nil
 }
 
-// String is empty unless the flag was given: pflag then shows no default.
+// String is empty unless the flag was given, so that pflag shows no default.
 func (v *flagValue) String() string { return v.given }
 
-// Type is the word for the value in the help.
+// Type is the placeholder for the value in the help.
 func (v *flagValue) Type() string { return v.field.kind }
 
-// Set is called by pflag, which puts the name of the flag before the error.
+// Set is called by pflag, which puts the flag's name before the error.
 func (v *flagValue) Set(text string) error {
 	if err := v.field.set(&Config{}, text); err != nil {
 		return fmt.Errorf("%w%w; want %s", silent{ErrInvalid}, err, v.field.allowed)
@@ -76,7 +76,7 @@ func (v *flagValue) Set(text string) error {
 	return nil
 }
 
-// silent wraps an error for errors.Is without a text of its own.
+// silent wraps an error for errors.Is without adding a text.
 type silent struct{ error }
 
 func (silent) Error() string   { return "" }

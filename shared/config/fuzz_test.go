@@ -8,10 +8,10 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/dynast-io/dynast/shared/fuzzing"
+	"github.com/dynast-io/dynast/shared/prove/fuzzing"
 )
 
-// FuzzDecodeWorkerConfig: what a leader passes on to a worker is taken as a
+// FuzzDecodeWorkerConfig: the configuration that a leader passes to a worker is accepted as a
 // whole or refused.
 func FuzzDecodeWorkerConfig(f *testing.F) {
 	c, err := Load("", builtIn(f))
@@ -42,8 +42,8 @@ func FuzzDecodeWorkerConfig(f *testing.F) {
 	})
 }
 
-// FuzzFlags: any text given to any flag is taken, and means the same when it is
-// written down and read again, or is refused with the name of the flag.
+// FuzzFlags: any text for any flag is accepted and means the same after it was written and read
+// again, or it is refused with the flag's name.
 func FuzzFlags(f *testing.F) {
 	base, err := Load("", builtIn(f))
 	if err != nil {
@@ -88,7 +88,7 @@ func FuzzFlags(f *testing.F) {
 	})
 }
 
-// FuzzBytes: a size means the same after it was written down.
+// FuzzBytes: a size means the same after it was written and read again.
 func FuzzBytes(f *testing.F) {
 	for _, s := range []string{"64MiB", "0B", "1", "", "MiB", "-1B", "8388608TiB", "8388607TiB", "1.5GiB", "1 MiB", "٣B"} {
 		f.Add(s)

@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 )
 
-// within reports a value outside of its range.
+// within returns an error if a value is out of its range.
 func within[T cmp.Ordered](v, least, most T) error {
 	if v < least {
 		return errors.New("too small")
@@ -56,7 +56,7 @@ func durationField(path, usage, example string, least, most time.Duration, at fu
 			if err != nil {
 				return durationError(s)
 			}
-			// "0" is the one number that time.ParseDuration takes without a unit.
+			// time.ParseDuration accepts the number "0" without a unit.
 			if s = strings.TrimLeft(s, "+-"); strings.Trim(s, "0") == "" {
 				return errors.New("the unit is missing")
 			}
@@ -68,7 +68,7 @@ func durationField(path, usage, example string, least, most time.Duration, at fu
 	}
 }
 
-// durationError says what time.ParseDuration found wrong, in words of this package.
+// durationError explains, in the words of this package, what time.ParseDuration refused.
 func durationError(s string) error {
 	unit := strings.TrimLeft(s, "+-0123456789.")
 	switch {
@@ -143,8 +143,8 @@ func endpointField(path, usage string, at func(*Config) *string) *field {
 	}
 }
 
-// parseEndpoint takes no names: what a name means may differ between the first
-// leader and a later one, while the listening socket stays the same.
+// parseEndpoint accepts no host names. A name can mean something else for a later leader, while
+// the listening socket stays the same.
 func parseEndpoint(s string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(s)
 	if err == nil && a.Port() != 0 {
@@ -153,7 +153,7 @@ func parseEndpoint(s string) (netip.AddrPort, error) {
 	colon := strings.LastIndexByte(s, ':')
 	switch {
 	case err == nil:
-		return a, errors.New("port 0 is no fixed address")
+		return a, errors.New("port 0 is not a fixed port")
 	case colon < 0 || strings.HasSuffix(s, "]"):
 		return a, errors.New("the port is missing")
 	case colon == 0:
@@ -165,7 +165,7 @@ func parseEndpoint(s string) (netip.AddrPort, error) {
 	return a, errors.New("not an IP address with a port")
 }
 
-// optionalEndpointField is an endpointField that can be off.
+// optionalEndpointField is an endpointField that can be switched off.
 func optionalEndpointField(path, usage string, at func(*Config) *string) *field {
 	f := endpointField(path, usage, at)
 	parse, check := f.parse, f.check
@@ -210,9 +210,9 @@ func parseHost(s string) (netip.Addr, error) {
 	case err != nil:
 		return a, errors.New("not an IP address (host names are not looked up)")
 	case a.Unmap().IsUnspecified():
-		return a, errors.New("a wildcard names no member")
+		return a, errors.New("a wildcard address does not identify a member")
 	case a.Unmap().IsMulticast():
-		return a, errors.New("a multicast address names no member")
+		return a, errors.New("a multicast address does not identify a member")
 	}
 	return a.Unmap(), nil
 }
@@ -237,7 +237,7 @@ func portsField(path, usage string, at func(*Config) *PortRange) *field {
 		check: func(c *Config) error {
 			r := *at(c)
 			if err := errors.Join(within(r.First, 1, 65535), within(r.Last, 1, 65535)); err != nil {
-				return errors.New("no such ports")
+				return errors.New("a port is out of range")
 			}
 			if r.First > r.Last {
 				return errors.New("the first port is above the last")
@@ -256,9 +256,9 @@ func pathField(path, usage string, required bool, at func(*Config) *string) *fie
 	return &field{
 		path: path, usage: usage, kind: "path", allowed: allowed,
 		parse: func(c *Config, s string) error {
-			// The text goes on to workers and into messages as UTF-8.
+			// The text is passed to workers and put into messages as UTF-8.
 			if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
-				return errors.New("not UTF-8, or with a zero byte in it")
+				return errors.New("not valid UTF-8, or it contains a zero byte")
 			}
 			abs, err := absolute(s)
 			if err == nil {
@@ -284,15 +284,15 @@ func absolute(p string) (string, error) {
 	case p == "":
 		return "", nil
 	case strings.ContainsRune(p, 0):
-		return "", errors.New("a path has no NUL byte")
+		return "", errors.New("it contains a zero byte")
 	case p == "~" || strings.HasPrefix(p, "~/"):
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("no home directory for ~: %w", err)
+			return "", fmt.Errorf("cannot find the home directory for ~: %w", err)
 		}
 		p = filepath.Join(home, p[1:])
 	case p[0] == '~':
-		return "", errors.New(`only "~/" is expanded, no other user's home; for a file of that name write "./~..."`)
+		return "", errors.New(`only "~/" is expanded, not another user's home; for a file with that name write "./~..."`)
 	}
 	abs, err := filepath.Abs(p)
 	if err != nil {
@@ -301,7 +301,7 @@ func absolute(p string) (string, error) {
 	return abs, nil
 }
 
-// leaf is the last part of a path: timeout of heartbeat.timeout.
+// leaf returns the last part of a path: timeout of heartbeat.timeout.
 func leaf(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
 func quoted(words []string) string {

@@ -18,18 +18,18 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// maxFileBytes bounds a configuration file.
+// maxFileBytes bounds the size of a configuration file.
 const maxFileBytes = 64 << 10
 
-// maxNesting bounds the tokens that make the HCL parser call itself, nested or
-// not. It takes 15 KB of stack for each bracket within a bracket, and Go ends
-// a process whose stack passes 1 GB: a file of 64 KB of brackets is enough.
+// maxNesting bounds how many tokens may make the HCL parser call itself, nested or not. The
+// parser needs 15 KB of stack for each bracket within a bracket, and Go ends a process whose
+// stack exceeds 1 GB. A file with 64 KB of brackets would be enough for that.
 const maxNesting = 1000
 
-// DefaultName names the built-in configuration in messages.
+// DefaultName is the name of the built-in configuration in messages.
 const DefaultName = "config.hcl (built in)"
 
-// Load reads an operator's file over the defaults; without a path, only those.
+// Load reads an operator's file over the defaults, or only the defaults if there is no path.
 func Load(path string, defaults []byte) (*Config, error) {
 	if path == "" {
 		return Parse("", nil, defaults)
@@ -39,7 +39,7 @@ func Load(path string, defaults []byte) (*Config, error) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	defer f.Close()
-	// One byte more than allowed: Parse then says what the bound is.
+	// This reads one byte more than allowed, so that Parse reports the limit.
 	src, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -47,8 +47,8 @@ func Load(path string, defaults []byte) (*Config, error) {
 	return Parse(path, src, defaults)
 }
 
-// Parse reads src, named in messages by name, over the defaults, which have to
-// give every field. The error lists everything that is wrong.
+// Parse reads src over the defaults. name is src's name in messages. The defaults must set
+// every field. The error lists everything that is wrong.
 func Parse(name string, src, defaults []byte) (*Config, error) {
 	c := &Config{}
 	base := reader{name: DefaultName, src: defaults, config: c}
@@ -83,15 +83,15 @@ type reader struct {
 	errs   Error
 }
 
-// read reads the fields. It carries on after an error, to find the others too.
+// read reads the fields. It continues after an error, to find the others as well.
 func (r *reader) read() error {
 	r.at = map[string]hcl.Range{}
 	if len(r.src) > maxFileBytes {
-		r.errs.add(nil, "%s: more than %s; want a configuration file", r.name, Bytes(maxFileBytes))
+		r.errs.add(nil, "%s: the file is larger than %s; want a configuration file", r.name, Bytes(maxFileBytes))
 		return r.errs.orNil()
 	}
 	if at := tooNested(r.src, r.name); at != nil {
-		r.errs.add(at, "more than %d brackets and operators; want a configuration file", maxNesting)
+		r.errs.add(at, "the file has more than %d brackets and operators; want a configuration file", maxNesting)
 		return r.errs.orNil()
 	}
 	file, diags := hclsyntax.ParseConfig(r.src, r.name, hcl.InitialPos)
@@ -106,9 +106,9 @@ func (r *reader) read() error {
 	return r.errs.orNil()
 }
 
-// tooNested returns where the file has more than maxNesting such tokens, or nil.
+// tooNested returns where the file exceeds maxNesting, or nil.
 func tooNested(src []byte, name string) *hcl.Range {
-	// What the lexer has to complain about, the parser will find again.
+	// The parser will report errors of the lexer again.
 	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
 	n := 0
 	for _, t := range tokens {
@@ -124,29 +124,29 @@ func tooNested(src []byte, name string) *hcl.Range {
 	return nil
 }
 
-// dotted is a field named as in messages, where a block is wanted.
+// dotted matches a field that is written with a dot instead of in a block.
 var dotted = regexp.MustCompile(`^(\w+)\.(\w+)`)
 
-// syntax takes over a finding of the HCL parser.
+// syntax adds an error of the HCL parser, in better words if there are any.
 func (r *reader) syntax(d *hcl.Diagnostic) {
 	if d.Subject != nil && d.Subject.CanSliceBytes(r.src) {
 		m := dotted.FindSubmatch(r.src[d.Subject.Start.Byte:])
 		if m != nil && byPath[string(m[0])] != nil {
-			r.errs.add(d.Subject, "%s: a field of a block is written in it; want %s { %s = ... }", m[0], m[1], m[2])
+			r.errs.add(d.Subject, "%s: a field of a block is written inside the block; want %s { %s = ... }", m[0], m[1], m[2])
 			return
 		}
 	}
 	r.errs.Diagnostics = append(r.errs.Diagnostics, d)
 }
 
-// broken reports whether the parser already complained about this place.
+// broken reports whether the parser has already reported an error at this place.
 func (r *reader) broken(at hcl.Range) bool {
 	return slices.ContainsFunc(r.errs.Diagnostics, func(d *hcl.Diagnostic) bool {
 		return d.Subject != nil && d.Subject.Overlaps(at)
 	})
 }
 
-// relate checks the rules between fields, once each field is right by itself.
+// relate checks the rules between fields, after each field is valid by itself.
 func (r *reader) relate() error {
 	for path, at := range r.at {
 		r.config.setFrom(path, position(at))
@@ -157,7 +157,7 @@ func (r *reader) relate() error {
 	return r.errs.orNil()
 }
 
-// blame finds the position of the first of these fields that this file sets.
+// blame returns the position of the first of these fields that this file sets.
 func (r *reader) blame(paths []string) *hcl.Range {
 	for _, p := range paths {
 		if at, ok := r.at[p]; ok {
@@ -167,8 +167,8 @@ func (r *reader) blame(paths []string) *hcl.Range {
 	return nil
 }
 
-// body reads the attributes and blocks of one level. prefix is "" at the top
-// and "heartbeat." within a block heartbeat.
+// body reads the attributes and blocks of one level. prefix is "" at the top level and
+// "heartbeat." in the block heartbeat.
 func (r *reader) body(body *hclsyntax.Body, prefix string) {
 	for _, a := range body.Attributes {
 		if f := byPath[prefix+a.Name]; f != nil {
@@ -212,13 +212,13 @@ func (r *reader) attribute(f *field, a *hclsyntax.Attribute) {
 	r.at[f.path] = at
 }
 
-// value evaluates an expression to the text that the field reads. Numbers and
-// strings are not converted into each other: a number in place of a duration
-// or a size is one without a unit.
+// value evaluates an expression to the text that the field parses. It does not convert between
+// numbers and strings: a number where a duration or a size is expected has no unit.
 func value(f *field, expr hclsyntax.Expression) (string, error) {
 	v, diags := expr.Value(nil)
 	if diags.HasErrors() {
-		// In HCL's own words: a variable, a function, a division by zero.
+		// These are HCL's own words, for example for a variable, a function or a division by
+		// zero.
 		return "", errors.New(strings.ToLower(diags[0].Summary))
 	}
 	v, _ = v.Unmark()
@@ -234,7 +234,7 @@ func value(f *field, expr hclsyntax.Expression) (string, error) {
 	case v.Type() == cty.Number && (f.kind == "duration" || f.kind == "size"):
 		return "", errors.New("the unit is missing")
 	default:
-		return "", errors.New("not a text in quotes")
+		return "", errors.New("not a string in quotes")
 	}
 }
 
@@ -255,7 +255,7 @@ func (r *reader) unknownField(prefix string, a *hclsyntax.Attribute) {
 	if prefix == "" && slices.Contains(blockNames(), a.Name) {
 		hint = fmt.Sprintf(" (a block is written without an equals sign: %s { ... })", a.Name)
 	} else if home := blockOf(a.Name); hint == "" && home != "" {
-		hint = fmt.Sprintf(" (it belongs into the block %s)", home)
+		hint = fmt.Sprintf(" (it belongs in the block %s)", home)
 	}
 	known := strings.Join(names, ", ")
 	if prefix == "" {
@@ -276,7 +276,7 @@ func (r *reader) unknownBlock(prefix string, b *hclsyntax.Block) {
 	}
 }
 
-// source is the text of an expression, shortened to what fits into a message.
+// source returns the text of an expression, shortened for a message.
 func (r *reader) source(at hcl.Range) string {
 	if !at.CanSliceBytes(r.src) {
 		return "?"
@@ -284,7 +284,7 @@ func (r *reader) source(at hcl.Range) string {
 	return clip(string(at.SliceBytes(r.src)))
 }
 
-// clip keeps a message on one line of reasonable length.
+// clip shortens a text so that a message stays on one line of reasonable length.
 func clip(s string) string {
 	const most = 60
 	s = strings.ToValidUTF8(s, "?")
@@ -304,7 +304,7 @@ func inBlock(prefix string) string {
 	return " in the block " + strings.TrimSuffix(prefix, ".")
 }
 
-// fieldNames lists the fields of a block ("heartbeat.") or of the top ("").
+// fieldNames returns the fields of a block ("heartbeat.") or of the top level ("").
 func fieldNames(prefix string) []string {
 	var out []string
 	for _, f := range fields {
@@ -325,7 +325,7 @@ func blockNames() []string {
 	return out
 }
 
-// blockOf finds the block that has a field of this name.
+// blockOf returns the block that has a field of this name, or "".
 func blockOf(name string) string {
 	for _, f := range fields {
 		if block, rest, ok := strings.Cut(f.path, "."); ok && rest == name {
@@ -335,7 +335,7 @@ func blockOf(name string) string {
 	return ""
 }
 
-// suggestion offers the nearest of the known names, if one is near.
+// suggestion returns a hint with the nearest known name, if one is similar.
 func suggestion(name string, known []string) string {
 	if len(name) > 64 || len(known) == 0 {
 		return ""
@@ -348,7 +348,7 @@ func suggestion(name string, known []string) string {
 	return fmt.Sprintf(" (did you mean %q?)", best)
 }
 
-// unknown refuses a word that is not among the known ones.
+// unknown returns an error for a word that is not among the known ones.
 func unknown(word string, known []string) error {
 	return fmt.Errorf("unknown word%s", suggestion(word, known))
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// refusals are files that must be refused; testdata/refusals.golden holds them
-// with the words of the refusal.
+// refusals are files that must be refused. testdata/refusals.golden has them together with the
+// error messages.
 var refusals = []struct{ name, src string }{
 	{"syntax", "followers = = 2"},
 	{"dotted name", `heartbeat.timeout = "5s"`},

@@ -5,30 +5,28 @@ import (
 	"fmt"
 )
 
-// live are the fields that can change while the members run; all others need a restart.
-var live = map[string]bool{
-	"followers":                  true,
-	"client.cert_file":           true, // not from nor to empty: see Merge
-	"client.key_file":            true,
-	"client.client_ca_file":      true,
-	"replication.min_sync":       true,
-	"replication.queue_requests": true,
-	"replication.queue_bytes":    true,
-	"store.disk_reserve":         true,
-	"store.auto_compaction":      true,
-	"spawn.timeout":              true,
-	"log.level":                  true,
+// reloadable holds the fields that can change while the members run. All others need a restart.
+var reloadable = map[string]bool{
+	"client.watch_progress_interval": true,
+	"followers":                      true,
+	"client.cert_file":               true, // but not from or to empty: see Merge
+	"client.key_file":                true,
+	"client.client_ca_file":          true,
+	"replication.min_sync":           true,
+	"replication.queue_requests":     true,
+	"replication.queue_bytes":        true,
+	"store.disk_reserve":             true,
+	"store.auto_compaction":          true,
+	"spawn.timeout":                  true,
+	"log.level":                      true,
 }
 
-// Live reports whether a field can change without a restart.
-func Live(path string) bool { return live[path] }
-
-// Change is a field whose value differs.
+// Change is a field whose value has changed.
 type Change struct{ Path, Before, After string }
 
 // Merge returns c with those fields of next that can change while the members run. changed
-// are the fields that are different now; restart are those of next that c keeps its own
-// values of. The error tells that the result would not be valid; c is never changed.
+// holds the fields that are different now. restart holds the fields of next that need a restart
+// and keep c's values. Merge returns an error if the result would be invalid. It never changes c.
 func (c *Config) Merge(next *Config) (merged *Config, changed, restart []Change, err error) {
 	merged = c.clone()
 	tls := c.Client.TLS() == next.Client.TLS()
@@ -39,7 +37,7 @@ func (c *Config) Merge(next *Config) (merged *Config, changed, restart []Change,
 		}
 		change := Change{Path: f.path, Before: before, After: after}
 		turnsTLS := !tls && (f.path == "client.cert_file" || f.path == "client.key_file" || f.path == "client.client_ca_file")
-		if !live[f.path] || turnsTLS {
+		if !reloadable[f.path] || turnsTLS {
 			restart = append(restart, change)
 			continue
 		}
@@ -54,22 +52,21 @@ func (c *Config) Merge(next *Config) (merged *Config, changed, restart []Change,
 		changed = append(changed, change)
 	}
 	if err := merged.Validate(); err != nil {
-		return nil, nil, nil, fmt.Errorf("without what needs a restart: %w", err)
+		return nil, nil, nil, fmt.Errorf("the changes that need no restart are invalid without the others: %w", err)
 	}
 	return merged, changed, restart, nil
 }
 
-// Source is where a configuration comes from, for whoever reads it again: any
-// later leader.
+// Source says where a configuration comes from, so that any later leader can read it again.
 type Source struct {
-	// File is an absolute path; empty: only the defaults.
+	// File is an absolute path, or empty for the defaults alone.
 	File string `json:"file,omitempty"`
 	// Flags are the values given on the command line, by the fields' paths.
 	Flags map[string]string `json:"flags,omitempty"`
 }
 
-// Source returns where c was read from, with the values of these flags as c has them: paths
-// are absolute. file is absolute too, or empty.
+// Source returns where c was read from, with c's values for the given flags, in which paths are
+// absolute. file must be absolute or empty.
 func (f *Flags) Source(file string, c *Config) Source {
 	s := Source{File: file, Flags: map[string]string{}}
 	for _, v := range f.values {
@@ -80,11 +77,11 @@ func (f *Flags) Source(file string, c *Config) Source {
 	return s
 }
 
-// String is the form that ParseSource reads.
+// String returns the form that ParseSource reads.
 func (s Source) String() string {
 	b, err := json.Marshal(s)
 	if err != nil {
-		panic(fmt.Sprintf("config: strings that don't marshal: %v", err))
+		panic(fmt.Sprintf("config: cannot marshal strings: %v", err))
 	}
 	return string(b)
 }
@@ -93,7 +90,7 @@ func (s Source) String() string {
 func ParseSource(text string) (Source, error) {
 	var s Source
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return s, fmt.Errorf("where the configuration comes from: %w: %w", ErrInvalid, err)
+		return s, fmt.Errorf("parse the configuration's source: %w: %w", ErrInvalid, err)
 	}
 	return s, nil
 }

@@ -42,7 +42,7 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// What would only fit together with what needs a restart is refused as a whole.
+// Changes that fit only together with a field that needs a restart are refused as a whole.
 func TestMergeRefuses(t *testing.T) {
 	running := parsed(t, "followers = 2\nmember { ports = \"7400-7402\" }")
 	next := parsed(t, "followers = 5\nlog { level = \"debug\" }\nmember { ports = \"7400-7499\" }")
@@ -51,7 +51,7 @@ func TestMergeRefuses(t *testing.T) {
 	}
 }
 
-// TLS cannot be turned on or off: the clients that are there speak the other.
+// TLS cannot be switched on or off, because connected clients speak the other protocol.
 func TestMergeKeepsTLSOnOrOff(t *testing.T) {
 	plain, secure := parsed(t, ""), parsed(t, `client {
   cert_file = "/a"
@@ -74,14 +74,14 @@ func TestMergeKeepsTLSOnOrOff(t *testing.T) {
 }
 
 func TestLiveFieldsExist(t *testing.T) {
-	for path := range live {
+	for path := range reloadable {
 		if byPath[path] == nil {
 			t.Errorf("%s is no field", path)
 		}
 	}
 }
 
-// Another process reads the same, with what was given on the command line over it.
+// Another process reads the same configuration, with the flags of the command line over it.
 func TestSource(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "mine.hcl")
 	write := func(text string) {

@@ -11,7 +11,7 @@ import (
 // off is the word for no automatic compaction.
 const off = "off"
 
-// retentionField is a number of revisions, a duration, or off.
+// retentionField is a field that holds a number of revisions, a duration, or off.
 func retentionField(path, usage string, mostRevisions int64, least, most time.Duration, at func(*Config) *AutoCompaction) *field {
 	return &field{
 		path: path, usage: usage, kind: "retention",
@@ -29,7 +29,7 @@ func retentionField(path, usage string, mostRevisions int64, least, most time.Du
 			case a == AutoCompaction{}:
 				return nil
 			case a.Revisions != 0 && a.Period != 0:
-				return errors.New("revisions and a duration")
+				return errors.New("both revisions and a duration")
 			case a.Revisions != 0:
 				return within(a.Revisions, 1, mostRevisions)
 			default:
@@ -66,7 +66,7 @@ func parseRetention(s string) (AutoCompaction, error) {
 	return AutoCompaction{Period: d}, nil
 }
 
-// String is the retention as it is written in a file.
+// String returns the retention as it is written in a file.
 func (a AutoCompaction) String() string {
 	switch {
 	case a.Revisions != 0:

@@ -6,18 +6,17 @@ import (
 	"time"
 )
 
-// leastBeats is how many heartbeat intervals the timeout must cover: with
-// fewer, one late beat would end a healthy process.
+// leastBeats is how many heartbeat intervals the timeout must cover. With fewer, one late
+// heartbeat would end a healthy process.
 const leastBeats = 3
 
-// conflict is a rule between fields that does not hold; paths[0] is the field
-// that is most likely to be the wrong one.
+// conflict is a violated rule between fields. paths[0] is the field that is most likely wrong.
 type conflict struct {
 	paths []string
 	text  string
 }
 
-// conflicts checks the rules between fields; each field by itself is valid.
+// conflicts checks the rules between fields. Each field is valid by itself.
 func (c *Config) conflicts() []conflict {
 	var out []conflict
 	broken := func(paths []string, format string, args ...any) {
@@ -30,7 +29,7 @@ func (c *Config) conflicts() []conflict {
 	}
 	if c.Replication.MinSync > c.Followers {
 		broken([]string{"replication.min_sync", "followers"},
-			"%s can't be reached with %s; want min_sync to be at most followers",
+			"%s cannot be reached with %s; want min_sync to be at most followers",
 			c.show("replication.min_sync"), c.show("followers"))
 	}
 	if c.Client.MaxRequest > c.Replication.QueueBytes {
@@ -47,18 +46,18 @@ func (c *Config) conflicts() []conflict {
 	for _, path := range []string{"client.listen", "dashboard.listen"} {
 		if c.portsOverlap(byPath[path].text(c)) {
 			broken([]string{path, "member.ports", "member.host"},
-				"%s is one of the addresses of %s on %s; want a port outside of that range",
+				"%s is in the range of the members' addresses, %s on %s; want a port outside that range",
 				c.show(path), c.show("member.ports"), c.show("member.host"))
 		}
 	}
 	if c.Dashboard.Listen == c.Client.Listen {
 		broken([]string{"dashboard.listen", "client.listen"},
-			"%s is the address of clients, too; want another one, or \"off\"", c.show("dashboard.listen"))
+			"%s is also the clients' address; want another one, or \"off\"", c.show("dashboard.listen"))
 	}
 	return append(out, c.tlsConflicts()...)
 }
 
-// tlsConflicts checks that the files for TLS are all there that belong together.
+// tlsConflicts checks that no file for TLS is missing.
 func (c *Config) tlsConflicts() []conflict {
 	var out []conflict
 	missing := func(given, lacks string) {
@@ -76,7 +75,7 @@ func (c *Config) tlsConflicts() []conflict {
 	return out
 }
 
-// portsOverlap reports whether a member could be given this address; "off" is none.
+// portsOverlap reports whether a member could get this address. "off" is no address.
 func (c *Config) portsOverlap(listen string) bool {
 	client, err := netip.ParseAddrPort(listen)
 	if err != nil {
@@ -90,7 +89,7 @@ func (c *Config) portsOverlap(listen string) bool {
 	return (client.Addr().IsUnspecified() || client.Addr() == host) && ports.First <= port && port <= ports.Last
 }
 
-// show names a field with its value and where that comes from.
+// show returns a field with its value and the value's origin.
 func (c *Config) show(path string) string {
 	s := path + " = " + byPath[path].text(c)
 	switch source, set := c.sources[path]; {
@@ -103,7 +102,7 @@ func (c *Config) show(path string) string {
 	}
 }
 
-// setFrom notes where a field was set.
+// setFrom records where a field was set.
 func (c *Config) setFrom(path, source string) {
 	if c.sources == nil {
 		c.sources = map[string]string{}
@@ -111,7 +110,7 @@ func (c *Config) setFrom(path, source string) {
 	c.sources[path] = source
 }
 
-// duration is d as an operator would write it: 1m instead of 1m0s.
+// duration returns d as an operator would write it: 1m instead of 1m0s.
 func duration(d time.Duration) string {
 	s := d.String()
 	if len(s) > 2 && s[len(s)-2:] == "0s" && s[len(s)-3] == 'm' {

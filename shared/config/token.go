@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// What users get when they log in, and the options of the kind that has some.
+// These are the kinds of tokens that users get when they log in, and the options of JWTs.
 const (
 	tokenSimple = "simple"
 	tokenJWT    = "jwt"
@@ -27,8 +27,8 @@ func tokenField(path, usage string, at func(*Config) *string) *field {
 	}
 }
 
-// checkToken finds what is wrong without reading a file. Members run with
-// working directories of their own, so paths must be absolute.
+// checkToken checks a kind of tokens without reading a file. Members run in working directories
+// of their own, so paths must be absolute.
 func checkToken(s string) error {
 	kind, rest, more := strings.Cut(s, ",")
 	switch {
@@ -52,16 +52,16 @@ func checkToken(s string) error {
 	}
 	for _, name := range []string{"priv-key", "pub-key"} {
 		if p := seen[name]; p != "" && !filepath.IsAbs(p) {
-			return fmt.Errorf("%s is not absolute", name)
+			return fmt.Errorf("the path %s is not absolute", name)
 		}
 	}
 	if ttl := seen["ttl"]; ttl != "" {
 		if d, err := time.ParseDuration(ttl); err != nil || d <= 0 {
-			return fmt.Errorf("ttl %q is no positive duration", ttl)
+			return fmt.Errorf("ttl %q is not a positive duration", ttl)
 		}
 	}
 	if seen["sign-method"] == "" {
-		return errors.New("no sign-method")
+		return errors.New("the option sign-method is missing")
 	}
 	return nil
 }

@@ -1,0 +1,14 @@
+// Package host is the wing of facts about the host of a cluster: processes, locks, files,
+// control groups, the service manager. It reports what the kernel says, and never guesses
+// from a timeout. The wing has no code of its own; its packages are
+//
+//   - proc: processes, pidfds, locks, descriptors, free space;
+//   - datadir: the layout of the data directory;
+//   - memlimit: the memory limit of the control group;
+//   - openfiles: the limit of open files, and its division among listeners;
+//   - container: the small parent of a cluster that is the first process of a container;
+//   - systemd: the service manager's protocol;
+//   - tick: common moments for all periodic work.
+//
+// It may import rules (container takes its back-off from keeper), and nothing else.
+package host

@@ -1,0 +1,67 @@
+package proc
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// userTick is the unit of times in /proc. USER_HZ is 100 on every architecture that Go
+// supports.
+const userTick = 10 * time.Millisecond
+
+// Usage is the resource usage of a process at one instant.
+type Usage struct {
+	RSSBytes  uint64
+	CPU       time.Duration // user and system time since the start, in steps of 10 ms
+	PPID      int
+	Comm      string
+	State     byte // as in ps: R, S, D, T, Z, ...
+	StartedAt time.Time
+	FDs       int // -1 if this user may not see them
+}
+
+// ReadUsage reads the usage of a process. The error is ErrGone if there is no process with this
+// pid. A zombie has a usage.
+func ReadUsage(pid int) (Usage, error) {
+	st, err := readStat(pid)
+	if err != nil {
+		return Usage{}, fmt.Errorf("usage of pid %d: %w", pid, err)
+	}
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return Usage{}, fmt.Errorf("usage of pid %d: time since boot: %w", pid, err)
+	}
+	age := time.Duration(up.Nano()) - time.Duration(st.startTicks)*userTick
+	return Usage{
+		RSSBytes:  st.rssPages * uint64(os.Getpagesize()),
+		CPU:       time.Duration(st.cpuTicks) * userTick,
+		PPID:      st.ppid,
+		Comm:      st.comm,
+		State:     st.state,
+		StartedAt: time.Now().Add(-age).Round(0), // without the monotonic clock, because it is for people
+		FDs:       countFDs(pid),
+	}, nil
+}
+
+// countFDs reads the size of the directory, which is the number of descriptors since Linux 6.2.
+// On older kernels the size is 0, and countFDs lists the directory.
+func countFDs(pid int) int {
+	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+	f, err := os.Open(dir)
+	if err != nil {
+		return -1
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > 0 {
+		return int(info.Size())
+	}
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return -1
+	}
+	return len(names)
+}

@@ -1,0 +1,9 @@
+// Package metrics turns what a leader knows into metrics for Prometheus. The names follow
+// Prometheus' conventions: the prefix dynast_, base units, _total for counters. No label
+// holds a pid. docs/metrics.md explains each metric; a test keeps the two in agreement.
+//
+// Nothing is sampled between scrapes: a scrape asks the leader once. The counters of deaths
+// and takeovers continue over takeovers, because they come from the totals in the data
+// directory (package events). All others begin at zero with each leader, which Prometheus
+// handles as the reset of a counter.
+package metrics

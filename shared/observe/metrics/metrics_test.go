@@ -1,0 +1,170 @@
+package metrics
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/observe/meter"
+	"github.com/dynast-io/dynast/shared/observe/tree"
+	"github.com/dynast-io/dynast/shared/prove/testkit"
+)
+
+// sample is a leader with some history.
+func sample() Status {
+	var r meter.Requests
+	r.Done(meter.Write, 3*time.Millisecond, false)
+	r.Done(meter.Write, time.Hour, true)
+	r.Stream()
+	var fsyncs meter.Histogram
+	fsyncs.Observe(time.Millisecond)
+	return Status{
+		Tree: &tree.Tree{Epoch: 3, Followers: 2, Leader: "127.0.0.1:7401", Heir: "127.0.0.1:7402", Committed: 9, Applied: 8, Pending: 2,
+			Load: r.Snapshot(),
+			Members: []tree.Member{
+				{Address: "127.0.0.1:7401", Role: "leader", State: "serving", Index: 10, CPUSeconds: 1.5, UptimeMS: 2500},
+				{Address: "127.0.0.1:7402", Role: "follower", State: "in_sync", Lag: 4, HeartbeatAgeMS: 250, RSSBytes: 1 << 20},
+			}},
+		Totals: &events.Totals{Restarts: map[string]uint64{events.ReasonSignal: 4}, Takeovers: map[string]uint64{events.ReasonSilent: 2},
+			FailoverCounts: []uint64{0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, FailoverSeconds: 20.004},
+		Fsyncs: fsyncs.Snapshot(), Version: "v1", MinSync: 1, DiskFree: 5, MemoryLimit: 300, MemoryUsed: 280, MemoryTight: true,
+		ClientConnections: 16, ClientConnectionsMax: 17, ClientConnectionsWaiting: 18, LogLinesLost: 6, EventsLost: 7,
+	}
+}
+
+// scrape gathers the metrics through the text format, as Prometheus does.
+func scrape(t *testing.T, g prometheus.Gatherer) map[string]*dto.MetricFamily {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := expfmt.NewTextParser(model.UTF8Validation)
+	out, err := p.TextToMetricFamilies(&text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func own(t *testing.T, f func() (Status, error)) map[string]*dto.MetricFamily {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(New(f))
+	return scrape(t, r)
+}
+
+func number(m *dto.Metric) float64 {
+	switch {
+	case m.Gauge != nil:
+		return m.Gauge.GetValue()
+	case m.Counter != nil:
+		return m.Counter.GetValue()
+	}
+	return float64(m.Histogram.GetSampleCount())
+}
+
+func TestValues(t *testing.T) {
+	got := own(t, func() (Status, error) { return sample(), nil })
+	flat := map[string]float64{}
+	for name, f := range got {
+		for _, m := range f.Metric {
+			var labels []string
+			for _, l := range m.Label {
+				labels = append(labels, l.GetValue())
+				if l.GetName() == "pid" {
+					t.Errorf("%s has a pid", name)
+				}
+			}
+			flat[name+"{"+strings.Join(labels, ",")+"}"] = number(m)
+		}
+	}
+	for name, want := range map[string]float64{
+		"dynast_epoch{}": 3, "dynast_members{leader,serving}": 1, "dynast_members{follower,in_sync}": 1, "dynast_members{follower,lagging}": 0,
+		"dynast_followers_wanted{}": 2, "dynast_min_sync{}": 1, "dynast_degraded{}": 0, "dynast_heir{}": 1,
+		"dynast_restarts_total{signal}": 4, "dynast_restarts_total{silent}": 0, "dynast_takeovers_total{silent}": 2,
+		"dynast_failover_duration_seconds{}": 2, "dynast_replication_lag_entries{127.0.0.1:7402}": 4,
+		"dynast_heartbeat_age_seconds{127.0.0.1:7402}": .25, "dynast_member_uptime_seconds{127.0.0.1:7401}": 2.5,
+		"dynast_member_resident_memory_bytes{127.0.0.1:7402}": 1 << 20, "dynast_member_cpu_seconds_total{127.0.0.1:7401}": 1.5,
+		"dynast_log_index{}": 10, "dynast_commit_index{}": 9, "dynast_applied_index{}": 8, "dynast_proposals_pending{}": 2,
+		"dynast_wal_fsync_duration_seconds{}": 1, "dynast_request_duration_seconds{write}": 2, "dynast_request_duration_seconds{read}": 0,
+		"dynast_request_errors_total{write}": 1, "dynast_client_streams{}": 1, "dynast_disk_free_bytes{}": 5, "dynast_disk_full{}": 0,
+		"dynast_memory_limit_bytes{}": 300, "dynast_memory_used_bytes{}": 280, "dynast_memory_tight{}": 1,
+		"dynast_client_connections{}": 16, "dynast_client_connections_max{}": 17, "dynast_client_connections_waiting{}": 18,
+		"dynast_log_lines_lost_total{}": 6, "dynast_events_lost_total{}": 7,
+		"etcd_server_has_leader{}": 1, "etcd_server_leader_changes_seen_total{}": 2, "etcd_server_proposals_pending{}": 2,
+	} {
+		if v, ok := flat[name]; !ok || v != want {
+			t.Errorf("%s is %g (served: %t), want %g", name, v, ok, want)
+		}
+	}
+	if _, ok := flat["dynast_replication_lag_entries{127.0.0.1:7401}"]; ok {
+		t.Error("the leader lags")
+	}
+	h := got["dynast_failover_duration_seconds"].Metric[0].Histogram
+	for _, b := range h.Bucket {
+		if want := map[bool]uint64{true: 1, false: 0}[b.GetUpperBound() >= .005]; b.GetCumulativeCount() != want && b.GetUpperBound() <= 10 {
+			t.Errorf("%d takeovers of at most %gs, want %d", b.GetCumulativeCount(), b.GetUpperBound(), want)
+		}
+	}
+	if h.GetSampleSum() != 20.004 {
+		t.Errorf("%g seconds of takeovers", h.GetSampleSum())
+	}
+}
+
+// A leader that is ending reports nothing, and the scrape still works.
+func TestNoStatus(t *testing.T) {
+	if got := own(t, func() (Status, error) { return Status{}, errors.New("ending") }); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
+// The metrics of the libraries are served too, and no name clashes with them.
+func TestNoNameClashesWithLibraries(t *testing.T) {
+	g, err := New(func() (Status, error) { return sample(), nil }).Gatherer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := scrape(t, g)
+	for _, name := range []string{"dynast_epoch", "go_goroutines"} {
+		if got[name] == nil {
+			t.Errorf("%s is not served", name)
+		}
+	}
+}
+
+// The table in docs/metrics.md names exactly the metrics of this package, and the
+// text beside a name says what its help says or more: it is there at all.
+func TestDocumented(t *testing.T) {
+	raw, err := os.ReadFile("../../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := testkit.DocumentedMetrics(string(raw))
+	served := own(t, func() (Status, error) { return sample(), nil })
+	for name := range served {
+		if documented[name] == "" {
+			t.Errorf("%s is served and not explained in docs/metrics.md", name)
+		}
+	}
+	for name := range documented {
+		if strings.HasPrefix(name, "dynast_") && served[name] == nil {
+			t.Errorf("%s is explained in docs/metrics.md and not served", name)
+		}
+	}
+}

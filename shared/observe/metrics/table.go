@@ -1,0 +1,104 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/observe/meter"
+	"github.com/dynast-io/dynast/shared/observe/tree"
+)
+
+// all is the table of metrics.
+var all = []*metric{
+	buildInfo(),
+	gauge("dynast_epoch", "Number of leaderships so far, this one included.",
+		func(s *Status) float64 { return float64(s.Tree.Epoch) }),
+	members(),
+	gauge("dynast_followers_wanted", "Followers that the leader keeps alive.",
+		func(s *Status) float64 { return float64(s.Tree.Followers) }),
+	gauge("dynast_min_sync", "Followers that must have a write before it is acknowledged.",
+		func(s *Status) float64 { return float64(s.MinSync) }),
+	gauge("dynast_degraded", "1 while fewer followers are in sync than min_sync asks for.",
+		func(s *Status) float64 { return flag(s.Tree.Degraded) }),
+	gauge("dynast_heir", "1 while a follower is in sync and could take over.",
+		func(s *Status) float64 { return flag(s.Tree.Heir != "") }),
+
+	perReason("dynast_restarts_total", "Processes that had to be replaced, by the reason. Goes on over takeovers.",
+		events.Reasons, func(s *Status) map[string]uint64 { return s.Totals.Restarts }),
+	perReason("dynast_takeovers_total", "Successions from one leader to another, by how the one before ended. Goes on over takeovers.",
+		events.TakeoverReasons, func(s *Status) map[string]uint64 { return s.Totals.Takeovers }),
+	failovers(),
+
+	perMember(prometheus.GaugeValue, "dynast_replication_lag_entries", "Entries that a follower's log is behind the leader's.", true,
+		func(m tree.Member) float64 { return float64(m.Lag) }),
+	perMember(prometheus.GaugeValue, "dynast_heartbeat_age_seconds", "Time since the leader heard a follower.", true, age),
+	perMember(prometheus.GaugeValue, "dynast_member_uptime_seconds", "Age of a process.", false,
+		func(m tree.Member) float64 { return (time.Duration(m.UptimeMS) * time.Millisecond).Seconds() }),
+	perMember(prometheus.GaugeValue, "dynast_member_resident_memory_bytes", "Resident memory of a process.", false,
+		func(m tree.Member) float64 { return float64(m.RSSBytes) }),
+	perMember(prometheus.CounterValue, "dynast_member_cpu_seconds_total", "CPU time that a process has used.", false,
+		func(m tree.Member) float64 { return m.CPUSeconds }),
+
+	gauge("dynast_log_index", "Index of the last entry in the leader's log.",
+		func(s *Status) float64 {
+			for _, m := range s.Tree.Members {
+				if m.Address == s.Tree.Leader {
+					return float64(m.Index)
+				}
+			}
+			return 0
+		}),
+	gauge("dynast_commit_index", "Index of the last entry that is acknowledged.",
+		func(s *Status) float64 { return float64(s.Tree.Committed) }),
+	gauge("dynast_applied_index", "Index of the last entry that is in the database.",
+		func(s *Status) float64 { return float64(s.Tree.Applied) }),
+	gauge("dynast_proposals_pending", "Writes that wait for their acknowledgement.",
+		func(s *Status) float64 { return float64(s.Tree.Pending) }),
+	histogram("dynast_wal_fsync_duration_seconds", "Duration of the fsyncs of the leader's log.", nil,
+		func(s *Status, emit func(meter.Counts, ...string)) { emit(s.Fsyncs) }),
+
+	histogram("dynast_request_duration_seconds", "Duration of clients' requests in the leader: read (Range), write (Put, DeleteRange, Txn), other.",
+		[]string{"type"}, func(s *Status, emit func(meter.Counts, ...string)) {
+			for _, c := range meter.Classes() {
+				emit(s.Tree.Load.Of(c).Counts, c.String())
+			}
+		}),
+	failedRequests(),
+	gauge("dynast_client_streams", "Open streams of clients: watches, keep-alives of leases and so on.",
+		func(s *Status) float64 { return float64(s.Tree.Load.Streams) }),
+	gauge("dynast_client_connections", "Open connections of clients.",
+		func(s *Status) float64 { return float64(s.ClientConnections) }),
+	gauge("dynast_client_connections_max", "Connections of clients that are possible: client.max_connections, or what the limit of open files allows.",
+		func(s *Status) float64 { return float64(s.ClientConnectionsMax) }),
+	gauge("dynast_client_connections_waiting", "Connections of clients that wait in the kernel's queue to be accepted.",
+		func(s *Status) float64 { return float64(s.ClientConnectionsWaiting) }),
+
+	gauge("dynast_disk_free_bytes", "Free space where the data directory is.",
+		func(s *Status) float64 { return float64(s.DiskFree) }),
+	gauge("dynast_disk_full", "1 while writes are refused for lack of disk space.",
+		func(s *Status) float64 { return flag(s.DiskFull) }),
+	gauge("dynast_memory_limit_bytes", "Memory limit of the control group, shared by all members. 0: there is none.",
+		func(s *Status) float64 { return float64(s.MemoryLimit) }),
+	gauge("dynast_memory_used_bytes", "What is in use of the memory limit and cannot be reclaimed. 0: there is no limit.",
+		func(s *Status) float64 { return float64(s.MemoryUsed) }),
+	gauge("dynast_memory_tight", "1 while writes are refused because the memory limit is nearly reached.",
+		func(s *Status) float64 { return flag(s.MemoryTight) }),
+	counter("dynast_log_lines_lost_total", "Lines of the leader's log that reached an output too late or not at all.",
+		func(s *Status) float64 { return float64(s.LogLinesLost) }),
+	counter("dynast_events_lost_total", "Events that the leader could not write to the data directory.",
+		func(s *Status) float64 { return float64(s.EventsLost) }),
+
+	// These have etcd's names, for existing dashboards and alerts.
+	gauge("etcd_server_has_leader", "Always 1: only a leader answers.", func(*Status) float64 { return 1 }),
+	gauge("etcd_server_is_leader", "Always 1: only a leader answers.", func(*Status) float64 { return 1 }),
+	counter("etcd_server_leader_changes_seen_total", "As dynast_takeovers_total, of all reasons.",
+		func(s *Status) float64 { return float64(s.Totals.AllTakeovers()) }),
+	gauge("etcd_server_proposals_committed_total", "As dynast_commit_index.",
+		func(s *Status) float64 { return float64(s.Tree.Committed) }),
+	gauge("etcd_server_proposals_applied_total", "As dynast_applied_index.",
+		func(s *Status) float64 { return float64(s.Tree.Applied) }),
+	gauge("etcd_server_proposals_pending", "As dynast_proposals_pending.",
+		func(s *Status) float64 { return float64(s.Tree.Pending) }),
+}

@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	ossignal "os/signal"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/observe/tree"
+	"github.com/dynast-io/dynast/shared/prove/chaos"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+)
+
+// ErrChaos means that a check of a chaos run failed.
+var ErrChaos = errors.New("a check failed")
+
+const chaosLong = `Inject faults into a cluster while ordinary etcd clients use it, then check all guarantees.
+The seed determines the schedule of the faults. The exit code is 0 only if every check passed.
+
+Without --data-dir, the command starts its own cluster in a temporary directory and on free
+ports. It removes that cluster at the end, but keeps data and logs if a check failed.
+
+With --data-dir, the command breaks the cluster that runs there. Ask its owner first. In this
+mode it only sends signals and hands the leadership over, and it never touches all members at
+once. It writes keys below the prefix chaos/SEED/ and deletes them at the end.
+
+Faults: kill-leader, kill-follower, kill-heir, kill-several, kill-all, stop-continue,
+kill-in-takeover, restart-all, corrupt-follower, promote, fill-disk. fill-disk needs root,
+because it puts the data on a small file system in memory. Give faults with weights, for
+example kill-leader=5,kill-all. "default" stands for the usual faults.`
+
+// chaosFlags holds the flags that are not configuration flags.
+type chaosFlags struct {
+	cfg    chaos.Config
+	faults string
+	seed   uint64
+	json   bool
+	html   string
+}
+
+func (a *App) chaosCommand() *cobra.Command {
+	var f chaosFlags
+	cmd := &cobra.Command{Use: "chaos", Short: "Kill, stop and damage members under load, then check the guarantees", Long: chaosLong, Args: cobra.NoArgs}
+	own := pflag.NewFlagSet("chaos", pflag.ContinueOnError)
+	own.DurationVar(&f.cfg.Duration, "duration", time.Minute, "how long to inject faults")
+	own.BoolVar(&f.cfg.Soak, "soak", false, "run until interrupted and check every 30 s; the first finding ends the run")
+	own.StringVar(&f.faults, "faults", "default", "faults to inject, as `KIND=WEIGHT,...`")
+	own.IntVar(&f.cfg.Clients, "clients", 8, "number of clients that put, get, delete and compare-and-swap values")
+	own.IntVar(&f.cfg.Keys, "keys", 16, "number of keys that the clients share")
+	own.IntVar(&f.cfg.ValueBytes, "value-size", 128, "size of each value in bytes")
+	own.Float64Var(&f.cfg.Rate, "rate", 1500, "operations per second of all clients together; 0: no limit")
+	own.Uint64Var(&f.seed, "seed", 0, "seed of an earlier run, to repeat its choices; 0: a new seed")
+	own.BoolVar(&f.json, "json", false, "print one JSON object")
+	own.StringVar(&f.html, "html", "", "also write the report as an HTML page with a timeline to `FILE`")
+	cmd.Flags().AddFlagSet(own)
+	c := a.WithConfig(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := c.Load()
+		if err != nil {
+			return err
+		}
+		if err := f.check(cfg, cmd.Flags().Changed("data-dir")); err != nil {
+			return &Error{Code: ExitUsage, Err: err}
+		}
+		if f.cfg.DataDir == "" {
+			f.cfg.UpArgs = configArgs(cmd.Flags(), own)
+		}
+		ctx, stop := ossignal.NotifyContext(cmd.Context(), syscall.SIGTERM)
+		defer stop()
+		return asError(f.run(ctx))
+	}
+	return cmd
+}
+
+// check validates the flags and completes the configuration of the run.
+func (f *chaosFlags) check(cfg *config.Config, running bool) (err error) {
+	def := chaos.DefaultWeights()
+	if running {
+		def = chaos.SignalWeights()
+		f.cfg.DataDir, f.cfg.ClientAddress = cfg.DataDir, Endpoint(cfg.DataDir, cfg.Client.Listen)
+	}
+	if f.cfg.Weights, err = chaos.ParseWeights(f.faults, def); err != nil {
+		return fmt.Errorf("chaos: --faults: %w", err)
+	}
+	for _, limit := range []struct {
+		name     string
+		value    int
+		min, max int
+	}{{"--clients", f.cfg.Clients, 1, 10000}, {"--keys", f.cfg.Keys, 1, 100000}, {"--value-size", f.cfg.ValueBytes, 0, 1 << 20}} {
+		if limit.value < limit.min || limit.value > limit.max {
+			return fmt.Errorf("chaos: invalid %s %d: must be between %d and %d", limit.name, limit.value, limit.min, limit.max)
+		}
+	}
+	switch {
+	case f.cfg.Duration < time.Second && !f.cfg.Soak:
+		return fmt.Errorf("chaos: invalid --duration %s: must be at least 1s", f.cfg.Duration)
+	case f.cfg.Rate < 0:
+		return fmt.Errorf("chaos: invalid --rate %g: must not be negative", f.cfg.Rate)
+	case cfg.Client.TLS():
+		return errors.New("chaos: cannot connect: the chaos clients do not support TLS: use a configuration without client.cert_file")
+	}
+	f.cfg.Seed = f.seed
+	for f.cfg.Seed == 0 {
+		f.cfg.Seed = uint64(rand.Uint32()) // short enough to type
+	}
+	f.cfg.Operator = ChaosOperator()
+	f.cfg.Binary = proc.Executable()
+	f.cfg.Followers, f.cfg.HeartbeatTimeout = cfg.Followers, cfg.Heartbeat.Timeout
+	f.cfg.DiskReserve = uint64(cfg.Store.DiskReserve)
+	f.cfg.Progress = os.Stderr
+	return nil
+}
+
+// configArgs returns the configuration flags that were given, as arguments for "up".
+func configArgs(given, own *pflag.FlagSet) []string {
+	var args []string
+	given.Visit(func(flag *pflag.Flag) {
+		switch flag.Name {
+		case "data-dir", "client-listen", "member-ports": // chosen by chaos
+		default:
+			if own.Lookup(flag.Name) == nil {
+				args = append(args, "--"+flag.Name+"="+flag.Value.String())
+			}
+		}
+	})
+	return args
+}
+
+// ChaosOperator returns the operator commands that package chaos uses.
+func ChaosOperator() chaos.Operator {
+	return chaos.Operator{
+		Tree: func(ctx context.Context, dataDir string) (*tree.Tree, error) {
+			dir, err := openDir(dataDir)
+			if err != nil {
+				return nil, err
+			}
+			t, _, err := readTree(ctx, dir)
+			return t, err
+		},
+		Stop: Stop,
+		Promote: func(ctx context.Context, dataDir string) error {
+			return Promote(ctx, dataDir, roster.Address{}, io.Discard)
+		},
+	}
+}
+
+func (f *chaosFlags) run(ctx context.Context) error {
+	report, err := chaos.Run(ctx, f.cfg)
+	if report == nil {
+		return err
+	}
+	var out io.Writer = os.Stdout
+	if f.json {
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		err = errors.Join(err, enc.Encode(report))
+	} else {
+		err = errors.Join(err, report.Print(out))
+	}
+	if f.html != "" {
+		err = errors.Join(err, writePage(f.html, report))
+	}
+	if err == nil && !report.Passed() {
+		err = &Error{Code: core.ExitError, Err: fmt.Errorf("chaos: %w: %d findings, seed %d; data and logs are in %s", ErrChaos, len(report.Findings), report.Seed, report.Kept)}
+	}
+	return err
+}
+
+func writePage(path string, report *chaos.Report) error {
+	page, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	if err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	defer func() { _ = page.Cleanup() }()
+	if err := report.HTML(page); err != nil {
+		return err
+	}
+	return page.CloseAtomicallyReplace()
+}

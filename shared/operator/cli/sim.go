@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dynast-io/dynast/shared/prove/sim"
+	"github.com/dynast-io/dynast/shared/rules/core"
+)
+
+// SimOptions holds the options of 'dynast sim'.
+type SimOptions struct {
+	// Search says which seeds to run, and for how long.
+	Search sim.Search
+	// Seed is the only seed to run; 0 means to run all seeds of Search.
+	Seed uint64
+	// Trace prints the whole transcript of Seed.
+	Trace bool
+	JSON  bool
+}
+
+// transcriptLines is how many transcript lines are printed for a seed that broke a rule.
+const transcriptLines = 200
+
+func (a *App) simCommand() *cobra.Command {
+	var o SimOptions
+	cmd := &cobra.Command{
+		Use:   "sim",
+		Short: "Simulate clusters under faults, and check that no acknowledged write is lost",
+		Long: `Runs the decision logic of all members of a cluster under a seeded scheduler. The kernel and
+the disk are simulated and fail in many ways. An oracle checks each step. The command touches
+nothing outside of its own process. The same seed gives the same run with the same build.
+
+The search ends at the first seed that breaks a rule. The command then prints the end of the
+transcript of that seed and exits with code 1. With --keep-going, the search continues, and the
+command prints one line for each seed that breaks a rule.`,
+		Example: `  dynast sim --seeds 0 --budget 10m --first 5000000
+  dynast sim --rough --keep-going --seeds 200000
+  dynast sim --seed 50020662 --trace`,
+		Args: cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Search.Seeds, "seeds", 10_000, "number of seeds to run; 0: run until --budget is used up, or until interrupted")
+	f.Uint64Var(&o.Search.First, "first", 1, "first seed of the search")
+	f.Uint64Var(&o.Seed, "seed", 0, "run only this seed")
+	f.BoolVar(&o.Trace, "trace", false, "print the whole transcript; needs --seed")
+	f.BoolVar(&o.JSON, "json", false, "print one JSON object")
+	f.DurationVar(&o.Search.Budget, "budget", 0, "end the search after this time; 0: no time limit")
+	f.BoolVar(&o.Search.Config.Rough, "rough", false, "make every rare fault likely")
+	f.BoolVar(&o.Search.KeepGoing, "keep-going", false, "continue after a seed that breaks a rule")
+	f.IntVar(&o.Search.Workers, "workers", 0, "number of seeds that run at the same time; 0: one per processor")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := o.check(); err != nil {
+			return err
+		}
+		return Sim(cmd.Context(), o, os.Stdout, os.Stderr)
+	}
+	return cmd
+}
+
+func (o SimOptions) check() error {
+	switch {
+	case o.Search.Seeds < 0 || o.Search.Budget < 0 || o.Search.Workers < 0:
+		return &Error{Code: ExitUsage, Err: fmt.Errorf("sim: negative value: --seeds, --budget and --workers must be 0 or more")}
+	case o.Trace && o.Seed == 0:
+		return &Error{Code: ExitUsage, Err: fmt.Errorf("sim: --trace without --seed: add --seed to say which transcript to print")}
+	case o.Trace && o.JSON:
+		return &Error{Code: ExitUsage, Err: fmt.Errorf("sim: --trace and --json were both given: use only one of them")}
+	}
+	return nil
+}
+
+// simResult is what --json prints.
+type simResult struct {
+	First          uint64    `json:"first_seed"`
+	ElapsedSeconds float64   `json:"elapsed_seconds"`
+	Stats          sim.Stats `json:"stats"`
+	// Broken lists all violations that --keep-going found.
+	Broken []string `json:"violations,omitempty"`
+	// The rest describes the first seed that broke a rule.
+	Seed       uint64   `json:"failed_seed,omitempty"`
+	Violation  string   `json:"violation,omitempty"`
+	Transcript []string `json:"transcript,omitempty"`
+}
+
+// Sim runs the simulator. It writes the result to out, and a progress line every second to
+// progress. The error has the code ExitError if a rule was broken.
+func Sim(ctx context.Context, o SimOptions, out, progress io.Writer) error {
+	s := o.Search
+	if o.Seed != 0 {
+		s.First, s.Seeds, s.Workers, s.Budget = o.Seed, 1, 1, 0
+	}
+	if o.Trace {
+		s.Config.Trace = func(line string) { _, _ = fmt.Fprintln(out, line) }
+	}
+	began := time.Now()
+	s.Progress = func(st sim.Stats) {
+		_, _ = fmt.Fprintf(progress, "%d seeds in %s, %d takeovers, %d writes acknowledged, %s\n",
+			st.Runs, time.Since(began).Round(time.Second), st.Leads, st.Acknowledged, brokenRules(st.Violations))
+	}
+	if !o.JSON {
+		_, _ = fmt.Fprintf(progress, "simulating from seed %d\n", max(s.First, 1))
+	}
+	found := s.Run(ctx)
+	s.Config.Trace = nil
+	res := simResult{First: s.First, ElapsedSeconds: found.Elapsed.Seconds(), Stats: found.Stats}
+	if s.KeepGoing {
+		for _, v := range found.Violations {
+			res.Broken = append(res.Broken, v.Error())
+		}
+	}
+	if v := found.Violation; v != nil {
+		cfg := s.Config
+		cfg.Seed = v.Seed
+		res.Seed, res.Violation, res.Transcript = v.Seed, v.Error(), sim.Transcript(cfg, transcriptLines)
+	}
+	if err := res.print(o, out); err != nil {
+		return asError(err)
+	}
+	if found.Violation != nil {
+		return &Error{Code: core.ExitError, Err: fmt.Errorf("sim: a rule was broken: %w", found.Violation)}
+	}
+	return nil
+}
+
+func brokenRules(n int) string {
+	switch n {
+	case 0:
+		return "no rule broken"
+	case 1:
+		return "1 seed broke a rule"
+	}
+	return fmt.Sprintf("%d seeds broke a rule", n)
+}
+
+func (r simResult) print(o SimOptions, out io.Writer) error {
+	if o.JSON {
+		return json.NewEncoder(out).Encode(r)
+	}
+	if r.Violation != "" && !o.Trace {
+		for _, line := range r.Transcript {
+			if _, err := fmt.Fprintln(out, line); err != nil {
+				return err
+			}
+		}
+		rough := ""
+		if o.Search.Config.Rough {
+			rough = " --rough"
+		}
+		if _, err := fmt.Fprintf(out, "\nto print the whole transcript: dynast sim%s --seed %d --trace\n", rough, r.Seed); err != nil {
+			return err
+		}
+	}
+	for _, v := range r.Broken {
+		if _, err := fmt.Fprintln(out, v); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(out, "%s\n%s%.1f s, first seed %d\n", r.Stats, r.Stats.FaultTable(), r.ElapsedSeconds, r.First)
+	return err
+}

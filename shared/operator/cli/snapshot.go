@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/replica/restore"
+)
+
+func (a *App) snapshotCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "snapshot", Short: "Save, check and restore snapshots, including those of etcd"}
+	cmd.AddCommand(a.snapshotRestoreCommand(), snapshotStatusCommand(), &cobra.Command{
+		Use:                "save FILE",
+		Short:              "Short for 'dynast ctl snapshot save'",
+		DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.ctl(append([]string{"snapshot", "save"}, args...))
+		},
+	})
+	return cmd
+}
+
+func (a *App) snapshotRestoreCommand() *cobra.Command {
+	var o restore.Options
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "restore FILE|DIR",
+		Short: "Create a data directory from an etcd snapshot or from the data directory of a stopped etcd",
+		Args:  cobra.ExactArgs(1),
+	}
+	cmd.Flags().BoolVar(&o.SkipHashCheck, "skip-hash-check", false, "accept a file without a checksum, for example a copied database file")
+	cmd.Flags().StringVar(&o.WALDir, "wal-dir", "", "`DIR` that holds the log, if etcd ran with --wal-dir")
+	cmd.Flags().Uint64Var(&o.BumpRevision, "bump-revision", 0, "raise the latest revision by `N`, for clients that saw later revisions than the snapshot has")
+	cmd.Flags().BoolVar(&o.MarkCompacted, "mark-compacted", false, "compact all revisions before the raised one, so that watching clients read everything again; needs --bump-revision")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	c := a.WithConfig(cmd)
+	c.run(cmd, func(ctx context.Context, cfg *config.Config, args []string) error {
+		o.Source, o.DataDir, o.Client, o.Member = args[0], cfg.DataDir, cfg.Client.Listen, firstMember(cfg)
+		res, err := restore.Restore(ctx, o)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(res)
+		}
+		printRestored(cmd.OutOrStdout(), args[0], res, int64(cfg.Store.Quota))
+		return nil
+	})
+	return cmd
+}
+
+// firstMember returns the address that the first leader gets if it is free.
+func firstMember(cfg *config.Config) string {
+	return net.JoinHostPort(cfg.Member.Host, strconv.Itoa(int(cfg.Member.Ports.First)))
+}
+
+func printRestored(w io.Writer, from string, r *restore.Result, quota int64) {
+	fmt.Fprintf(w, "restored %s to %s\n", from, r.DataDir)
+	fmt.Fprintf(w, "revision %d (compacted up to %d), %d keys, %d leases, %d users, %d roles, auth %s\n",
+		r.Revision, r.CompactRevision, r.Keys, r.Leases, r.Users, r.Roles, map[bool]string{true: "on", false: "off"}[r.AuthEnabled])
+	if r.Replayed > 0 {
+		fmt.Fprintf(w, "%d entries came from the log; %d of them were not known to be committed, but were restored, as a new leader would do\n", r.Replayed, r.Uncommitted)
+	}
+	if r.Replayed > 0 && r.Members > 1 {
+		fmt.Fprintf(w, "note: this was one of %d members; writes that the others acknowledged without it are missing\n", r.Members)
+	}
+	if r.Corrupt {
+		fmt.Fprintln(w, "note: the CORRUPT alarm of etcd was restored: requests are refused until you run 'dynast ctl alarm disarm'")
+	}
+	if r.UsedBytes >= quota {
+		fmt.Fprintf(w, "note: the database uses %d bytes, but store.quota is %d: writes are refused until you raise it\n", r.UsedBytes, quota)
+	}
+	fmt.Fprintf(w, "to start it: dynast up --data-dir %s\n", r.DataDir)
+}
+
+func snapshotStatusCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "status FILE", Short: "Check a snapshot file and print a summary of it", Args: cobra.ExactArgs(1)}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object, in the format of 'etcdutl snapshot status -w json'")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		st, err := restore.Status(args[0])
+		if err != nil {
+			return asError(err)
+		}
+		if asJSON {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(st)
+		}
+		version := st.Version
+		if version == "" {
+			version = "before 3.6"
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "hash %08x, revision %d, %d key revisions, %d bytes, format %s\n", st.Hash, st.Revision, st.TotalKey, st.TotalSize, version)
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+)
+
+func (a *App) stopCommand() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{Use: "stop", Short: "Stop all processes of a running cluster", Args: cobra.NoArgs}
+	cmd.Flags().DurationVar(&timeout, "timeout", 20*time.Second, "time after which the processes that still run are killed")
+	c := a.WithConfig(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := c.Load()
+		if err != nil {
+			return err
+		}
+		if timeout < 0 {
+			return fmt.Errorf("stop: invalid --timeout %s: must not be negative", timeout)
+		}
+		return asError(Stop(cmd.Context(), cfg.DataDir, timeout, os.Stdout))
+	}
+	return cmd
+}
+
+// killPatience is how long a process may take to end after SIGKILL.
+const killPatience = 5 * time.Second
+
+// Stop ends the cluster of a data directory. It kills the processes that still run after the
+// timeout. It returns nil only when every process is gone.
+func Stop(ctx context.Context, dataDir string, timeout time.Duration, out io.Writer) error {
+	dir, err := openDir(dataDir)
+	if err != nil {
+		return err
+	}
+	seen := map[proc.Identity]bool{}
+	if n, err := remaining(dir, seen); err != nil || n == 0 {
+		if err == nil {
+			fmt.Fprintf(out, "nothing runs in %s\n", dir.Path())
+		}
+		return err
+	}
+	rs := reapers{}
+	left, err := stopInOrder(ctx, dir, timeout, seen, rs)
+	if err != nil {
+		return err
+	}
+	how := "stopped"
+	if left > 0 {
+		fmt.Fprintf(out, "%d processes did not exit within %s: killing them\n", left, timeout)
+		if err := killAll(ctx, dir, seen, rs); err != nil {
+			return err
+		}
+		how = "killed"
+	}
+	if err := rs.await(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s, %d processes are gone\n", how, len(seen))
+	return nil
+}
+
+// reapers is a set of reaper processes, which free the memory of dead members. A reaper ends soon
+// after its member. Until then, the files that the member had mapped into memory are in use.
+type reapers map[proc.Identity]bool
+
+// note remembers the reapers of processes. A reaper can be found only while its process lives.
+func (r reapers) note(of map[proc.Identity]bool) {
+	all := proc.Reapers()
+	for id := range of {
+		if reaper, ok := all[id.PID]; ok {
+			r[reaper] = true
+		}
+	}
+}
+
+// await returns when all reapers are gone. It kills those that take too long.
+func (r reapers) await(ctx context.Context) error {
+	deadline := time.Now().Add(killPatience)
+	for id := range r {
+		for alive(id) {
+			if time.Now().After(deadline) {
+				if err := proc.Signal(id, unix.SIGKILL); err != nil {
+					return err
+				}
+			}
+			select {
+			case <-time.After(5 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// stopInOrder asks the leader to stop the cluster, until no process is left or the time is up. It
+// asks again when another leader has taken over.
+func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, seen map[proc.Identity]bool, rs reapers) (int, error) {
+	deadline := time.Now().Add(timeout)
+	var asked proc.Identity // the leader that agreed to stop
+	for {
+		left, err := remaining(dir, seen)
+		if err != nil || left == 0 || time.Now().After(deadline) {
+			return left, err
+		}
+		if !alive(asked) {
+			rs.note(seen)
+			err := once(ctx, dir, func(ctx context.Context, a *admin) error {
+				resp, err := a.Stop(ctx, &wire.StopRequest{})
+				asked = leaderIn(resp)
+				return err
+			})
+			if status.Code(err) == codes.PermissionDenied {
+				return left, &Error{Code: core.ExitError, Err: errors.New(status.Convert(err).Message())}
+			}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return left, ctx.Err()
+		}
+	}
+}
+
+// leaderIn returns the leader that agreed to stop. The caller must not ask it again, because a
+// second request means that the leader must not wait any longer.
+func leaderIn(resp *wire.StopResponse) proc.Identity {
+	for _, m := range resp.GetMembers() {
+		if m.Role == uint32(roster.Leader) {
+			return proc.Identity{PID: int(m.Pid), StartTime: m.StartTime}
+		}
+	}
+	return proc.Identity{}
+}
+
+// alive reports whether any thread of a process is alive. A process whose main thread has ended
+// may still hold its locks.
+func alive(id proc.Identity) bool {
+	if id.PID == 0 {
+		return false
+	}
+	p, err := proc.Open(id)
+	if err == nil {
+		_ = p.Close()
+	}
+	return err == nil
+}
+
+// remaining counts the processes of a data directory. It needs no leader: each member has its
+// process id in its slot, and a member without a slot is found by its arguments.
+func remaining(dir *datadir.Dir, seen map[proc.Identity]bool) (int, error) {
+	left, err := owners(dir)
+	for _, id := range left {
+		seen[id] = true
+	}
+	return len(left), err
+}
+
+func owners(dir *datadir.Dir) ([]proc.Identity, error) {
+	metas, err := dir.Metas()
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, &Error{Code: core.ExitError, Err: fmt.Errorf("permission denied: only the user who runs the cluster%s and root may stop it", owner(dir))}
+	}
+	if err != nil {
+		return nil, err
+	}
+	found := starting(dir)
+	for _, meta := range metas {
+		id := proc.Identity{PID: meta.PID, StartTime: meta.StartTime}
+		if alive(id) && !slices.Contains(found, id) {
+			found = append(found, id)
+		}
+	}
+	return found, nil
+}
+
+// owner names the user who runs the cluster, or returns an empty text if it is unknown.
+func owner(dir *datadir.Dir) string {
+	info, err := os.Stat(dir.Path())
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (uid %d)", info.Sys().(*syscall.Stat_t).Uid)
+}
+
+func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool, rs reapers) error {
+	deadline := time.Now().Add(killPatience)
+	for {
+		left, err := owners(dir)
+		if err != nil {
+			return err
+		}
+		for _, id := range left {
+			seen[id] = true
+		}
+		rs.note(seen)
+		for _, id := range left {
+			if err := proc.Signal(id, unix.SIGKILL); err != nil {
+				return err
+			}
+		}
+		switch {
+		case len(left) == 0:
+			return nil
+		case time.Now().After(deadline):
+			return &Error{Code: core.ExitError, Err: fmt.Errorf("%d processes still run after SIGKILL: %v", len(left), left)}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

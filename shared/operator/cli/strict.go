@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Strict gives every command below root better errors for wrong arguments and flags: each error
+// names the command, the mistake and what the command wants. The errors of cobra leave one of
+// these out. An unknown command of a group is an error too, where cobra would print the help.
+// Strict does not change commands that parse their own arguments.
+func Strict(root *cobra.Command) {
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%s: %s", name(cmd), flagError(cmd.Flags(), err))
+	})
+	for _, cmd := range root.Commands() {
+		strict(cmd)
+	}
+}
+
+func strict(cmd *cobra.Command) {
+	for _, child := range cmd.Commands() {
+		strict(child)
+	}
+	if cmd.DisableFlagParsing {
+		return
+	}
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fmt.Errorf("%s: %s; usage: %s", name(cmd), argumentError(args, err), cmd.UseLine())
+			}
+			return nil
+		}
+	}
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE = group
+	}
+}
+
+// name returns the path of a command without the name of the program.
+func name(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+}
+
+// group runs a command that only has subcommands.
+func group(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return fmt.Errorf("%s: unknown command %q: must be one of %s", name(cmd), args[0], strings.Join(names, ", "))
+}
+
+// argumentError rewrites an error of cobra about arguments.
+func argumentError(args []string, err error) string {
+	text := err.Error()
+	switch {
+	case strings.HasPrefix(text, "unknown command"):
+		return fmt.Sprintf("unexpected argument %q: the command takes no arguments", args[0])
+	case strings.HasPrefix(text, "accepts"), strings.HasPrefix(text, "requires"):
+		return fmt.Sprintf("the command %s (%s)", strings.NewReplacer("arg(s)", "argument(s)").Replace(text), quotedList(args))
+	}
+	return text
+}
+
+func quotedList(args []string) string {
+	if len(args) == 0 {
+		return "none given"
+	}
+	return strings.Join(args, ", ")
+}
+
+var goSyntax = regexp.MustCompile(`(strconv\.\w+: parsing "[^"]*": |time: )`)
+
+// wants says which values the types of package pflag take. The errors of configuration flags
+// already say it.
+var wants = map[string]string{
+	"bool": "true or false", "int": "a whole number", "uint": "a whole number from 0", "uint64": "a whole number from 0",
+	"duration": "a duration with its unit, for example 30s", "float64": "a number",
+}
+
+func flagError(flags *pflag.FlagSet, err error) string {
+	text := goSyntax.ReplaceAllString(err.Error(), "")
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && !strings.Contains(text, "want ") {
+		if want := wants[invalid.GetFlag().Value.Type()]; want != "" {
+			text += "; want " + want
+		}
+	}
+	return text
+}

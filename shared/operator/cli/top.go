@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/observe/tree"
+	"github.com/dynast-io/dynast/shared/operator/term"
+	"github.com/dynast-io/dynast/shared/operator/top"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+)
+
+func (a *App) topCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "top", Short: "Show a running cluster live in the terminal, with keys to hand over, kill and scale", Args: cobra.NoArgs,
+	}
+	c := a.WithConfig(cmd)
+	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
+		return Top(ctx, cfg.DataDir, os.Stdin, os.Stdout)
+	})
+	return cmd
+}
+
+// Top runs the terminal dashboard until the user quits or ctx ends.
+func Top(ctx context.Context, dataDir string, in, out *os.File) error {
+	if !term.IsTerminal(in) || !term.IsTerminal(out) {
+		return errors.New("top: standard input or output is not a terminal: use 'dynast tree --watch' instead")
+	}
+	dir, _, _, err := openTree(ctx, dataDir)
+	if err != nil {
+		return err
+	}
+	c := &watched{dir: dir, dataDir: dataDir, events: events.NewReader(dir.Path())}
+	defer c.close()
+	p := tea.NewProgram(top.New(c, term.StyleOf(out)), tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out), tea.WithoutSignalHandler())
+	_, err = p.Run()
+	if ctx.Err() != nil {
+		return nil // interrupted
+	}
+	return err
+}
+
+// watched gives the terminal dashboard access to the cluster of a data directory.
+type watched struct {
+	dir     *datadir.Dir
+	dataDir string
+
+	// A request may still be running when the program ends, so mu protects events.
+	mu     sync.Mutex
+	events *events.Reader // nil after close
+}
+
+func (w *watched) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events.Close()
+	w.events = nil
+}
+
+var _ top.Cluster = (*watched)(nil)
+
+func (w *watched) Tree(ctx context.Context) (*tree.Tree, error) {
+	t, _, err := readTree(ctx, w.dir)
+	return t, err
+}
+
+func (w *watched) Events() ([]events.Event, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.events == nil {
+		return nil, nil
+	}
+	return w.events.Next()
+}
+
+func (w *watched) Promote(ctx context.Context, address string) (string, error) {
+	to, err := roster.ParseAddress(address)
+	if err != nil {
+		return "", err
+	}
+	return said(func(out *bytes.Buffer) error { return Promote(ctx, w.dataDir, to, out) })
+}
+
+func (w *watched) Scale(ctx context.Context, by int) (string, error) {
+	return said(func(out *bytes.Buffer) error { return Scale(ctx, w.dataDir, by, true, out) })
+}
+
+// Kill kills the process of a member. It asks the leader for the pid first, so that it does not
+// kill another process that got the pid later.
+func (w *watched) Kill(ctx context.Context, address string) (string, error) {
+	t, err := w.Tree(ctx)
+	if err != nil {
+		return "", err
+	}
+	m, ok := t.MemberAt(address)
+	if !ok {
+		return "", fmt.Errorf("kill %s: this member no longer exists", address)
+	}
+	id, err := proc.Identify(m.PID)
+	if err == nil {
+		err = proc.Signal(id, syscall.SIGKILL)
+	}
+	return fmt.Sprintf("killed %s (pid %d)", address, m.PID), err
+}
+
+// said runs f and returns what it printed.
+func said(f func(*bytes.Buffer) error) (string, error) {
+	var out bytes.Buffer
+	err := f(&out)
+	return strings.TrimSpace(out.String()), err
+}

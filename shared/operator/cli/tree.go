@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/observe/tree"
+	"github.com/dynast-io/dynast/shared/operator/term"
+	"github.com/dynast-io/dynast/shared/operator/treeview"
+)
+
+func (a *App) treeCommand() *cobra.Command {
+	var asJSON, watch bool
+	cmd := &cobra.Command{Use: "tree", Short: "Show the processes of a running cluster", Args: cobra.NoArgs}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object; with --watch, one per line")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "refresh every second, in place, until interrupted")
+	c := a.WithConfig(cmd)
+	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
+		if watch {
+			w := &treeWatch{json: asJSON, out: os.Stdout, style: term.StyleOf(os.Stdout), terminal: term.IsTerminal(os.Stdout), every: time.Second}
+			return w.run(ctx, cfg.DataDir)
+		}
+		return Tree(ctx, cfg.DataDir, asJSON, os.Stdout, term.StyleOf(os.Stdout))
+	})
+	return cmd
+}
+
+// Tree prints the processes of the cluster in a data directory.
+func Tree(ctx context.Context, dataDir string, asJSON bool, out io.Writer, s term.Style) error {
+	_, t, raw, err := openTree(ctx, dataDir)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		_, err = fmt.Fprintf(out, "%s\n", raw)
+		return err
+	}
+	return treeview.Write(out, t, time.Now(), s)
+}
+
+// openTree opens a data directory and reads the tree of the cluster in it.
+func openTree(ctx context.Context, dataDir string) (*datadir.Dir, *tree.Tree, []byte, error) {
+	dir, err := openDir(dataDir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	t, raw, err := readTree(ctx, dir)
+	return dir, t, raw, err
+}
+
+func readTree(ctx context.Context, dir *datadir.Dir) (*tree.Tree, []byte, error) {
+	var raw []byte
+	err := withLeader(ctx, dir, takeoverPatience, func(ctx context.Context, a *admin) error {
+		resp, err := a.Tree(ctx, &wire.TreeRequest{})
+		raw = resp.GetJson()
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := tree.Decode(raw)
+	return t, raw, err
+}
+
+// treeWatch shows the tree repeatedly.
+type treeWatch struct {
+	json     bool
+	out      io.Writer
+	style    term.Style
+	terminal bool
+	every    time.Duration
+	last     string // the last tree that was drawn, without an error below it
+}
+
+// Control sequences of terminals (ECMA-48 and DEC private modes). enterScreen switches to the
+// alternate screen, without cursor and line wrapping. leaveScreen switches back.
+const (
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l"
+	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+	homeCursor  = "\x1b[H"
+	eraseLine   = "\x1b[K"
+	eraseBelow  = "\x1b[J"
+)
+
+// run returns nil when ctx ends. It returns an error if no cluster runs at the beginning. If the
+// cluster stops later, run waits for it to come back.
+func (w *treeWatch) run(ctx context.Context, dataDir string) error {
+	dir, t, raw, err := openTree(ctx, dataDir)
+	if err != nil {
+		return err
+	}
+	if w.terminal && !w.json {
+		_, _ = io.WriteString(w.out, enterScreen)
+		defer func() { _, _ = io.WriteString(w.out, leaveScreen) }()
+	}
+	tick := time.NewTicker(w.every)
+	defer tick.Stop()
+	for {
+		if err := w.show(t, raw, err); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		t, raw, err = readTree(ctx, dir)
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+func (w *treeWatch) show(t *tree.Tree, raw []byte, problem error) error {
+	if w.json {
+		if problem != nil {
+			return nil // print nothing until the cluster answers again
+		}
+		var line bytes.Buffer
+		err := json.Compact(&line, raw)
+		if err == nil {
+			_, err = fmt.Fprintf(w.out, "%s\n", &line)
+		}
+		return err
+	}
+	note := ""
+	if problem != nil {
+		note = "\n" + w.style.Paint(term.Red, problem.Error()) + "\n"
+	} else {
+		var b strings.Builder
+		if err := treeview.Write(&b, t, time.Now(), w.style); err != nil {
+			return err
+		}
+		w.last = b.String()
+	}
+	text := w.last + note
+	if w.terminal {
+		text = homeCursor + strings.ReplaceAll(text, "\n", eraseLine+"\n") + eraseBelow
+	} else {
+		text += "\n"
+	}
+	_, err := io.WriteString(w.out, text)
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}

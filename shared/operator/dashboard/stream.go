@@ -1,0 +1,104 @@
+package dashboard
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/observe/events"
+)
+
+const (
+	// retry is how long a page waits before it reconnects after its stream has ended. The
+	// connection is not refused: it waits in the listening socket for the next leader.
+	retry = 100 * time.Millisecond
+	// firstEvents is the maximum number of past events that a page gets.
+	firstEvents = 500
+	// writeTimeout bounds the time for one message, for a page that does not read.
+	writeTimeout = 10 * time.Second
+)
+
+// stream sends the state and the new events at once, and then at every interval.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
+	if s.streams.Add(1) > maxStreams {
+		s.streams.Add(-1)
+		http.Error(w, fmt.Sprintf("too many open pages: at most %d are served: close one and try again", maxStreams), http.StatusServiceUnavailable)
+		return
+	}
+	defer s.streams.Add(-1)
+	w.Header().Set("Content-Type", "text/event-stream")
+	out := &sender{w: w, c: http.NewResponseController(w)}
+	// The read timeout of ordinary requests does not apply to a stream.
+	_ = out.c.SetReadDeadline(time.Time{})
+	hello, err := json.Marshal(map[string]any{"actions": s.cfg.TokenFile != "", "interval_ms": s.cfg.Interval.Milliseconds()})
+	if err != nil {
+		return
+	}
+	out.printf("retry: %d\n", retry.Milliseconds())
+	out.send("hello", hello)
+	reader := events.NewReader(s.cfg.DataDir)
+	defer reader.Close()
+	tick := time.NewTicker(s.cfg.Interval)
+	defer tick.Stop()
+	for first := true; out.err == nil; first = false {
+		happened, err := reader.Next()
+		if err != nil {
+			s.cfg.Logger.Warn("the dashboard cannot read the events", "error", err)
+		}
+		if first {
+			happened = happened[max(0, len(happened)-firstEvents):]
+		}
+		if len(happened) > 0 {
+			raw, err := json.Marshal(happened)
+			if err != nil {
+				return
+			}
+			out.send(map[bool]string{true: "past", false: "events"}[first], raw)
+		}
+		if raw, err := s.cfg.Cluster.Tree(); err == nil {
+			out.send("tree", raw)
+		}
+		out.flush()
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		case <-s.ended.Done():
+			return
+		}
+	}
+}
+
+// sender writes server-sent events. After the first error it writes nothing more.
+type sender struct {
+	w   io.Writer
+	c   *http.ResponseController
+	err error
+}
+
+func (s *sender) printf(format string, args ...any) {
+	if s.err == nil {
+		_, s.err = fmt.Fprintf(s.w, format, args...)
+	}
+}
+
+// send sends a JSON text as one event. It removes line breaks, because each line would need a mark.
+func (s *sender) send(kind string, raw []byte) {
+	var one bytes.Buffer
+	if err := json.Compact(&one, raw); err != nil {
+		s.err = err
+		return
+	}
+	s.printf("event: %s\ndata: %s\n\n", kind, &one)
+}
+
+func (s *sender) flush() {
+	if s.err != nil {
+		return
+	}
+	_ = s.c.SetWriteDeadline(time.Now().Add(writeTimeout))
+	s.err = s.c.Flush()
+}

@@ -1,0 +1,104 @@
+package term
+
+import (
+	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// Colour is one of the colours that the terminal defines, so that it fits the background.
+type Colour string
+
+// Red marks a fault, Yellow a fault that dynast repairs itself, and Green a good state.
+const (
+	Plain  Colour = ""
+	Bold   Colour = "1"
+	Dim    Colour = "2"
+	Red    Colour = "31"
+	Green  Colour = "32"
+	Yellow Colour = "33"
+	Cyan   Colour = "36"
+)
+
+// Style says whether output has colours. The zero value has none.
+type Style struct{ Colour bool }
+
+// StyleOf returns the style for a file. It gives colours only to a terminal, and respects NO_COLOR
+// (no-color.org) and TERM=dumb.
+func StyleOf(f *os.File) Style {
+	return Style{Colour: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && IsTerminal(f)}
+}
+
+// IsTerminal reports whether a file is a terminal.
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// Paint colours a text.
+func (s Style) Paint(c Colour, text string) string {
+	if !s.Colour || c == Plain || text == "" {
+		return text
+	}
+	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
+}
+
+// Printable replaces control characters, so that the text of others cannot control the terminal.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return utf8.RuneError
+	}, text)
+}
+
+// Cell is one cell of a table.
+type Cell struct {
+	Text   string
+	Colour Colour
+	Right  bool // aligned to the right
+}
+
+// Table aligns rows, with two spaces between columns and none at the end of a line. It assumes
+// that each character is one column wide.
+func Table(s Style, rows [][]Cell) string {
+	var widths []int
+	for _, row := range rows {
+		for i, c := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.Text))
+		}
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		last := len(row) - 1
+		for last >= 0 && row[last].Text == "" {
+			last--
+		}
+		for i, c := range row[:last+1] {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.Text))
+			text := s.Paint(c.Colour, c.Text)
+			switch {
+			case c.Right:
+				text = pad + text
+			case i < last:
+				text += pad
+			}
+			b.WriteString(text)
+			if i < last {
+				b.WriteString("  ")
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}

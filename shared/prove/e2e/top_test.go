@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/creack/pty"
+
+	"github.com/dynast-io/dynast/shared/observe/tree"
+)
+
+// screen is a command in its own terminal, and its output.
+type screen struct {
+	terminal *os.File
+	mu       sync.Mutex
+	printed  bytes.Buffer
+	ended    chan error
+}
+
+func (c *cluster) terminal(args ...string) *screen {
+	c.t.Helper()
+	cmd := c.command(args...)
+	cmd.Stderr = nil
+	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "NO_COLOR=")
+	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 30, Cols: 120})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	s := &screen{terminal: terminal, ended: make(chan error, 1)}
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := terminal.Read(buf)
+			s.mu.Lock()
+			s.printed.Write(buf[:n])
+			s.mu.Unlock()
+			if err != nil { // the process has ended: EIO
+				s.ended <- cmd.Wait()
+				return
+			}
+		}
+	}()
+	c.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = terminal.Close()
+	})
+	return s
+}
+
+func (s *screen) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.printed.String()
+}
+
+func (s *screen) press(t *testing.T, keys string) {
+	t.Helper()
+	if _, err := io.WriteString(s.terminal, keys); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTop runs the terminal dashboard in a terminal through a takeover. A key kills a member
+// after a question, and the terminal is restored at the end.
+func TestTop(t *testing.T) {
+	c := start(t)
+	c.traffic()
+	s := c.terminal("top", "--config", c.config)
+	shows := func(what string) {
+		t.Helper()
+		eventually(t, what+" on the screen", func() bool { return strings.Contains(s.text(), what) })
+	}
+	first := c.full()
+	shows("REQUESTS/S")
+	shows(first.Leader)
+	shows("\x1b[?1049h") // the alternate screen
+	s.press(t, "k")
+	shows("Kill " + first.Leader)
+	s.press(t, "y")
+	now := c.wait("the next leader", func(t *tree.Tree) bool { return t.Leader != first.Leader && count(t, "in_sync") == 2 })
+	if !c.gone(leaderOf(first)) {
+		t.Error("the old leader lives")
+	}
+	shows("killed " + first.Leader)
+	shows("▲")
+	s.press(t, "p")
+	shows("over to " + now.Heir)
+	s.press(t, "y")
+	c.wait("the hand-over", func(t *tree.Tree) bool { return t.Leader == now.Heir })
+	s.press(t, "q")
+	if err := <-s.ended; err != nil {
+		t.Errorf("top: %v\n%s", err, tail(s.text(), 5000))
+	}
+	if out := s.text(); !strings.Contains(out, "\x1b[?1049l") || !strings.Contains(out, "\x1b[?25h") {
+		t.Errorf("the terminal is not left as it was: %q", tail(out, 300))
+	}
+}
+
+// TestTreeInATerminal: the tree is coloured and redrawn in place, and the terminal is restored at
+// the end.
+func TestTreeInATerminal(t *testing.T) {
+	c := start(t)
+	s := c.terminal("tree", "--config", c.config, "--watch")
+	eventually(t, "two trees", func() bool { return strings.Count(s.text(), "PROCESS") >= 2 })
+	s.press(t, "\x03") // Ctrl-C
+	if err := <-s.ended; err != nil {
+		t.Errorf("tree --watch, interrupted: %v", err)
+	}
+	out := s.text()
+	for _, want := range []string{"\x1b[?1049h", "\x1b[H", "\x1b[32mserving", "\x1b[?1049l", "\x1b[?25h"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in %q", want, out)
+		}
+	}
+	if strings.HasSuffix(strings.TrimSpace(out), "serving") {
+		t.Error("it ended in the middle")
+	}
+}
+
+// TestTopNeedsATerminal: without a terminal it prints an error.
+func TestTopNeedsATerminal(t *testing.T) {
+	c := newCluster(t)
+	code, out := c.run("top", "--config", c.config)
+	if code != 1 || !strings.Contains(out, "terminal") || !strings.Contains(out, "tree --watch") {
+		t.Errorf("%d %s", code, out)
+	}
+	if _, err := os.Stat(c.dir); err == nil {
+		t.Error("it made a data directory")
+	}
+}

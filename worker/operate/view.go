@@ -1,0 +1,110 @@
+package operate
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/observe/metrics"
+	"github.com/dynast-io/dynast/shared/observe/tree"
+)
+
+// tree describes the cluster as this leader sees it.
+func (o *Operators) tree() (*tree.Tree, error) {
+	v, ok := o.view()
+	if !ok {
+		return nil, status.Error(codes.Unavailable, "the leader is ending")
+	}
+	return tree.FromView(v, o.Self.Address, tree.Facts{
+		Applied: o.Applied.Load(), Pending: o.replica.Pending(), Totals: o.recorder.Totals(),
+		LogDirectory: o.Settings.Start.Log.Directory, Load: o.clients.Requests(), CPUPercent: o.cpu.percent,
+	}), nil
+}
+
+// Metrics returns what /metrics serves.
+func (o *Operators) Metrics() prometheus.Gatherer {
+	g, err := metrics.New(o.status).Gatherer()
+	if err != nil {
+		o.Log.Error("cannot serve metrics", "error", err)
+		return nil
+	}
+	return g
+}
+
+func (o *Operators) status() (metrics.Status, error) {
+	t, err := o.tree()
+	if err != nil {
+		return metrics.Status{}, err
+	}
+	free, err := proc.FreeBytes(o.Settings.Start.DataDir)
+	if err != nil {
+		return metrics.Status{}, err
+	}
+	diskFull, _ := o.replica.Full()
+	memory := o.replica.MemoryStatus()
+	open, most, waiting := o.files.Connections()
+	return metrics.Status{
+		Tree: t, Totals: o.recorder.Totals(), Fsyncs: o.replica.Fsyncs(), Version: o.Self.Version,
+		MinSync: o.Settings.Start.Replication.MinSync, DiskFree: free, DiskFull: diskFull,
+		MemoryLimit: memory.LimitBytes, MemoryUsed: memory.UsedBytes, MemoryTight: memory.Tight,
+		ClientConnections: open, ClientConnectionsMax: most, ClientConnectionsWaiting: waiting,
+		LogLinesLost: o.Logs.Dropped(), EventsLost: o.recorder.LostEvents(),
+	}, nil
+}
+
+// cpuInterval is how often a leader reads the processor time of its processes. Each reading is
+// a file in /proc and takes some ten microseconds.
+const cpuInterval = 5 * time.Second
+
+// cpuUsage turns total processor time into current usage. It measures over the time since the
+// last reading but one, which is five to ten seconds.
+type cpuUsage struct {
+	mu           sync.Mutex
+	noted        time.Time
+	last, before map[int]cpuNote
+}
+
+type cpuNote struct {
+	at, startedAt time.Time
+	used          time.Duration
+}
+
+// note reads the usage of these processes if cpuInterval has passed.
+func (c *cpuUsage) note(now time.Time, pids []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Sub(c.noted) < cpuInterval {
+		return
+	}
+	c.noted = now
+	c.before, c.last = c.last, make(map[int]cpuNote, len(pids))
+	for _, pid := range pids {
+		if u, err := proc.ReadUsage(pid); err == nil {
+			c.last[pid] = cpuNote{at: time.Now(), startedAt: u.StartedAt, used: u.CPU}
+		}
+	}
+}
+
+// percent returns how much of one core a process uses. For a process without a reading, it
+// measures over the whole life of the process. A reused pid counts as a new process.
+func (c *cpuUsage) percent(pid int, u proc.Usage) float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	from, ok := c.before[pid]
+	if !ok {
+		from, ok = c.last[pid]
+	}
+	const sameStart = time.Second // StartedAt is computed from two clocks and may differ slightly
+	if !ok || from.startedAt.Sub(u.StartedAt).Abs() > sameStart || from.used > u.CPU {
+		from = cpuNote{at: u.StartedAt}
+	}
+	span := time.Since(from.at)
+	if span <= 0 {
+		return 0
+	}
+	return 100 * (u.CPU - from.used).Seconds() / span.Seconds()
+}

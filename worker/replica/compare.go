@@ -1,0 +1,274 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/replica/store"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+	"github.com/dynast-io/dynast/worker/state"
+)
+
+// digestPoll is how often a leader that waits for digests checks which followers are alive.
+const digestPoll = 100 * time.Millisecond
+
+// digestPatience is how long a leader waits for the answer to a DigestRequest. A follower
+// reads its whole database to answer.
+const digestPatience = 2 * time.Minute
+
+// comparison compares the keys of the followers with the leader's from time to time. Each
+// member computes a checksum of its own database, all at the same revision. A follower is
+// not compared again until the revision has changed.
+type comparison struct {
+	*state.Shared
+	copies *holder
+	links  func() Links
+
+	mu       sync.Mutex
+	revision int64 // of the round that is running; 0 when none is
+	waiting  map[roster.ID]bool
+	answers  map[roster.ID]*wire.Digest
+	complete chan struct{} // closed when no answer is missing any more
+	compared map[roster.ID]store.Digest
+}
+
+// run makes comparisons while this member leads.
+func (c *comparison) run() {
+	select {
+	case <-c.Leads:
+	case <-c.Ended():
+		return
+	}
+	tick := time.NewTicker(c.Settings.Start.Store.CompareInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-c.Ended():
+			return
+		}
+		c.round()
+	}
+}
+
+// round makes one comparison with all in-sync followers that were not compared at this
+// revision.
+func (c *comparison) round() {
+	ctx, cancel := context.WithTimeout(c.Lifetime(), digestPatience)
+	defer cancel()
+	revision := c.copies.Current().Store.Revision()
+	if c.ask(revision) == 0 {
+		return
+	}
+	own, err := c.copies.Current().Store.Digest(ctx, revision)
+	if err != nil {
+		c.finishRound(nil)
+		if damaged(err) && ctx.Err() == nil {
+			// The pages of the leader's own database cannot be read.
+			c.Fatal(core.ExitError, fmt.Errorf("compare replicas: %w", err))
+		}
+		return
+	}
+	c.wait(ctx)
+	c.reportWrong(own, c.finishRound(&own))
+}
+
+// wait waits for the answers of the followers that are alive.
+func (c *comparison) wait(ctx context.Context) {
+	tick := time.NewTicker(digestPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.complete:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.forgetGone()
+		}
+	}
+}
+
+// forgetGone stops waiting for members that are not in-sync followers any more.
+func (c *comparison) forgetGone() {
+	r := c.Roster()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.waiting {
+		if m, ok := r.Find(id.Address); !ok || m.ID != id || m.State != roster.InSync {
+			c.stopWaitingFor(id)
+		}
+	}
+}
+
+// stopWaitingFor removes id from the members whose answer is missing. The caller holds the lock.
+func (c *comparison) stopWaitingFor(id roster.ID) {
+	delete(c.waiting, id)
+	if len(c.waiting) == 0 {
+		close(c.complete)
+	}
+}
+
+// ask sends a DigestRequest to each follower that has to be compared. It returns how many
+// these are.
+func (c *comparison) ask(revision int64) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.revision, c.complete = revision, make(chan struct{})
+	c.waiting, c.answers = map[roster.ID]bool{}, map[roster.ID]*wire.Digest{}
+	known := map[roster.ID]store.Digest{}
+	for _, mem := range c.Roster().Members {
+		if mem.State != roster.InSync || mem.Busy {
+			continue
+		}
+		last, ok := c.compared[mem.ID]
+		if ok {
+			known[mem.ID] = last
+		}
+		if ok && last.Revision == revision {
+			continue
+		}
+		if c.links().RequestDigest(mem.ID, revision) {
+			c.waiting[mem.ID] = true
+		}
+	}
+	c.compared = known // without the members that are gone
+	return len(c.waiting)
+}
+
+// answered records the answer of a follower.
+func (c *comparison) answered(id roster.ID, d *wire.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.revision == 0 || d.GetRevision() != c.revision || !c.waiting[id] {
+		return // the answer belongs to a round that is over
+	}
+	c.answers[id] = d
+	c.stopWaitingFor(id)
+}
+
+// finishRound ends the round. It returns the digests that can be compared with the leader's; a
+// digest cannot be if its member was at another compaction.
+func (c *comparison) finishRound(own *store.Digest) map[roster.ID]uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.revision = 0
+	comparable := map[roster.ID]uint32{}
+	for id, d := range c.answers {
+		switch {
+		case own == nil:
+		case d.GetError() != "":
+			c.Log.Debug("no digest of a follower", "member", id.Address, "error", d.GetError())
+		case d.GetCompactRevision() == own.CompactRevision:
+			comparable[id] = d.GetHash()
+			// A follower with another hash is compared again in the next round.
+			if d.GetHash() == own.Hash {
+				c.compared[id] = *own
+			}
+		}
+	}
+	return comparable
+}
+
+// reportWrong reports the members whose copy differs. If two or more followers agree with each
+// other but not with the leader, the leader's copy is the wrong one.
+func (c *comparison) reportWrong(own store.Digest, hashes map[roster.ID]uint32) {
+	if id, detail, differs := wrongCopies(c.Self.ID(), own, hashes); differs {
+		for _, i := range id {
+			c.Post(core.ReplicaDiffers{ID: i, Detail: detail})
+		}
+	}
+}
+
+// wrongCopies returns the members whose copies are wrong.
+func wrongCopies(self roster.ID, own store.Digest, hashes map[roster.ID]uint32) (wrong []roster.ID, detail string, differs bool) {
+	votes := map[uint32]int{own.Hash: 1}
+	for _, h := range hashes {
+		votes[h]++
+	}
+	right := own.Hash
+	for h, n := range votes {
+		if n >= 2 && n > votes[right] {
+			right = h
+		}
+	}
+	detail = fmt.Sprintf("at revision %d (compacted to %d) the leader's hash is %08x", own.Revision, max(own.CompactRevision, 0), own.Hash)
+	for id, h := range hashes {
+		if h != own.Hash {
+			detail += fmt.Sprintf(", %s has %08x", id.Address, h)
+		}
+		if h != right && right == own.Hash {
+			wrong = append(wrong, id)
+		}
+	}
+	if right != own.Hash {
+		wrong = []roster.ID{self} // the next leader finds a follower that differs too
+	}
+	return wrong, detail, len(wrong) > 0
+}
+
+// Digest answers a leader's DigestRequest. It waits until this member has applied the
+// revision.
+func (r *Replica) Digest(ctx context.Context, revision int64) *wire.Digest {
+	out := &wire.Digest{Revision: revision}
+	ctx, cancel := context.WithTimeout(ctx, digestPatience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		d, err := r.digestNow(ctx, revision)
+		if err == nil {
+			out.CompactRevision, out.Hash = d.CompactRevision, d.Hash
+			return out
+		}
+		if !errors.Is(err, mvcc.ErrFutureRev) {
+			if ctx.Err() == nil && damaged(err) {
+				r.unreadable(err)
+			}
+			out.Error = err.Error()
+			return out
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			out.Error = ctx.Err().Error()
+			return out
+		}
+	}
+}
+
+func (r *Replica) digestNow(ctx context.Context, revision int64) (store.Digest, error) {
+	h, ctx := r.HoldLong(ctx)
+	defer h.Release()
+	if h.Store == nil {
+		return store.Digest{}, errNoCopy
+	}
+	return h.Store.Digest(ctx, revision)
+}
+
+var errNoCopy = errors.New("there is no copy yet")
+
+// damaged reports whether an error means that the database cannot be read. The other errors
+// mean that a digest is not available at the moment.
+func damaged(err error) bool {
+	for _, other := range []error{context.Canceled, context.DeadlineExceeded, mvcc.ErrCompacted, mvcc.ErrFutureRev, errNoCopy} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	return true
+}
+
+// unreadable ends a follower whose own database cannot be read. The follower that replaces
+// it fetches a new copy.
+func (r *Replica) unreadable(err error) {
+	r.Note(r.Current().Slot.Condemn(err.Error()))
+	r.Fatal(core.ExitCorrupt, fmt.Errorf("compare replicas: %w", err))
+}

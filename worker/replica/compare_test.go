@@ -1,0 +1,163 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"testing"
+
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/replica/store"
+	"github.com/dynast-io/dynast/shared/rules/roster"
+	"github.com/dynast-io/dynast/worker/state/statetest"
+)
+
+func memberAt(port uint16) roster.ID {
+	return roster.ID{Address: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), PID: int(port)}
+}
+
+// linked holds the followers that have a stream.
+type linked map[roster.ID]bool
+
+func (linked) Appended()                                  {}
+func (linked) Resync(string)                              {}
+func (linked) Needed(roster.ID) (uint64, bool)            { return 0, false }
+func (l linked) RequestDigest(id roster.ID, _ int64) bool { return l[id] }
+
+// TestWrongCopies tests which copies are wrong if hashes differ. The leader is 7000, with hash 1.
+func TestWrongCopies(t *testing.T) {
+	leader, a, b, c := memberAt(7000), memberAt(7001), memberAt(7002), memberAt(7003)
+	for name, test := range map[string]struct {
+		hashes map[roster.ID]uint32
+		want   map[roster.ID]bool
+	}{
+		"all equal":                        {map[roster.ID]uint32{a: 1, b: 1}, nil},
+		"no answers":                       {nil, nil},
+		"one of two":                       {map[roster.ID]uint32{a: 1, b: 2}, map[roster.ID]bool{b: true}},
+		"the only follower":                {map[roster.ID]uint32{a: 2}, map[roster.ID]bool{a: true}},
+		"all different":                    {map[roster.ID]uint32{a: 2, b: 3}, map[roster.ID]bool{a: true, b: true}},
+		"the leader":                       {map[roster.ID]uint32{a: 2, b: 2}, map[roster.ID]bool{leader: true}},
+		"two against two":                  {map[roster.ID]uint32{a: 1, b: 2, c: 2}, map[roster.ID]bool{b: true, c: true}},
+		"the leader and a follower differ": {map[roster.ID]uint32{a: 2, b: 2, c: 3}, map[roster.ID]bool{leader: true}},
+	} {
+		wrong, detail, differs := wrongCopies(leader, store.Digest{Revision: 9, Hash: 1}, test.hashes)
+		got := map[roster.ID]bool{}
+		for _, id := range wrong {
+			got[id] = true
+		}
+		if differs != (len(test.want) > 0) || len(got) != len(test.want) || detail == "" {
+			t.Errorf("%s: %v %t %q", name, wrong, differs, detail)
+		}
+		for id := range test.want {
+			if !got[id] {
+				t.Errorf("%s: %v, want %s", name, wrong, id)
+			}
+		}
+	}
+}
+
+// A caller of HoldLong is interrupted when the copy is to be exchanged, even if the call comes
+// while the exchange already waits.
+func TestHoldLongIsInterrupted(t *testing.T) {
+	r := &holder{}
+	h, ctx := r.HoldLong(context.Background())
+	excluded := make(chan struct{})
+	go func() {
+		release := r.exclude()
+		close(excluded)
+		release()
+	}()
+	<-ctx.Done()
+	select {
+	case <-excluded:
+		t.Error("the copy was exchanged while it was held")
+	default:
+	}
+	h.Release()
+	<-excluded
+	// Afterwards the copy can be held again.
+	h, ctx = r.HoldLong(context.Background())
+	if ctx.Err() != nil {
+		t.Error("interrupted for no reason")
+	}
+	h.Release()
+	<-ctx.Done() // nothing is left behind
+}
+
+// A comparison does not wait for followers that died. The next round asks the followers again
+// that differed or could not be compared, but not those that were equal.
+func TestComparisonSkipsDeadFollowers(t *testing.T) {
+	leader, a, b := memberAt(7000), memberAt(7001), memberAt(7002)
+	sh, _ := statetest.New(t, &config.Config{}, false)
+	others := linked{}
+	c := &comparison{Shared: sh, links: func() Links { return others }}
+	listed := func(ids ...roster.ID) {
+		r := &roster.Roster{Leader: leader.Address, Members: []roster.Member{{ID: leader, State: roster.Serving}}}
+		for _, id := range ids {
+			r.Members = append(r.Members, roster.Member{ID: id, State: roster.InSync})
+			others[id] = true
+		}
+		sh.Publish(r)
+	}
+	listed(a, b)
+	if n := c.ask(9); n != 2 {
+		t.Fatalf("%d followers were asked", n)
+	}
+	c.answered(a, &wire.Digest{Revision: 9, Hash: 1})
+	listed(a)
+	c.wait(t.Context()) // not for b
+	own := store.Digest{Revision: 9, Hash: 2}
+	if got := c.finishRound(&own); len(got) != 1 || got[a] != 1 {
+		t.Errorf("answers %v", got)
+	}
+	c.answered(b, &wire.Digest{Revision: 9, Hash: 1}) // too late
+	listed(a, b)
+	if n := c.ask(9); n != 2 {
+		t.Errorf("%d followers were asked, want only the one that differed", n)
+	}
+	c.answered(a, &wire.Digest{Revision: 9, Hash: 2})
+	c.answered(b, &wire.Digest{Revision: 9, Hash: 2})
+	c.wait(t.Context())
+	c.finishRound(&own)
+	if n := c.ask(9); n != 0 {
+		t.Errorf("%d followers were asked again", n)
+	}
+}
+
+// TestDamagedCopies tests which errors mean a damaged copy, and which are temporary.
+func TestDamagedCopies(t *testing.T) {
+	for _, err := range []error{context.Canceled, context.DeadlineExceeded, mvcc.ErrCompacted, mvcc.ErrFutureRev, errNoCopy} {
+		if damaged(fmt.Errorf("digest: %w", err)) {
+			t.Errorf("%v", err)
+		}
+	}
+	if !damaged(errors.New("digest: page 7 already freed")) {
+		t.Error("a page that cannot be read")
+	}
+}
+
+// A leader compares as long as it lives, so a round must not leave goroutines behind.
+func TestRoundsLeaveNoGoroutines(t *testing.T) {
+	sh, _ := statetest.New(t, &config.Config{}, false)
+	st, err := store.Open(store.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &comparison{Shared: sh, copies: &holder{Shared: sh, cur: Copy{Store: st}}, links: func() Links { return linked{} }}
+	c.round()
+	before := runtime.NumGoroutine()
+	for range 100 {
+		c.round()
+	}
+	if after := runtime.NumGoroutine(); after >= before+50 {
+		t.Errorf("%d goroutines before, %d after", before, after)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
