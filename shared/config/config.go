@@ -22,6 +22,9 @@ type Config struct {
 	Spawn       Spawn
 	Log         Log
 
+	// Services are the user's own programs, in the order of the file.
+	Services []Service
+
 	// sources maps a field that is not the default to where it was set: a position in a file,
 	// or a flag. It is nil if that is not known (after Decode).
 	sources map[string]string

@@ -109,8 +109,8 @@ func (k *quotaKeeper) alarmed() bool {
 	return false
 }
 
-// recount makes the store count again after an entry was applied or a compaction ended.
-// Otherwise nothing was freed, and nothing is written.
+// recount makes the store count again after an entry was applied, a compaction ended or an old
+// state was read. Otherwise nothing was freed, and nothing is written.
 func (k *quotaKeeper) recount() {
 	at := [2]int64{int64(k.store.Applied().Index), k.store.Compacted()}
 	if at != k.at {
@@ -118,6 +118,8 @@ func (k *quotaKeeper) recount() {
 	}
 	if k.left > 0 {
 		k.left--
-		k.store.Recount()
+		if !k.store.Recount() {
+			k.left = recounts
+		}
 	}
 }

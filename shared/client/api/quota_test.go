@@ -54,8 +54,9 @@ func (s *server) drop(t *testing.T, n int) {
 func TestQuota(t *testing.T) {
 	s, keys := full(t)
 	// Data that is not in the file yet counts too, because the file is committed once a second.
-	if used := s.store.Used(); used > testQuota+64<<10 || used < testQuota-64<<10 || keys < 80 {
-		t.Errorf("refused at %d of %d bytes, with %d keys", used, testQuota, keys)
+	// Around a commit, some data counts twice for a moment.
+	if keys < 80 || keys > 105 {
+		t.Errorf("refused with %d keys and %d of %d bytes used", keys, s.store.Used(), testQuota)
 	}
 	kv, ctx := pb.NewKVClient(dial(t, s.address)), t.Context()
 	alarms := s.store.Alarms().Get(pb.AlarmType_NOSPACE)
@@ -122,9 +123,11 @@ func TestQuotaDoesNotFlutter(t *testing.T) {
 	s, keys := full(t)
 	k := s.keeper()
 	lookAll := func() {
-		for range recounts + 2 {
+		k.look(t.Context())
+		testkit.Eventually(t, "the count is right", func() bool {
 			k.look(t.Context())
-		}
+			return k.left == 0
+		})
 	}
 	s.store.Commit()
 	s.store.Recount()

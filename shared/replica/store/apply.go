@@ -130,8 +130,7 @@ func (s *Store) applyGuarded(e entry.Entry, r *pb.InternalRaftRequest) (res *app
 		stored = 0 // a refused request stores nothing; otherwise refused clients would use up the room
 	}
 	if s.uncommittedBytes.Add(stored) >= commitBytes {
-		s.be.ForceCommit()
-		s.uncommittedBytes.Store(0)
+		s.commit()
 	}
 	return res, nil
 }

@@ -18,13 +18,7 @@ const resumeFraction = 10
 // Used is how many bytes of the quota are used: the bytes in use in the file, and those that
 // are applied and not yet in the file.
 func (s *Store) Used() int64 {
-	used := s.be.SizeInUse()
-	// After a commit everything is in the file. Apply resets uncommittedBytes when it runs
-	// next.
-	if !s.room.committed.Load() {
-		used += s.uncommittedBytes.Load()
-	}
-	return used
+	return s.be.SizeInUse() + s.uncommittedBytes.Load()
 }
 
 // Fits reports whether a request is within the quota. The request is one of etcd's messages for
@@ -65,11 +59,14 @@ func (s *Store) Compacted() int64 {
 
 // Recount makes a commit that changes nothing. Pages that a commit frees count as free two
 // commits later, when no reader can need them any more. While writes are refused, there may be
-// no other commits.
-func (s *Store) Recount() {
+// no other commits. Recount returns false if something still read an older state during the
+// commit, for example a snapshot. The pages of that state are not counted as free yet.
+func (s *Store) Recount() bool {
 	tx := s.be.BatchTx()
 	tx.LockOutsideApply()
 	schema.UnsafeSetStorageVersion(tx, formatVersion{}.Version())
 	tx.Unlock()
 	s.be.ForceCommit()
+	// The backend counts its read transactions when a commit begins the next one.
+	return s.be.OpenReadTxN() <= 1
 }

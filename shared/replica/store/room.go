@@ -36,31 +36,39 @@ type room struct {
 	allocatedBytes int64
 	known          bool // allocatedBytes comes from an allocation, not from an estimate
 	off            bool // the file system cannot allocate
-	// committed is set by a commit: everything applied before it is in the file.
-	committed atomic.Bool
 	// replaced is set by Defrag, after which the database is another file.
 	replaced atomic.Bool
 }
 
-// commitHook records that a commit takes place.
+// commitHook records that a commit begins. The backend calls it while the batch transaction is
+// locked.
 type commitHook struct {
 	backend.Hooks
-	committed *atomic.Bool
-	dirty     *atomic.Bool
+	s *Store
 }
 
 func (h commitHook) OnPreCommitUnsafe(tx backend.UnsafeReadWriter) {
 	h.Hooks.OnPreCommitUnsafe(tx)
-	h.committed.Store(true)
-	h.dirty.Store(false)
+	h.s.dirty.Store(false)
+	if n := h.s.uncommittedBytes.Load(); n > 0 {
+		h.s.committingBytes = n
+		go h.s.settle()
+	}
+}
+
+// settle waits for the end of a commit that is under way. Then the size of the file includes
+// the committed entries, and they no longer count as uncommitted.
+func (s *Store) settle() {
+	tx := s.be.BatchTx()
+	tx.LockOutsideApply()
+	defer tx.Unlock()
+	s.uncommittedBytes.Add(-s.committingBytes)
+	s.committingBytes = 0
 }
 
 // makeRoom returns when a commit with one more entry of n bytes has space on the disk, or when
 // the store is closed.
 func (s *Store) makeRoom(n int) {
-	if s.room.committed.Swap(false) {
-		s.uncommittedBytes.Store(0)
-	}
 	if s.room.replaced.Swap(false) {
 		s.room.estimate(Path(s.cfg.Dir))
 	}
@@ -90,9 +98,7 @@ func (s *Store) makeRoom(n int) {
 			// reserved, so that the rest is enough for this entry. (Waiting may not help: while
 			// the reserve is free, nobody else frees disk space.)
 			starved = true
-			s.be.ForceCommit()
-			s.room.committed.Store(false)
-			s.uncommittedBytes.Store(0)
+			s.commit()
 			s.lg.Error("disk full: waiting for space to apply entries", zap.String("path", path), zap.Int64("need-bytes", need-s.room.allocatedBytes))
 			continue
 		}

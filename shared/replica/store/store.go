@@ -108,9 +108,13 @@ type Store struct {
 	// leading is set between Promote and Demote, while clients wait for results.
 	leading atomic.Bool
 
-	// uncommittedBytes is an upper bound. Only Apply changes it.
+	// uncommittedBytes is an upper bound. Apply adds to it, and settle subtracts what is
+	// committed.
 	uncommittedBytes atomic.Int64
-	room             room
+	// committingBytes is how much of uncommittedBytes the newest commit writes. The lock of the
+	// batch transaction protects it.
+	committingBytes int64
+	room            room
 	// decoded is the plain put that is being applied. It is reused; only Apply uses it.
 	decoded pb.InternalRaftRequest
 
@@ -193,7 +197,7 @@ func (s *Store) openBackend(path string) error {
 	c.BatchLimit = commitEntries
 	c.BackendFreelistType = bolt.FreelistMapType
 	c.MmapSize = mmapBytes(s.cfg.QuotaBytes)
-	c.Hooks = commitHook{Hooks: storage.NewBackendHooks(s.lg, s.index), committed: &s.room.committed, dirty: &s.dirty}
+	c.Hooks = commitHook{Hooks: storage.NewBackendHooks(s.lg, s.index), s: s}
 	// For bbolt, 0 means to wait for ever.
 	c.Timeout = max(s.cfg.OpenTimeout, time.Millisecond)
 	s.be = backend.New(c)
@@ -322,8 +326,13 @@ func (s *Store) Durable() entry.Position {
 // Commit makes everything applied durable. If it is durable already, Commit writes nothing.
 func (s *Store) Commit() {
 	if s.Durable() != s.Applied() {
-		s.be.ForceCommit()
+		s.commit()
 	}
+}
+
+func (s *Store) commit() {
+	s.be.ForceCommit()
+	s.settle()
 }
 
 // Promote makes this store the leader's. From now on leases expire here (see Lessor.Promote),
