@@ -201,16 +201,21 @@ func (k *Keeper) score(s *seat, now time.Duration) float64 {
 	return s.score * math.Exp2(-float64(now-s.scored)/float64(k.cfg.HalfLife))
 }
 
-// delay returns how long the next start waits. The delay grows exponentially with the count of
-// failures beyond Free. Jitter of a quarter in both directions keeps seats that failed together
-// from starting together.
+// delay returns how long the next start waits.
 func (k *Keeper) delay(s *seat, now time.Duration) time.Duration {
-	over := k.score(s, now) - k.cfg.Free
-	if over <= 0 {
+	return Delay(k.cfg.Base, k.cfg.Max, k.score(s, now)-k.cfg.Free, k.rng)
+}
+
+// Delay returns how long a start waits after failures. It is 0 if there were none beyond those
+// that are free, and then grows exponentially with the number of failures from base up to most.
+// Jitter of a quarter in both directions keeps processes that failed together from starting
+// together.
+func Delay(base, most time.Duration, failures float64, rng *rand.Rand) time.Duration {
+	if failures <= 0 {
 		return 0
 	}
-	d := min(float64(k.cfg.Base)*math.Exp2(over), float64(k.cfg.Max))
-	return time.Duration(d * (0.75 + k.rng.Float64()/2))
+	d := min(float64(base)*math.Exp2(failures), float64(most))
+	return time.Duration(d * (0.75 + rng.Float64()/2))
 }
 
 // Take marks a seat as starting whose process was started by another process.

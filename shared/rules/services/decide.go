@@ -1,0 +1,265 @@
+package services
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// decideAll brings every instance one step closer to what is wanted. It reports whether anything
+// changed on which others may depend.
+func (c *Core) decideAll() bool {
+	c.roll()
+	if c.order == nil {
+		c.sort()
+	}
+	held, changed := c.held(), false
+	for _, i := range slices.Clone(c.order) {
+		changed = c.decide(i, held) || changed
+	}
+	return changed
+}
+
+// held returns the services that have to run on until others have ended that depend on them and
+// are not wanted either.
+func (c *Core) held() map[string]bool {
+	held := map[string]bool{}
+	for _, i := range c.order {
+		if i.spec == nil || i.Phase == Idle || c.wanted(i) {
+			continue
+		}
+		for _, names := range [][]string{i.spec.Needs, i.spec.After} {
+			for _, name := range names {
+				held[name] = true
+			}
+		}
+	}
+	return held
+}
+
+func (c *Core) decide(i *instance, held map[string]bool) bool {
+	switch i.Phase {
+	case Idle:
+		if i.spec == nil || c.surplus(i) {
+			delete(c.instances, i.ID)
+			delete(c.saved, i.ID)
+			c.order = nil
+			c.do(Forget{ID: i.ID})
+			return true
+		}
+		if c.wanted(i) && c.blocked(i) == "" && c.now >= i.NotBefore {
+			c.start(i)
+			return true
+		}
+	case Up:
+		if why := c.unwanted(i, held); why != 0 {
+			c.end(i, why)
+			return true
+		}
+		if i.PingBy != 0 && c.now >= i.PingBy {
+			c.unhealthy(i, fmt.Sprintf("no WATCHDOG=1 for %s", i.spec.Watchdog))
+			return true
+		}
+	case Ending:
+		if c.now >= i.StopBy {
+			c.tell(i, ToldKilled, "the stop timeout passed")
+			i.StopBy = never
+			c.save(i)
+			// The main process may belong to the tree or not. Its death leads to Clearing.
+			c.do(Clear{ID: i.ID, Run: i.Run})
+		}
+	}
+	return false
+}
+
+// never is a time that does not come.
+const never = time.Duration(math.MaxInt64)
+
+func (c *Core) start(i *instance) {
+	c.runs++
+	i.Run = c.runs
+	i.Process, i.Ready, i.AliveMisses, i.PingBy = Process{}, false, 0, 0
+	i.Why, i.StopBy = 0, 0
+	i.Outcome = Unfinished
+	i.Fingerprint, i.Generation = i.spec.Fingerprint, c.wishes[i.ID.Service].Generation
+	c.setPhase(i, Starting)
+	c.do(Start{ID: i.ID, Run: i.Run})
+}
+
+// surplus reports whether an instance is beyond the number that is configured.
+func (c *Core) surplus(i *instance) bool {
+	return i.ID.N > i.spec.Instances && !c.surge(i)
+}
+
+// surge reports whether an instance is the additional one of a rolling restart.
+func (c *Core) surge(i *instance) bool {
+	return i.ID.N == i.spec.Instances+1 && c.wishes[i.ID.Service].Rolling
+}
+
+// wanted reports whether an instance should run, apart from what it waits for.
+func (c *Core) wanted(i *instance) bool {
+	if c.stopping || i.spec == nil || c.surplus(i) {
+		return false
+	}
+	w := c.wishes[i.ID.Service]
+	if w.Stopped || slices.Contains(w.StoppedInstances, i.ID.N) {
+		return false
+	}
+	if i.spec.Scheduled {
+		return i.Armed || i.Phase == Up || i.Phase == Starting
+	}
+	return i.Outcome == Unfinished
+}
+
+// unwanted says why a running process has to end now, or 0.
+func (c *Core) unwanted(i *instance, held map[string]bool) Why {
+	switch {
+	case !c.wanted(i) && held[i.ID.Service]:
+		return 0
+	case !c.wanted(i):
+		return Wanted
+	case i.spec.Fingerprint != i.Fingerprint, c.cycles(i):
+		return Cycled
+	}
+	return 0
+}
+
+// cycles reports whether an instance has to be restarted now because an operator wants it.
+func (c *Core) cycles(i *instance) bool {
+	w := c.wishes[i.ID.Service]
+	if i.Generation >= w.Generation {
+		return false
+	}
+	if !w.Rolling {
+		return true
+	}
+	if c.instances[ID{i.ID.Service, i.spec.Instances + 1}] == nil {
+		return false
+	}
+	for _, other := range c.those(i.ID.Service, 0) {
+		if other != i && c.wanted(other) && !(other.Phase == Up && other.Ready) {
+			return false
+		}
+	}
+	return true
+}
+
+// roll begins, ends and aborts rolling restarts.
+func (c *Core) roll() {
+	for _, name := range c.names {
+		s, w := c.specs[name], c.wishes[name]
+		if !w.Rolling {
+			continue
+		}
+		behind, settled := false, true
+		for n := 1; n <= s.Instances; n++ {
+			i := c.instances[ID{name, n}]
+			if !c.wanted(i) {
+				continue
+			}
+			behind = behind || i.Phase != Idle && i.Generation < w.Generation
+			settled = settled && i.Phase == Up && i.Ready && i.Generation >= w.Generation
+		}
+		surge := c.instances[ID{name, s.Instances + 1}]
+		switch {
+		case settled:
+			w.Rolling = false
+			c.setWish(name, w)
+		case surge == nil && behind:
+			surge = c.ensure(ID{name, s.Instances + 1})
+			c.save(surge)
+		case surge != nil && (surge.Outcome == Failed || surge.Failures > 0) && !surge.Ready && behind:
+			c.abort(name, surge, w)
+		}
+	}
+}
+
+// abort ends a rolling restart whose additional instance does not become ready. The others go on
+// as they are.
+func (c *Core) abort(name string, surge *instance, w Wish) {
+	for _, i := range c.those(name, 0) {
+		i.Generation = w.Generation
+		c.save(i)
+	}
+	w.Rolling = false
+	c.setWish(name, w)
+	c.tell(surge, ToldAborted, "the additional instance did not become ready: "+surge.Reason)
+}
+
+// blocked says for what an instance waits, or "".
+func (c *Core) blocked(i *instance) string {
+	for _, name := range i.spec.Needs {
+		if why := c.notReady(name); why != "" {
+			return why
+		}
+	}
+	for _, name := range i.spec.After {
+		if why := c.notDone(name); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+// notReady says why a service is not ready, or "".
+func (c *Core) notReady(name string) string {
+	s := c.specs[name]
+	if s == nil {
+		return fmt.Sprintf("needs %s, which is not configured", name)
+	}
+	for n := 1; n <= s.Instances; n++ {
+		i := c.instances[ID{name, n}]
+		switch {
+		case i.Phase == Up && i.Ready:
+		case i.Outcome == Failed:
+			return fmt.Sprintf("needs %s, which has failed", i.ID)
+		case !c.wanted(i):
+			return fmt.Sprintf("needs %s, which does not run", i.ID)
+		default:
+			return fmt.Sprintf("waits until %s is ready", i.ID)
+		}
+	}
+	if s.Instances == 0 {
+		return fmt.Sprintf("needs %s, which has no instances", name)
+	}
+	return ""
+}
+
+// notDone says why a service has not succeeded and is not ready, or "".
+func (c *Core) notDone(name string) string {
+	s := c.specs[name]
+	if s == nil {
+		return fmt.Sprintf("starts after %s, which is not configured", name)
+	}
+	for n := 1; n <= s.Instances; n++ {
+		i := c.instances[ID{name, n}]
+		switch {
+		case i.Outcome == Succeeded:
+		case i.Outcome == Failed:
+			return fmt.Sprintf("starts after %s, which has failed", i.ID)
+		case s.Restart == Always && i.Phase == Up && i.Ready:
+		case !c.wanted(i):
+			return fmt.Sprintf("starts after %s, which does not run", i.ID)
+		default:
+			return fmt.Sprintf("waits until %s has succeeded", i.ID)
+		}
+	}
+	return ""
+}
+
+// Wake returns when Tick is due, or false if nothing depends on the time.
+func (c *Core) Wake() (time.Duration, bool) {
+	wake := never
+	for _, i := range c.instances {
+		switch {
+		case i.Phase == Idle && i.NotBefore > c.now && c.wanted(i):
+			wake = min(wake, i.NotBefore)
+		case i.Phase == Ending:
+			wake = min(wake, i.StopBy)
+		case i.Phase == Up && i.PingBy != 0:
+			wake = min(wake, i.PingBy)
+		}
+	}
+	return wake, wake != never
+}

@@ -1,0 +1,578 @@
+package services
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/rules/keeper"
+)
+
+const (
+	// failureHalfLife is the time that a process must run until the count of its failures halves.
+	failureHalfLife = 10 * time.Second
+	// forgottenStopTimeout is the stop timeout of an instance whose service is gone from the
+	// configuration.
+	forgottenStopTimeout = 10 * time.Second
+)
+
+// Core holds the state of all instances. The zero value is not usable; see New.
+type Core struct {
+	rng       *rand.Rand
+	now       time.Duration
+	leading   bool
+	stopping  bool   // StopAll was given
+	runs      uint64 // the highest Run
+	specs     map[string]*Spec
+	names     []string // of the specs, in their order
+	wishes    map[string]Wish
+	instances map[ID]*instance
+	order     []*instance // by ID
+	out       []Effect
+	saved     map[ID]bool     // which records changed in this step
+	wished    map[string]bool // which wishes changed in this step
+}
+
+// instance is a record and its spec.
+type instance struct {
+	Record
+	spec *Spec // nil if the service, or this instance of it, is gone
+}
+
+// New returns a Core that waits for Lead. rng is the source of the jitter.
+func New(rng *rand.Rand) *Core {
+	return &Core{rng: rng, specs: map[string]*Spec{}, wishes: map[string]Wish{}, instances: map[ID]*instance{},
+		saved: map[ID]bool{}, wished: map[string]bool{}}
+}
+
+// Step takes an event and returns what to do about it.
+func (c *Core) Step(now time.Duration, ev Event) []Effect {
+	c.now, c.out = max(c.now, now), nil
+	if lead, ok := ev.(Lead); ok {
+		c.lead(lead)
+	} else if c.leading {
+		c.handle(ev)
+	}
+	if c.leading && c.mayMatter(ev) {
+		for range maxRounds {
+			if !c.decideAll() {
+				break
+			}
+		}
+	}
+	return c.finish()
+}
+
+// mayMatter reports whether decisions may differ after an event. The success of a check, for
+// example, is frequent and changes nothing.
+func (c *Core) mayMatter(ev Event) bool {
+	switch ev.(type) {
+	case Tick, Lead, Configured, StopAll:
+		return true
+	}
+	return len(c.saved)+len(c.wished) > 0
+}
+
+// maxRounds bounds how often one step decides again because a decision changed what others
+// depend on.
+const maxRounds = 8
+
+// finish returns the effects of the step, with the saves first.
+func (c *Core) finish() []Effect {
+	var out []Effect
+	for _, name := range slices.Sorted(maps.Keys(c.wished)) {
+		out = append(out, SaveWish{Service: name, Wish: c.wishes[name].clone()})
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(c.saved), compareIDs) {
+		if i := c.instances[id]; i != nil {
+			out = append(out, Save{Record: i.Record})
+		}
+	}
+	clear(c.wished)
+	clear(c.saved)
+	return append(out, c.out...)
+}
+
+func (w Wish) clone() Wish {
+	w.StoppedInstances = slices.Clone(w.StoppedInstances)
+	return w
+}
+
+func (c *Core) do(e ...Effect)   { c.out = append(c.out, e...) }
+func (c *Core) save(i *instance) { c.saved[i.ID] = true }
+func (c *Core) setPhase(i *instance, p Phase) {
+	i.Phase = p
+	c.save(i)
+}
+
+func (c *Core) tell(i *instance, kind Kind, reason string) {
+	c.do(Tell{ID: i.ID, Kind: kind, Reason: reason, Exit: i.LastExit})
+}
+
+func (c *Core) setWish(service string, w Wish) {
+	c.wishes[service] = w
+	c.wished[service] = true
+}
+
+func (c *Core) lead(e Lead) {
+	c.leading = true
+	c.wishes = map[string]Wish{}
+	for name, w := range e.Wishes {
+		if e.Fresh {
+			c.wished[name] = true // nothing is left of it
+		} else {
+			c.wishes[name] = w.clone()
+		}
+	}
+	for _, f := range e.Found {
+		i := &instance{Record: f.Record}
+		c.instances[i.ID] = i
+		c.runs = max(c.runs, i.Run)
+	}
+	c.configure(e.Specs)
+	for _, f := range e.Found {
+		if e.Fresh {
+			c.renew(c.instances[f.Record.ID])
+		}
+		c.survey(c.instances[f.Record.ID], f)
+	}
+}
+
+// renew forgets how earlier runs ended.
+func (c *Core) renew(i *instance) {
+	i.Outcome, i.Failures, i.NotBefore, i.Armed, i.Reason = Unfinished, 0, 0, false, ""
+	c.save(i)
+}
+
+// survey continues with what an earlier leader left of an instance.
+func (c *Core) survey(i *instance, f Found) {
+	lives := f.Main != (Process{})
+	switch {
+	case i.Phase == Starting && !lives && !f.Others:
+		c.interrupted(i)
+	case lives && (i.Phase == Starting || i.Phase == Up || i.Phase == Ending):
+		c.adopt(i, f.Main)
+	case i.Phase == Up || i.Phase == Ending:
+		c.exited(i, f.Exit)
+	case i.Phase == Clearing || lives || f.Others:
+		c.setPhase(i, Clearing)
+		c.do(Clear{ID: i.ID, Run: i.Run})
+	}
+}
+
+// interrupted handles a start that left no process. Whether there was one is unknown.
+func (c *Core) interrupted(i *instance) {
+	c.setPhase(i, Idle)
+	if i.spec != nil && i.spec.Restart == Never {
+		c.give(i, Failed, "the leader died while it started the program, and it is not known whether the program ran")
+	}
+}
+
+func (c *Core) adopt(i *instance, main Process) {
+	if i.Phase == Starting {
+		c.up(i, main)
+	} else {
+		i.Process = main
+		c.do(Adopt{ID: i.ID, Run: i.Run, Process: main})
+		c.check(i)
+	}
+	c.save(i)
+	// The earlier leader may have died before it did this.
+	switch {
+	case i.Phase == Ending && i.StopBy == never:
+		c.do(Clear{ID: i.ID, Run: i.Run})
+	case i.Phase == Ending:
+		c.do(Signal{ID: i.ID, Run: i.Run})
+	}
+	if i.PingBy != 0 && i.spec != nil {
+		i.PingBy = c.now + i.spec.Watchdog // nobody read pings in between
+	}
+	c.tell(i, ToldAdopted, "")
+}
+
+func (c *Core) configure(specs []Spec) {
+	c.specs, c.names = map[string]*Spec{}, nil
+	for _, s := range specs {
+		c.specs[s.Name] = &s
+		c.names = append(c.names, s.Name)
+	}
+	for name := range c.wishes {
+		if c.specs[name] == nil {
+			delete(c.wishes, name)
+			c.wished[name] = true
+		}
+	}
+	for _, s := range specs {
+		for n := 1; n <= s.Instances; n++ {
+			c.ensure(ID{s.Name, n})
+		}
+	}
+	for _, i := range c.instances {
+		i.spec = c.specs[i.ID.Service]
+	}
+	c.sort()
+}
+
+func (c *Core) ensure(id ID) *instance {
+	i := c.instances[id]
+	if i == nil {
+		i = &instance{Record: Record{ID: id}, spec: c.specs[id.Service]}
+		c.instances[id] = i
+		c.order = nil
+	}
+	return i
+}
+
+func (c *Core) sort() {
+	c.order = slices.SortedFunc(maps.Values(c.instances), func(a, b *instance) int { return compareIDs(a.ID, b.ID) })
+}
+
+func compareIDs(a, b ID) int {
+	return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.N, b.N))
+}
+
+func (c *Core) handle(ev Event) {
+	switch e := ev.(type) {
+	case Tick:
+	case Configured:
+		c.configure(e.Specs)
+	case Started:
+		c.started(e)
+	case StartFailed:
+		c.startFailed(e)
+	case Exited:
+		if i := c.current(e.ID, e.Run); i != nil && (i.Phase == Up || i.Phase == Ending) {
+			c.exited(i, e.Exit)
+		}
+	case Cleared:
+		if i := c.current(e.ID, e.Run); i != nil && i.Phase == Clearing {
+			i.Process, i.Why, i.StopBy = Process{}, 0, 0
+			c.setPhase(i, Idle)
+		}
+	case Checked:
+		c.checked(e)
+	case Notified:
+		c.notified(e)
+	case Due:
+		c.due(e.Service)
+	case StopAll:
+		c.stopping = true
+	case StartWanted:
+		c.startWanted(e)
+	case StopWanted:
+		c.stopWanted(e)
+	case RestartWanted:
+		c.restartWanted(e)
+	}
+}
+
+// current returns the instance if an event is about its current process.
+func (c *Core) current(id ID, run uint64) *instance {
+	if i := c.instances[id]; i != nil && i.Run == run {
+		return i
+	}
+	return nil
+}
+
+func (c *Core) started(e Started) {
+	if i := c.current(e.ID, e.Run); i != nil && i.Phase == Starting {
+		c.up(i, e.Process)
+		c.tell(i, ToldStarted, "")
+	}
+}
+
+// up handles that the process of an instance exists.
+func (c *Core) up(i *instance, main Process) {
+	i.Process, i.StartedAt = main, c.now
+	c.setPhase(i, Up)
+	c.do(Adopt{ID: i.ID, Run: i.Run, Process: main})
+	if i.spec == nil || !i.spec.ReadyCheck {
+		c.ready(i)
+	} else {
+		c.check(i)
+	}
+}
+
+// check begins the check that is due for a process.
+func (c *Core) check(i *instance) {
+	switch {
+	case i.spec == nil || i.Phase != Up:
+	case !i.Ready && i.spec.ReadyCheck:
+		c.do(Check{ID: i.ID, Run: i.Run})
+	case i.Ready && i.spec.AliveFailures > 0:
+		c.do(Check{ID: i.ID, Run: i.Run, Alive: true})
+	}
+}
+
+func (c *Core) ready(i *instance) {
+	i.Ready, i.AliveMisses, i.PingBy = true, 0, 0
+	if i.spec != nil && i.spec.Watchdog > 0 {
+		i.PingBy = c.now + i.spec.Watchdog
+	}
+	c.save(i)
+	c.check(i)
+	if i.spec != nil && i.spec.ReadyCheck {
+		c.tell(i, ToldReady, "")
+	}
+}
+
+func (c *Core) startFailed(e StartFailed) {
+	i := c.current(e.ID, e.Run)
+	if i == nil || i.Phase != Starting {
+		return
+	}
+	c.setPhase(i, Idle)
+	i.Reason = e.Reason
+	c.tell(i, ToldNoStart, e.Reason)
+	c.again(i, 0)
+}
+
+func (c *Core) exited(i *instance, exit Exit) {
+	ran := max(c.now-i.StartedAt, 0)
+	i.LastExit, i.ExitedAt = exit, c.now
+	i.Exits++
+	why := i.Why
+	if i.Phase == Up {
+		why = 0
+	}
+	i.Ready, i.PingBy, i.AliveMisses = false, 0, 0
+	c.setPhase(i, Clearing)
+	c.do(EndChecks{ID: i.ID, Run: i.Run}, Clear{ID: i.ID, Run: i.Run})
+	switch why {
+	case Wanted, Cycled:
+		c.tell(i, ToldStopped, "")
+		if why == Wanted {
+			i.Armed = false
+		}
+		return
+	case Unhealthy:
+		// The exit status says nothing, because dynast ended the process.
+		c.again(i, ran)
+		return
+	}
+	i.Reason = exit.String()
+	c.tell(i, ToldExited, i.Reason)
+	switch {
+	case i.spec == nil:
+	case i.spec.Restart != Always && exit.OK():
+		c.give(i, Succeeded, "")
+	case i.spec.Restart == Never:
+		c.give(i, Failed, i.Reason)
+	default:
+		c.again(i, ran)
+	}
+}
+
+// again schedules the next start after a failure. ran is how long the process ran.
+func (c *Core) again(i *instance, ran time.Duration) {
+	s := i.spec
+	if s == nil {
+		return
+	}
+	i.Failures = i.Failures*math.Exp2(-float64(ran)/float64(failureHalfLife)) + 1
+	c.save(i)
+	switch {
+	case s.Restart == Never:
+		c.give(i, Failed, i.Reason)
+	case s.Limit > 0 && i.Failures > float64(s.Limit)-0.5:
+		c.give(i, Failed, fmt.Sprintf("%d failures in a short time; the last one: %s", s.Limit, i.Reason))
+	default:
+		// The first failure is not delayed. The second waits for about BackoffFirst.
+		i.NotBefore = c.now
+		if over := i.Failures - 1.5; over > 0 {
+			i.NotBefore += keeper.Delay(s.BackoffFirst, s.BackoffMax, over, c.rng)
+		}
+		i.Restarts++
+	}
+}
+
+// give ends the runs of an instance until somebody starts it again.
+func (c *Core) give(i *instance, o Outcome, reason string) {
+	i.Outcome, i.Reason, i.Armed = o, reason, false
+	c.save(i)
+	if o == Succeeded {
+		c.tell(i, ToldDone, "")
+	} else {
+		c.tell(i, ToldFailed, reason)
+	}
+}
+
+func (c *Core) checked(e Checked) {
+	i := c.current(e.ID, e.Run)
+	if i == nil || i.Phase != Up || i.spec == nil || e.Alive != i.Ready {
+		return
+	}
+	switch {
+	case !e.Alive && e.OK:
+		c.ready(i)
+	case !e.Alive:
+		if i.Reason != e.Reason {
+			i.Reason = e.Reason
+			c.save(i)
+		}
+	case e.OK && i.AliveMisses > 0:
+		i.AliveMisses = 0
+		c.save(i)
+	case !e.OK:
+		i.AliveMisses++
+		c.save(i)
+		if i.AliveMisses >= i.spec.AliveFailures {
+			c.unhealthy(i, e.Reason)
+		}
+	}
+}
+
+func (c *Core) notified(e Notified) {
+	i := c.current(e.ID, e.Run)
+	if i == nil || (i.Phase != Up && i.Phase != Ending) {
+		return
+	}
+	if e.Main != (Process{}) && e.Main != i.Process {
+		i.Process = e.Main
+		c.save(i)
+		c.do(Adopt{ID: i.ID, Run: i.Run, Process: e.Main})
+	}
+	if e.Extend > 0 && i.Phase == Ending {
+		i.StopBy = max(i.StopBy, c.now+e.Extend)
+		c.save(i)
+	}
+	if i.Phase != Up || i.spec == nil {
+		return
+	}
+	if e.Ready && !i.Ready && i.spec.ReadyCheck {
+		c.do(EndChecks{ID: i.ID, Run: i.Run})
+		c.ready(i)
+	}
+	switch {
+	case e.Hung:
+		c.unhealthy(i, "it reported a failure to its watchdog")
+	case e.Ping && i.PingBy != 0:
+		i.PingBy = c.now + i.spec.Watchdog // not saved: a later leader gives it a whole interval
+	}
+}
+
+func (c *Core) unhealthy(i *instance, reason string) {
+	i.Reason = reason
+	c.tell(i, ToldUnhealthy, reason)
+	c.end(i, Unhealthy)
+}
+
+// end asks a process to exit.
+func (c *Core) end(i *instance, why Why) {
+	timeout := forgottenStopTimeout
+	if i.spec != nil {
+		timeout = i.spec.StopTimeout
+	}
+	i.Why, i.StopBy = why, c.now+timeout
+	c.setPhase(i, Ending)
+	c.do(EndChecks{ID: i.ID, Run: i.Run}, Signal{ID: i.ID, Run: i.Run})
+}
+
+// due starts a run of a scheduled service.
+func (c *Core) due(service string) {
+	s := c.specs[service]
+	if s == nil || !s.Scheduled || c.stopping || c.wishes[service].Stopped {
+		return
+	}
+	for n := 1; n <= s.Instances; n++ {
+		i := c.instances[ID{service, n}]
+		if i.Armed || i.Phase != Idle {
+			i.Skipped++
+			c.save(i)
+			c.tell(i, ToldSkipped, "the run before it has not ended")
+			continue
+		}
+		c.arm(i)
+	}
+}
+
+// arm makes an instance start again, whatever happened before.
+func (c *Core) arm(i *instance) {
+	c.renew(i)
+	i.Armed = true
+}
+
+// those returns the instances that a command is about: one, or all if n is 0.
+func (c *Core) those(service string, n int) []*instance {
+	var out []*instance
+	for _, i := range c.instances {
+		if i.ID.Service == service && (n == 0 || i.ID.N == n) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+func (c *Core) startWanted(e StartWanted) {
+	w := c.wishes[e.Service].clone()
+	if e.Instance == 0 {
+		w.Stopped, w.StoppedInstances = false, nil
+	} else {
+		w = c.allBut(e.Service, w, e.Instance)
+	}
+	c.setWish(e.Service, w)
+	for _, i := range c.those(e.Service, e.Instance) {
+		if i.Phase == Idle {
+			c.arm(i)
+		}
+	}
+}
+
+// allBut returns a wish in which one instance is not stopped.
+func (c *Core) allBut(service string, w Wish, n int) Wish {
+	if s := c.specs[service]; w.Stopped && s != nil {
+		w.Stopped, w.StoppedInstances = false, nil
+		for k := 1; k <= s.Instances; k++ {
+			w.StoppedInstances = append(w.StoppedInstances, k)
+		}
+	}
+	w.StoppedInstances = slices.DeleteFunc(w.StoppedInstances, func(k int) bool { return k == n })
+	return w
+}
+
+func (c *Core) stopWanted(e StopWanted) {
+	w := c.wishes[e.Service].clone()
+	switch {
+	case e.Instance == 0:
+		w.Stopped, w.StoppedInstances, w.Rolling = true, nil, false
+	case !w.Stopped && !slices.Contains(w.StoppedInstances, e.Instance):
+		w.StoppedInstances = append(w.StoppedInstances, e.Instance)
+	}
+	c.setWish(e.Service, w)
+	for _, i := range c.those(e.Service, e.Instance) {
+		if i.Phase == Idle {
+			i.Armed = false
+			c.save(i)
+		}
+	}
+}
+
+func (c *Core) restartWanted(e RestartWanted) {
+	c.startWanted(StartWanted{Service: e.Service, Instance: e.Instance})
+	w := c.wishes[e.Service]
+	w.Generation++
+	w.Rolling = e.Rolling && e.Instance == 0
+	c.setWish(e.Service, w)
+	for _, i := range c.those(e.Service, 0) {
+		if e.Instance != 0 && i.ID.N != e.Instance {
+			i.Generation = w.Generation // only the named instance is behind
+			c.save(i)
+		}
+	}
+}
+
+// String says how a process ended, in the words of a shell.
+func (e Exit) String() string {
+	switch {
+	case !e.Known:
+		return "exit status unknown"
+	case e.Signal != 0:
+		return fmt.Sprintf("killed by signal %d", e.Signal)
+	default:
+		return fmt.Sprintf("exit status %d", e.Code)
+	}
+}
