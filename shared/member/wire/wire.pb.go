@@ -24,6 +24,206 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ServicesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServicesRequest) Reset() {
+	*x = ServicesRequest{}
+	mi := &file_wire_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServicesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServicesRequest) ProtoMessage() {}
+
+func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
+func (*ServicesRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{0}
+}
+
+type ServicesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Json          []byte                 `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"` // a ps.Report
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServicesResponse) Reset() {
+	*x = ServicesResponse{}
+	mi := &file_wire_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServicesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServicesResponse) ProtoMessage() {}
+
+func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServicesResponse.ProtoReflect.Descriptor instead.
+func (*ServicesResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ServicesResponse) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+type ActRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Action        string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"` // a member.Action
+	Names         []string               `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`   // web, or web/1 for one instance
+	Rolling       bool                   `protobuf:"varint,3,opt,name=rolling,proto3" json:"rolling,omitempty"`
+	Signal        string                 `protobuf:"bytes,4,opt,name=signal,proto3" json:"signal,omitempty"`
+	Service       []byte                 `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"` // the JSON of a service to add
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActRequest) Reset() {
+	*x = ActRequest{}
+	mi := &file_wire_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActRequest) ProtoMessage() {}
+
+func (x *ActRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActRequest.ProtoReflect.Descriptor instead.
+func (*ActRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ActRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ActRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *ActRequest) GetRolling() bool {
+	if x != nil {
+		return x.Rolling
+	}
+	return false
+}
+
+func (x *ActRequest) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *ActRequest) GetService() []byte {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type ActResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instances     []string               `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"` // what the command was about
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActResponse) Reset() {
+	*x = ActResponse{}
+	mi := &file_wire_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActResponse) ProtoMessage() {}
+
+func (x *ActResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActResponse.ProtoReflect.Descriptor instead.
+func (*ActResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ActResponse) GetInstances() []string {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
 type Position struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -34,7 +234,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_wire_proto_msgTypes[0]
+	mi := &file_wire_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -46,7 +246,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[0]
+	mi := &file_wire_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -59,7 +259,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{0}
+	return file_wire_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -97,7 +297,7 @@ type MemberInfo struct {
 
 func (x *MemberInfo) Reset() {
 	*x = MemberInfo{}
-	mi := &file_wire_proto_msgTypes[1]
+	mi := &file_wire_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -109,7 +309,7 @@ func (x *MemberInfo) String() string {
 func (*MemberInfo) ProtoMessage() {}
 
 func (x *MemberInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[1]
+	mi := &file_wire_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -122,7 +322,7 @@ func (x *MemberInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberInfo.ProtoReflect.Descriptor instead.
 func (*MemberInfo) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{1}
+	return file_wire_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *MemberInfo) GetAddress() string {
@@ -227,7 +427,7 @@ type Roster struct {
 
 func (x *Roster) Reset() {
 	*x = Roster{}
-	mi := &file_wire_proto_msgTypes[2]
+	mi := &file_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +439,7 @@ func (x *Roster) String() string {
 func (*Roster) ProtoMessage() {}
 
 func (x *Roster) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[2]
+	mi := &file_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +452,7 @@ func (x *Roster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Roster.ProtoReflect.Descriptor instead.
 func (*Roster) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{2}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Roster) GetEpoch() uint64 {
@@ -324,7 +524,7 @@ type Death struct {
 
 func (x *Death) Reset() {
 	*x = Death{}
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +536,7 @@ func (x *Death) String() string {
 func (*Death) ProtoMessage() {}
 
 func (x *Death) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +549,7 @@ func (x *Death) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Death.ProtoReflect.Descriptor instead.
 func (*Death) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Death) GetAddress() string {
@@ -396,7 +596,7 @@ type Deaths struct {
 
 func (x *Deaths) Reset() {
 	*x = Deaths{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +608,7 @@ func (x *Deaths) String() string {
 func (*Deaths) ProtoMessage() {}
 
 func (x *Deaths) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +621,7 @@ func (x *Deaths) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deaths.ProtoReflect.Descriptor instead.
 func (*Deaths) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Deaths) GetDeaths() []*Death {
@@ -451,7 +651,7 @@ type FollowerMessage struct {
 
 func (x *FollowerMessage) Reset() {
 	*x = FollowerMessage{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -463,7 +663,7 @@ func (x *FollowerMessage) String() string {
 func (*FollowerMessage) ProtoMessage() {}
 
 func (x *FollowerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -476,7 +676,7 @@ func (x *FollowerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowerMessage.ProtoReflect.Descriptor instead.
 func (*FollowerMessage) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FollowerMessage) GetRoster() []byte {
@@ -584,7 +784,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -596,7 +796,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -609,7 +809,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Hello) GetMember() *MemberInfo {
@@ -652,7 +852,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +864,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +877,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetAddress() string {
@@ -716,7 +916,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +928,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +941,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Heartbeat) GetAddress() string {
@@ -804,7 +1004,7 @@ type LeaderMessage struct {
 
 func (x *LeaderMessage) Reset() {
 	*x = LeaderMessage{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +1016,7 @@ func (x *LeaderMessage) String() string {
 func (*LeaderMessage) ProtoMessage() {}
 
 func (x *LeaderMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +1029,7 @@ func (x *LeaderMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderMessage.ProtoReflect.Descriptor instead.
 func (*LeaderMessage) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LeaderMessage) GetRoster() []byte {
@@ -1002,7 +1202,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1214,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1227,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DigestRequest) GetRevision() int64 {
@@ -1052,7 +1252,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1264,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1277,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Digest) GetRevision() int64 {
@@ -1117,7 +1317,7 @@ type Defragment struct {
 
 func (x *Defragment) Reset() {
 	*x = Defragment{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1329,7 @@ func (x *Defragment) String() string {
 func (*Defragment) ProtoMessage() {}
 
 func (x *Defragment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1342,7 @@ func (x *Defragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Defragment.ProtoReflect.Descriptor instead.
 func (*Defragment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 type Defragmented struct {
@@ -1154,7 +1354,7 @@ type Defragmented struct {
 
 func (x *Defragmented) Reset() {
 	*x = Defragmented{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1366,7 @@ func (x *Defragmented) String() string {
 func (*Defragmented) ProtoMessage() {}
 
 func (x *Defragmented) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1379,7 @@ func (x *Defragmented) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Defragmented.ProtoReflect.Descriptor instead.
 func (*Defragmented) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Defragmented) GetError() string {
@@ -1202,7 +1402,7 @@ type Entries struct {
 
 func (x *Entries) Reset() {
 	*x = Entries{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1414,7 @@ func (x *Entries) String() string {
 func (*Entries) ProtoMessage() {}
 
 func (x *Entries) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1427,7 @@ func (x *Entries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entries.ProtoReflect.Descriptor instead.
 func (*Entries) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Entries) GetPrev() *Position {
@@ -1260,7 +1460,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1472,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1485,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotChunk) GetPosition() *Position {
@@ -1341,7 +1541,7 @@ type Configuration struct {
 
 func (x *Configuration) Reset() {
 	*x = Configuration{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1553,7 @@ func (x *Configuration) String() string {
 func (*Configuration) ProtoMessage() {}
 
 func (x *Configuration) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1566,7 @@ func (x *Configuration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Configuration.ProtoReflect.Descriptor instead.
 func (*Configuration) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Configuration) GetEncoded() []byte {
@@ -1385,7 +1585,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1597,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1610,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Leave) GetReason() string {
@@ -1429,7 +1629,7 @@ type IntroduceRequest struct {
 
 func (x *IntroduceRequest) Reset() {
 	*x = IntroduceRequest{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1641,7 @@ func (x *IntroduceRequest) String() string {
 func (*IntroduceRequest) ProtoMessage() {}
 
 func (x *IntroduceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1654,7 @@ func (x *IntroduceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntroduceRequest.ProtoReflect.Descriptor instead.
 func (*IntroduceRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *IntroduceRequest) GetRoster() []byte {
@@ -1474,7 +1674,7 @@ type IntroduceResponse struct {
 
 func (x *IntroduceResponse) Reset() {
 	*x = IntroduceResponse{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1686,7 @@ func (x *IntroduceResponse) String() string {
 func (*IntroduceResponse) ProtoMessage() {}
 
 func (x *IntroduceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1699,7 @@ func (x *IntroduceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntroduceResponse.ProtoReflect.Descriptor instead.
 func (*IntroduceResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IntroduceResponse) GetMember() *MemberInfo {
@@ -1526,7 +1726,7 @@ type RetireRequest struct {
 
 func (x *RetireRequest) Reset() {
 	*x = RetireRequest{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1738,7 @@ func (x *RetireRequest) String() string {
 func (*RetireRequest) ProtoMessage() {}
 
 func (x *RetireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1751,7 @@ func (x *RetireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
 func (*RetireRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RetireRequest) GetRoster() []byte {
@@ -1577,7 +1777,7 @@ type RetireResponse struct {
 
 func (x *RetireResponse) Reset() {
 	*x = RetireResponse{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1789,7 @@ func (x *RetireResponse) String() string {
 func (*RetireResponse) ProtoMessage() {}
 
 func (x *RetireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1802,7 @@ func (x *RetireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireResponse.ProtoReflect.Descriptor instead.
 func (*RetireResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RetireResponse) GetRoster() []byte {
@@ -1620,7 +1820,7 @@ type TreeRequest struct {
 
 func (x *TreeRequest) Reset() {
 	*x = TreeRequest{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1832,7 @@ func (x *TreeRequest) String() string {
 func (*TreeRequest) ProtoMessage() {}
 
 func (x *TreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1845,7 @@ func (x *TreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeRequest.ProtoReflect.Descriptor instead.
 func (*TreeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 type TreeResponse struct {
@@ -1657,7 +1857,7 @@ type TreeResponse struct {
 
 func (x *TreeResponse) Reset() {
 	*x = TreeResponse{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1869,7 @@ func (x *TreeResponse) String() string {
 func (*TreeResponse) ProtoMessage() {}
 
 func (x *TreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1882,7 @@ func (x *TreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeResponse.ProtoReflect.Descriptor instead.
 func (*TreeResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TreeResponse) GetJson() []byte {
@@ -1693,14 +1893,16 @@ func (x *TreeResponse) GetJson() []byte {
 }
 
 type StopRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// keep_services leaves the user's programs running for the next leader.
+	KeepServices  bool `protobuf:"varint,1,opt,name=keep_services,json=keepServices,proto3" json:"keep_services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1914,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1927,14 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *StopRequest) GetKeepServices() bool {
+	if x != nil {
+		return x.KeepServices
+	}
+	return false
 }
 
 type StopResponse struct {
@@ -1737,7 +1946,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1958,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1971,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StopResponse) GetMembers() []*MemberInfo {
@@ -1782,7 +1991,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +2003,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +2016,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PromoteRequest) GetAddress() string {
@@ -1828,7 +2037,7 @@ type PromoteResponse struct {
 
 func (x *PromoteResponse) Reset() {
 	*x = PromoteResponse{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +2049,7 @@ func (x *PromoteResponse) String() string {
 func (*PromoteResponse) ProtoMessage() {}
 
 func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +2062,7 @@ func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
 func (*PromoteResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PromoteResponse) GetAddress() string {
@@ -1881,7 +2090,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +2102,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +2115,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ScaleRequest) GetFollowers() int32 {
@@ -1933,7 +2142,7 @@ type ScaleResponse struct {
 
 func (x *ScaleResponse) Reset() {
 	*x = ScaleResponse{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2154,7 @@ func (x *ScaleResponse) String() string {
 func (*ScaleResponse) ProtoMessage() {}
 
 func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2167,7 @@ func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleResponse.ProtoReflect.Descriptor instead.
 func (*ScaleResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ScaleResponse) GetBefore() uint32 {
@@ -1984,7 +2193,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2205,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2218,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RemoveRequest) GetAddress() string {
@@ -2028,7 +2237,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2249,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2262,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RemoveResponse) GetMember() *MemberInfo {
@@ -2071,7 +2280,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2292,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2305,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 // ReloadResponse tells what is in force now, and what would need a restart.
@@ -2114,7 +2323,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2335,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2348,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReloadResponse) GetFile() string {
@@ -2188,7 +2397,7 @@ type ConfigChange struct {
 
 func (x *ConfigChange) Reset() {
 	*x = ConfigChange{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2200,7 +2409,7 @@ func (x *ConfigChange) String() string {
 func (*ConfigChange) ProtoMessage() {}
 
 func (x *ConfigChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2422,7 @@ func (x *ConfigChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
 func (*ConfigChange) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConfigChange) GetField() string {
@@ -2248,7 +2457,7 @@ type UpgradeRequest struct {
 
 func (x *UpgradeRequest) Reset() {
 	*x = UpgradeRequest{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2469,7 @@ func (x *UpgradeRequest) String() string {
 func (*UpgradeRequest) ProtoMessage() {}
 
 func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2482,7 @@ func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UpgradeRequest) GetBinary() string {
@@ -2297,7 +2506,7 @@ type UpgradeResponse struct {
 
 func (x *UpgradeResponse) Reset() {
 	*x = UpgradeResponse{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2518,7 @@ func (x *UpgradeResponse) String() string {
 func (*UpgradeResponse) ProtoMessage() {}
 
 func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2531,7 @@ func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UpgradeResponse) GetBinary() string {
@@ -2373,7 +2582,7 @@ type HandoffRequest struct {
 
 func (x *HandoffRequest) Reset() {
 	*x = HandoffRequest{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2594,7 @@ func (x *HandoffRequest) String() string {
 func (*HandoffRequest) ProtoMessage() {}
 
 func (x *HandoffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2607,7 @@ func (x *HandoffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffRequest.ProtoReflect.Descriptor instead.
 func (*HandoffRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HandoffRequest) GetMember() *MemberInfo {
@@ -2433,7 +2642,7 @@ type HandoffResponse struct {
 
 func (x *HandoffResponse) Reset() {
 	*x = HandoffResponse{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2654,7 @@ func (x *HandoffResponse) String() string {
 func (*HandoffResponse) ProtoMessage() {}
 
 func (x *HandoffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2667,7 @@ func (x *HandoffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffResponse.ProtoReflect.Descriptor instead.
 func (*HandoffResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HandoffResponse) GetError() string {
@@ -2515,7 +2724,19 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\tdynast.v1\"6\n" +
+	"wire.proto\x12\tdynast.v1\"\x11\n" +
+	"\x0fServicesRequest\"&\n" +
+	"\x10ServicesResponse\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"\x86\x01\n" +
+	"\n" +
+	"ActRequest\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\x12\x18\n" +
+	"\arolling\x18\x03 \x01(\bR\arolling\x12\x16\n" +
+	"\x06signal\x18\x04 \x01(\tR\x06signal\x12\x18\n" +
+	"\aservice\x18\x05 \x01(\fR\aservice\"+\n" +
+	"\vActResponse\x12\x1c\n" +
+	"\tinstances\x18\x01 \x03(\tR\tinstances\"6\n" +
 	"\bPosition\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\"\xb1\x02\n" +
@@ -2633,8 +2854,9 @@ const file_wire_proto_rawDesc = "" +
 	"\x06roster\x18\x01 \x01(\fR\x06roster\"\r\n" +
 	"\vTreeRequest\"\"\n" +
 	"\fTreeResponse\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\"\r\n" +
-	"\vStopRequest\"?\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"2\n" +
+	"\vStopRequest\x12#\n" +
+	"\rkeep_services\x18\x01 \x01(\bR\fkeepServices\"?\n" +
 	"\fStopResponse\x12/\n" +
 	"\amembers\x18\x01 \x03(\v2\x15.dynast.v1.MemberInfoR\amembers\"*\n" +
 	"\x0ePromoteRequest\x12\x18\n" +
@@ -2687,7 +2909,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06Follow\x12\x1a.dynast.v1.FollowerMessage\x1a\x18.dynast.v1.LeaderMessage(\x010\x012\x90\x01\n" +
 	"\aControl\x12F\n" +
 	"\tIntroduce\x12\x1b.dynast.v1.IntroduceRequest\x1a\x1c.dynast.v1.IntroduceResponse\x12=\n" +
-	"\x06Retire\x12\x18.dynast.v1.RetireRequest\x1a\x19.dynast.v1.RetireResponse2\xb7\x03\n" +
+	"\x06Retire\x12\x18.dynast.v1.RetireRequest\x1a\x19.dynast.v1.RetireResponse2\xb2\x04\n" +
 	"\x05Admin\x127\n" +
 	"\x04Tree\x12\x16.dynast.v1.TreeRequest\x1a\x17.dynast.v1.TreeResponse\x127\n" +
 	"\x04Stop\x12\x16.dynast.v1.StopRequest\x1a\x17.dynast.v1.StopResponse\x12@\n" +
@@ -2695,7 +2917,9 @@ const file_wire_proto_rawDesc = "" +
 	"\x05Scale\x12\x17.dynast.v1.ScaleRequest\x1a\x18.dynast.v1.ScaleResponse\x12=\n" +
 	"\x06Remove\x12\x18.dynast.v1.RemoveRequest\x1a\x19.dynast.v1.RemoveResponse\x12=\n" +
 	"\x06Reload\x12\x18.dynast.v1.ReloadRequest\x1a\x19.dynast.v1.ReloadResponse\x12@\n" +
-	"\aUpgrade\x12\x19.dynast.v1.UpgradeRequest\x1a\x1a.dynast.v1.UpgradeResponseB)Z'github.com/dynast-io/dynast/shared/wireb\x06proto3"
+	"\aUpgrade\x12\x19.dynast.v1.UpgradeRequest\x1a\x1a.dynast.v1.UpgradeResponse\x12C\n" +
+	"\bServices\x12\x1a.dynast.v1.ServicesRequest\x1a\x1b.dynast.v1.ServicesResponse\x124\n" +
+	"\x03Act\x12\x15.dynast.v1.ActRequest\x1a\x16.dynast.v1.ActResponseB0Z.github.com/dynast-io/dynast/shared/member/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -2709,98 +2933,106 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_wire_proto_goTypes = []any{
-	(*Position)(nil),          // 0: dynast.v1.Position
-	(*MemberInfo)(nil),        // 1: dynast.v1.MemberInfo
-	(*Roster)(nil),            // 2: dynast.v1.Roster
-	(*Death)(nil),             // 3: dynast.v1.Death
-	(*Deaths)(nil),            // 4: dynast.v1.Deaths
-	(*FollowerMessage)(nil),   // 5: dynast.v1.FollowerMessage
-	(*Hello)(nil),             // 6: dynast.v1.Hello
-	(*Ack)(nil),               // 7: dynast.v1.Ack
-	(*Heartbeat)(nil),         // 8: dynast.v1.Heartbeat
-	(*LeaderMessage)(nil),     // 9: dynast.v1.LeaderMessage
-	(*DigestRequest)(nil),     // 10: dynast.v1.DigestRequest
-	(*Digest)(nil),            // 11: dynast.v1.Digest
-	(*Defragment)(nil),        // 12: dynast.v1.Defragment
-	(*Defragmented)(nil),      // 13: dynast.v1.Defragmented
-	(*Entries)(nil),           // 14: dynast.v1.Entries
-	(*SnapshotChunk)(nil),     // 15: dynast.v1.SnapshotChunk
-	(*Configuration)(nil),     // 16: dynast.v1.Configuration
-	(*Leave)(nil),             // 17: dynast.v1.Leave
-	(*IntroduceRequest)(nil),  // 18: dynast.v1.IntroduceRequest
-	(*IntroduceResponse)(nil), // 19: dynast.v1.IntroduceResponse
-	(*RetireRequest)(nil),     // 20: dynast.v1.RetireRequest
-	(*RetireResponse)(nil),    // 21: dynast.v1.RetireResponse
-	(*TreeRequest)(nil),       // 22: dynast.v1.TreeRequest
-	(*TreeResponse)(nil),      // 23: dynast.v1.TreeResponse
-	(*StopRequest)(nil),       // 24: dynast.v1.StopRequest
-	(*StopResponse)(nil),      // 25: dynast.v1.StopResponse
-	(*PromoteRequest)(nil),    // 26: dynast.v1.PromoteRequest
-	(*PromoteResponse)(nil),   // 27: dynast.v1.PromoteResponse
-	(*ScaleRequest)(nil),      // 28: dynast.v1.ScaleRequest
-	(*ScaleResponse)(nil),     // 29: dynast.v1.ScaleResponse
-	(*RemoveRequest)(nil),     // 30: dynast.v1.RemoveRequest
-	(*RemoveResponse)(nil),    // 31: dynast.v1.RemoveResponse
-	(*ReloadRequest)(nil),     // 32: dynast.v1.ReloadRequest
-	(*ReloadResponse)(nil),    // 33: dynast.v1.ReloadResponse
-	(*ConfigChange)(nil),      // 34: dynast.v1.ConfigChange
-	(*UpgradeRequest)(nil),    // 35: dynast.v1.UpgradeRequest
-	(*UpgradeResponse)(nil),   // 36: dynast.v1.UpgradeResponse
-	(*HandoffRequest)(nil),    // 37: dynast.v1.HandoffRequest
-	(*HandoffResponse)(nil),   // 38: dynast.v1.HandoffResponse
+	(*ServicesRequest)(nil),   // 0: dynast.v1.ServicesRequest
+	(*ServicesResponse)(nil),  // 1: dynast.v1.ServicesResponse
+	(*ActRequest)(nil),        // 2: dynast.v1.ActRequest
+	(*ActResponse)(nil),       // 3: dynast.v1.ActResponse
+	(*Position)(nil),          // 4: dynast.v1.Position
+	(*MemberInfo)(nil),        // 5: dynast.v1.MemberInfo
+	(*Roster)(nil),            // 6: dynast.v1.Roster
+	(*Death)(nil),             // 7: dynast.v1.Death
+	(*Deaths)(nil),            // 8: dynast.v1.Deaths
+	(*FollowerMessage)(nil),   // 9: dynast.v1.FollowerMessage
+	(*Hello)(nil),             // 10: dynast.v1.Hello
+	(*Ack)(nil),               // 11: dynast.v1.Ack
+	(*Heartbeat)(nil),         // 12: dynast.v1.Heartbeat
+	(*LeaderMessage)(nil),     // 13: dynast.v1.LeaderMessage
+	(*DigestRequest)(nil),     // 14: dynast.v1.DigestRequest
+	(*Digest)(nil),            // 15: dynast.v1.Digest
+	(*Defragment)(nil),        // 16: dynast.v1.Defragment
+	(*Defragmented)(nil),      // 17: dynast.v1.Defragmented
+	(*Entries)(nil),           // 18: dynast.v1.Entries
+	(*SnapshotChunk)(nil),     // 19: dynast.v1.SnapshotChunk
+	(*Configuration)(nil),     // 20: dynast.v1.Configuration
+	(*Leave)(nil),             // 21: dynast.v1.Leave
+	(*IntroduceRequest)(nil),  // 22: dynast.v1.IntroduceRequest
+	(*IntroduceResponse)(nil), // 23: dynast.v1.IntroduceResponse
+	(*RetireRequest)(nil),     // 24: dynast.v1.RetireRequest
+	(*RetireResponse)(nil),    // 25: dynast.v1.RetireResponse
+	(*TreeRequest)(nil),       // 26: dynast.v1.TreeRequest
+	(*TreeResponse)(nil),      // 27: dynast.v1.TreeResponse
+	(*StopRequest)(nil),       // 28: dynast.v1.StopRequest
+	(*StopResponse)(nil),      // 29: dynast.v1.StopResponse
+	(*PromoteRequest)(nil),    // 30: dynast.v1.PromoteRequest
+	(*PromoteResponse)(nil),   // 31: dynast.v1.PromoteResponse
+	(*ScaleRequest)(nil),      // 32: dynast.v1.ScaleRequest
+	(*ScaleResponse)(nil),     // 33: dynast.v1.ScaleResponse
+	(*RemoveRequest)(nil),     // 34: dynast.v1.RemoveRequest
+	(*RemoveResponse)(nil),    // 35: dynast.v1.RemoveResponse
+	(*ReloadRequest)(nil),     // 36: dynast.v1.ReloadRequest
+	(*ReloadResponse)(nil),    // 37: dynast.v1.ReloadResponse
+	(*ConfigChange)(nil),      // 38: dynast.v1.ConfigChange
+	(*UpgradeRequest)(nil),    // 39: dynast.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),   // 40: dynast.v1.UpgradeResponse
+	(*HandoffRequest)(nil),    // 41: dynast.v1.HandoffRequest
+	(*HandoffResponse)(nil),   // 42: dynast.v1.HandoffResponse
 }
 var file_wire_proto_depIdxs = []int32{
-	1,  // 0: dynast.v1.Roster.members:type_name -> dynast.v1.MemberInfo
-	3,  // 1: dynast.v1.Deaths.deaths:type_name -> dynast.v1.Death
-	6,  // 2: dynast.v1.FollowerMessage.hello:type_name -> dynast.v1.Hello
-	7,  // 3: dynast.v1.FollowerMessage.ack:type_name -> dynast.v1.Ack
-	8,  // 4: dynast.v1.FollowerMessage.heartbeat:type_name -> dynast.v1.Heartbeat
-	11, // 5: dynast.v1.FollowerMessage.digest:type_name -> dynast.v1.Digest
-	13, // 6: dynast.v1.FollowerMessage.defragmented:type_name -> dynast.v1.Defragmented
-	1,  // 7: dynast.v1.Hello.member:type_name -> dynast.v1.MemberInfo
-	0,  // 8: dynast.v1.Hello.last:type_name -> dynast.v1.Position
-	14, // 9: dynast.v1.LeaderMessage.entries:type_name -> dynast.v1.Entries
-	15, // 10: dynast.v1.LeaderMessage.snapshot:type_name -> dynast.v1.SnapshotChunk
-	8,  // 11: dynast.v1.LeaderMessage.heartbeat:type_name -> dynast.v1.Heartbeat
-	17, // 12: dynast.v1.LeaderMessage.leave:type_name -> dynast.v1.Leave
-	4,  // 13: dynast.v1.LeaderMessage.deaths:type_name -> dynast.v1.Deaths
-	10, // 14: dynast.v1.LeaderMessage.digest_request:type_name -> dynast.v1.DigestRequest
-	12, // 15: dynast.v1.LeaderMessage.defragment:type_name -> dynast.v1.Defragment
-	16, // 16: dynast.v1.LeaderMessage.configuration:type_name -> dynast.v1.Configuration
-	0,  // 17: dynast.v1.Entries.prev:type_name -> dynast.v1.Position
-	0,  // 18: dynast.v1.SnapshotChunk.position:type_name -> dynast.v1.Position
-	1,  // 19: dynast.v1.IntroduceResponse.member:type_name -> dynast.v1.MemberInfo
-	1,  // 20: dynast.v1.StopResponse.members:type_name -> dynast.v1.MemberInfo
-	1,  // 21: dynast.v1.PromoteResponse.leader:type_name -> dynast.v1.MemberInfo
-	1,  // 22: dynast.v1.RemoveResponse.member:type_name -> dynast.v1.MemberInfo
-	34, // 23: dynast.v1.ReloadResponse.changed:type_name -> dynast.v1.ConfigChange
-	34, // 24: dynast.v1.ReloadResponse.restart:type_name -> dynast.v1.ConfigChange
-	1,  // 25: dynast.v1.UpgradeResponse.leader:type_name -> dynast.v1.MemberInfo
-	1,  // 26: dynast.v1.HandoffRequest.member:type_name -> dynast.v1.MemberInfo
-	5,  // 27: dynast.v1.Member.Follow:input_type -> dynast.v1.FollowerMessage
-	18, // 28: dynast.v1.Control.Introduce:input_type -> dynast.v1.IntroduceRequest
-	20, // 29: dynast.v1.Control.Retire:input_type -> dynast.v1.RetireRequest
-	22, // 30: dynast.v1.Admin.Tree:input_type -> dynast.v1.TreeRequest
-	24, // 31: dynast.v1.Admin.Stop:input_type -> dynast.v1.StopRequest
-	26, // 32: dynast.v1.Admin.Promote:input_type -> dynast.v1.PromoteRequest
-	28, // 33: dynast.v1.Admin.Scale:input_type -> dynast.v1.ScaleRequest
-	30, // 34: dynast.v1.Admin.Remove:input_type -> dynast.v1.RemoveRequest
-	32, // 35: dynast.v1.Admin.Reload:input_type -> dynast.v1.ReloadRequest
-	35, // 36: dynast.v1.Admin.Upgrade:input_type -> dynast.v1.UpgradeRequest
-	9,  // 37: dynast.v1.Member.Follow:output_type -> dynast.v1.LeaderMessage
-	19, // 38: dynast.v1.Control.Introduce:output_type -> dynast.v1.IntroduceResponse
-	21, // 39: dynast.v1.Control.Retire:output_type -> dynast.v1.RetireResponse
-	23, // 40: dynast.v1.Admin.Tree:output_type -> dynast.v1.TreeResponse
-	25, // 41: dynast.v1.Admin.Stop:output_type -> dynast.v1.StopResponse
-	27, // 42: dynast.v1.Admin.Promote:output_type -> dynast.v1.PromoteResponse
-	29, // 43: dynast.v1.Admin.Scale:output_type -> dynast.v1.ScaleResponse
-	31, // 44: dynast.v1.Admin.Remove:output_type -> dynast.v1.RemoveResponse
-	33, // 45: dynast.v1.Admin.Reload:output_type -> dynast.v1.ReloadResponse
-	36, // 46: dynast.v1.Admin.Upgrade:output_type -> dynast.v1.UpgradeResponse
-	37, // [37:47] is the sub-list for method output_type
-	27, // [27:37] is the sub-list for method input_type
+	5,  // 0: dynast.v1.Roster.members:type_name -> dynast.v1.MemberInfo
+	7,  // 1: dynast.v1.Deaths.deaths:type_name -> dynast.v1.Death
+	10, // 2: dynast.v1.FollowerMessage.hello:type_name -> dynast.v1.Hello
+	11, // 3: dynast.v1.FollowerMessage.ack:type_name -> dynast.v1.Ack
+	12, // 4: dynast.v1.FollowerMessage.heartbeat:type_name -> dynast.v1.Heartbeat
+	15, // 5: dynast.v1.FollowerMessage.digest:type_name -> dynast.v1.Digest
+	17, // 6: dynast.v1.FollowerMessage.defragmented:type_name -> dynast.v1.Defragmented
+	5,  // 7: dynast.v1.Hello.member:type_name -> dynast.v1.MemberInfo
+	4,  // 8: dynast.v1.Hello.last:type_name -> dynast.v1.Position
+	18, // 9: dynast.v1.LeaderMessage.entries:type_name -> dynast.v1.Entries
+	19, // 10: dynast.v1.LeaderMessage.snapshot:type_name -> dynast.v1.SnapshotChunk
+	12, // 11: dynast.v1.LeaderMessage.heartbeat:type_name -> dynast.v1.Heartbeat
+	21, // 12: dynast.v1.LeaderMessage.leave:type_name -> dynast.v1.Leave
+	8,  // 13: dynast.v1.LeaderMessage.deaths:type_name -> dynast.v1.Deaths
+	14, // 14: dynast.v1.LeaderMessage.digest_request:type_name -> dynast.v1.DigestRequest
+	16, // 15: dynast.v1.LeaderMessage.defragment:type_name -> dynast.v1.Defragment
+	20, // 16: dynast.v1.LeaderMessage.configuration:type_name -> dynast.v1.Configuration
+	4,  // 17: dynast.v1.Entries.prev:type_name -> dynast.v1.Position
+	4,  // 18: dynast.v1.SnapshotChunk.position:type_name -> dynast.v1.Position
+	5,  // 19: dynast.v1.IntroduceResponse.member:type_name -> dynast.v1.MemberInfo
+	5,  // 20: dynast.v1.StopResponse.members:type_name -> dynast.v1.MemberInfo
+	5,  // 21: dynast.v1.PromoteResponse.leader:type_name -> dynast.v1.MemberInfo
+	5,  // 22: dynast.v1.RemoveResponse.member:type_name -> dynast.v1.MemberInfo
+	38, // 23: dynast.v1.ReloadResponse.changed:type_name -> dynast.v1.ConfigChange
+	38, // 24: dynast.v1.ReloadResponse.restart:type_name -> dynast.v1.ConfigChange
+	5,  // 25: dynast.v1.UpgradeResponse.leader:type_name -> dynast.v1.MemberInfo
+	5,  // 26: dynast.v1.HandoffRequest.member:type_name -> dynast.v1.MemberInfo
+	9,  // 27: dynast.v1.Member.Follow:input_type -> dynast.v1.FollowerMessage
+	22, // 28: dynast.v1.Control.Introduce:input_type -> dynast.v1.IntroduceRequest
+	24, // 29: dynast.v1.Control.Retire:input_type -> dynast.v1.RetireRequest
+	26, // 30: dynast.v1.Admin.Tree:input_type -> dynast.v1.TreeRequest
+	28, // 31: dynast.v1.Admin.Stop:input_type -> dynast.v1.StopRequest
+	30, // 32: dynast.v1.Admin.Promote:input_type -> dynast.v1.PromoteRequest
+	32, // 33: dynast.v1.Admin.Scale:input_type -> dynast.v1.ScaleRequest
+	34, // 34: dynast.v1.Admin.Remove:input_type -> dynast.v1.RemoveRequest
+	36, // 35: dynast.v1.Admin.Reload:input_type -> dynast.v1.ReloadRequest
+	39, // 36: dynast.v1.Admin.Upgrade:input_type -> dynast.v1.UpgradeRequest
+	0,  // 37: dynast.v1.Admin.Services:input_type -> dynast.v1.ServicesRequest
+	2,  // 38: dynast.v1.Admin.Act:input_type -> dynast.v1.ActRequest
+	13, // 39: dynast.v1.Member.Follow:output_type -> dynast.v1.LeaderMessage
+	23, // 40: dynast.v1.Control.Introduce:output_type -> dynast.v1.IntroduceResponse
+	25, // 41: dynast.v1.Control.Retire:output_type -> dynast.v1.RetireResponse
+	27, // 42: dynast.v1.Admin.Tree:output_type -> dynast.v1.TreeResponse
+	29, // 43: dynast.v1.Admin.Stop:output_type -> dynast.v1.StopResponse
+	31, // 44: dynast.v1.Admin.Promote:output_type -> dynast.v1.PromoteResponse
+	33, // 45: dynast.v1.Admin.Scale:output_type -> dynast.v1.ScaleResponse
+	35, // 46: dynast.v1.Admin.Remove:output_type -> dynast.v1.RemoveResponse
+	37, // 47: dynast.v1.Admin.Reload:output_type -> dynast.v1.ReloadResponse
+	40, // 48: dynast.v1.Admin.Upgrade:output_type -> dynast.v1.UpgradeResponse
+	1,  // 49: dynast.v1.Admin.Services:output_type -> dynast.v1.ServicesResponse
+	3,  // 50: dynast.v1.Admin.Act:output_type -> dynast.v1.ActResponse
+	39, // [39:51] is the sub-list for method output_type
+	27, // [27:39] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -2811,14 +3043,14 @@ func file_wire_proto_init() {
 	if File_wire_proto != nil {
 		return
 	}
-	file_wire_proto_msgTypes[5].OneofWrappers = []any{
+	file_wire_proto_msgTypes[9].OneofWrappers = []any{
 		(*FollowerMessage_Hello)(nil),
 		(*FollowerMessage_Ack)(nil),
 		(*FollowerMessage_Heartbeat)(nil),
 		(*FollowerMessage_Digest)(nil),
 		(*FollowerMessage_Defragmented)(nil),
 	}
-	file_wire_proto_msgTypes[9].OneofWrappers = []any{
+	file_wire_proto_msgTypes[13].OneofWrappers = []any{
 		(*LeaderMessage_Entries)(nil),
 		(*LeaderMessage_Snapshot)(nil),
 		(*LeaderMessage_Heartbeat)(nil),
@@ -2834,7 +3066,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -274,13 +274,15 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Admin_Tree_FullMethodName    = "/dynast.v1.Admin/Tree"
-	Admin_Stop_FullMethodName    = "/dynast.v1.Admin/Stop"
-	Admin_Promote_FullMethodName = "/dynast.v1.Admin/Promote"
-	Admin_Scale_FullMethodName   = "/dynast.v1.Admin/Scale"
-	Admin_Remove_FullMethodName  = "/dynast.v1.Admin/Remove"
-	Admin_Reload_FullMethodName  = "/dynast.v1.Admin/Reload"
-	Admin_Upgrade_FullMethodName = "/dynast.v1.Admin/Upgrade"
+	Admin_Tree_FullMethodName     = "/dynast.v1.Admin/Tree"
+	Admin_Stop_FullMethodName     = "/dynast.v1.Admin/Stop"
+	Admin_Promote_FullMethodName  = "/dynast.v1.Admin/Promote"
+	Admin_Scale_FullMethodName    = "/dynast.v1.Admin/Scale"
+	Admin_Remove_FullMethodName   = "/dynast.v1.Admin/Remove"
+	Admin_Reload_FullMethodName   = "/dynast.v1.Admin/Reload"
+	Admin_Upgrade_FullMethodName  = "/dynast.v1.Admin/Upgrade"
+	Admin_Services_FullMethodName = "/dynast.v1.Admin/Services"
+	Admin_Act_FullMethodName      = "/dynast.v1.Admin/Act"
 )
 
 // AdminClient is the client API for Admin service.
@@ -303,6 +305,11 @@ type AdminClient interface {
 	// Upgrade replaces the followers by processes of another build and hands
 	// over to one of them. It answers when that is certain.
 	Upgrade(ctx context.Context, in *UpgradeRequest, opts ...grpc.CallOption) (*UpgradeResponse, error)
+	// Services describes the user's services.
+	Services(ctx context.Context, in *ServicesRequest, opts ...grpc.CallOption) (*ServicesResponse, error)
+	// Act carries out an operator's command about services. It answers when the
+	// command is accepted, which is before the processes have followed it.
+	Act(ctx context.Context, in *ActRequest, opts ...grpc.CallOption) (*ActResponse, error)
 }
 
 type adminClient struct {
@@ -383,6 +390,26 @@ func (c *adminClient) Upgrade(ctx context.Context, in *UpgradeRequest, opts ...g
 	return out, nil
 }
 
+func (c *adminClient) Services(ctx context.Context, in *ServicesRequest, opts ...grpc.CallOption) (*ServicesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ServicesResponse)
+	err := c.cc.Invoke(ctx, Admin_Services_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Act(ctx context.Context, in *ActRequest, opts ...grpc.CallOption) (*ActResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ActResponse)
+	err := c.cc.Invoke(ctx, Admin_Act_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -403,6 +430,11 @@ type AdminServer interface {
 	// Upgrade replaces the followers by processes of another build and hands
 	// over to one of them. It answers when that is certain.
 	Upgrade(context.Context, *UpgradeRequest) (*UpgradeResponse, error)
+	// Services describes the user's services.
+	Services(context.Context, *ServicesRequest) (*ServicesResponse, error)
+	// Act carries out an operator's command about services. It answers when the
+	// command is accepted, which is before the processes have followed it.
+	Act(context.Context, *ActRequest) (*ActResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -433,6 +465,12 @@ func (UnimplementedAdminServer) Reload(context.Context, *ReloadRequest) (*Reload
 }
 func (UnimplementedAdminServer) Upgrade(context.Context, *UpgradeRequest) (*UpgradeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Upgrade not implemented")
+}
+func (UnimplementedAdminServer) Services(context.Context, *ServicesRequest) (*ServicesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Services not implemented")
+}
+func (UnimplementedAdminServer) Act(context.Context, *ActRequest) (*ActResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Act not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -581,6 +619,42 @@ func _Admin_Upgrade_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Services_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ServicesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Services(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Services_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Services(ctx, req.(*ServicesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Act_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ActRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Act(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Act_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Act(ctx, req.(*ActRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -615,6 +689,14 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Upgrade",
 			Handler:    _Admin_Upgrade_Handler,
+		},
+		{
+			MethodName: "Services",
+			Handler:    _Admin_Services_Handler,
+		},
+		{
+			MethodName: "Act",
+			Handler:    _Admin_Act_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
