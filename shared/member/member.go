@@ -1,6 +1,7 @@
 package member
 
 import (
+	"context"
 	"os"
 
 	"github.com/hashicorp/go-hclog"
@@ -104,3 +105,75 @@ type Host struct {
 
 // NewSupervisor makes a supervisor for a process that has become leader.
 type NewSupervisor func(Host) (Supervisor, error)
+
+// Services supervises the user's own programs. Only a leader has one. Its methods are safe for
+// concurrent use.
+type Services interface {
+	// Configure replaces the services of the configuration file and says what that changes.
+	Configure(ctx context.Context, services []config.Service) (ServiceChanges, error)
+	// Report returns a ps.Report as JSON.
+	Report(ctx context.Context) ([]byte, error)
+	// Act carries out an operator's command. It returns the instances that the command is
+	// about, as soon as the command is accepted.
+	Act(ctx context.Context, c ServiceCommand) ([]string, error)
+	// StopAll stops all services, those that need others first, and returns when no process is
+	// left. They start again with the next "up".
+	StopAll(ctx context.Context) error
+	// Release ends the supervision. The programs run on, and the next leader adopts them. It
+	// returns when no start is under way.
+	Release()
+}
+
+// ServiceChanges are the names of the services that a new configuration changes.
+type ServiceChanges struct {
+	Added, Removed []string
+	// Restarted are the services whose processes are restarted. Changed are those whose
+	// processes go on with other settings.
+	Restarted, Changed []string
+}
+
+// Action is what an operator wants of a service.
+type Action string
+
+// The actions.
+const (
+	ActionStart   Action = "start"
+	ActionStop    Action = "stop"
+	ActionRestart Action = "restart"
+	ActionReload  Action = "reload"
+	ActionSignal  Action = "signal"
+	ActionKill    Action = "kill"
+	ActionRun     Action = "run"    // adds a service
+	ActionRemove  Action = "remove" // removes a service that was added at run time
+)
+
+// ServiceCommand is an operator's command about services.
+type ServiceCommand struct {
+	Action Action
+	// Names are services, or instances as web/1.
+	Names []string
+	// Rolling restarts one instance after the other.
+	Rolling bool
+	// Signal is the name of a signal without SIG, for ActionSignal.
+	Signal string
+	// Service is what ActionRun adds. RemoveWhenDone removes it when it has ended.
+	Service        *config.Service
+	RemoveWhenDone bool
+}
+
+// ServiceHost is what a Services needs from the process that it runs in.
+type ServiceHost struct {
+	Config *config.Config
+	// Configured are the services of the configuration. It is nil in a process that did not
+	// read the configuration file; then the services are those of the leader before.
+	Configured []config.Service
+	Dir        *datadir.Dir
+	BootID     string
+	Logger     hclog.Logger
+	Sockets    *Sockets
+	// Tell reports an event to operators.
+	Tell func(kind, subject string, pid int, detail string)
+}
+
+// NewServices makes the supervisor of the user's programs for a process that has become leader.
+type NewServices func(ServiceHost) (Services, error)

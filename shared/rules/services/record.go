@@ -76,6 +76,11 @@ type Wish struct {
 	Rolling    bool
 }
 
+// Empty reports whether an operator changed nothing.
+func (w Wish) Empty() bool {
+	return !w.Stopped && len(w.StoppedInstances) == 0 && w.Generation == 0 && !w.Rolling
+}
+
 // Phase is where an instance stands. See the package documentation.
 type Phase uint8
 

@@ -1,0 +1,197 @@
+package services
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/dynast-io/dynast/shared/config"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
+)
+
+// desired is what shall run. It is the file desired.json.
+type desired struct {
+	Schema int `json:"schema"`
+	// BootID is the boot in which the file was written.
+	BootID string `json:"boot_id"`
+	// Stopped means that dynast was stopped in an orderly way, together with all services.
+	Stopped bool `json:"stopped"`
+	// Configured are the services of the configuration file, and Added those that an operator
+	// added at run time.
+	Configured []config.Service `json:"configured"`
+	Added      []added          `json:"added,omitempty"`
+	// Wishes are what an operator changed.
+	Wishes map[string]rules.Wish `json:"wishes,omitempty"`
+	// Fired is when each schedule was last due.
+	Fired map[string]time.Time `json:"fired,omitempty"`
+}
+
+// added is a service that an operator added at run time.
+type added struct {
+	Service config.Service `json:"service"`
+	// Remove means that the service is removed when it has ended.
+	Remove bool `json:"remove,omitempty"`
+}
+
+// stored is the record of an instance as it is in its file.
+type stored struct {
+	Schema int          `json:"schema"`
+	BootID string       `json:"boot_id"`
+	Record rules.Record `json:"record"`
+	// Token is in the environment of the process.
+	Token string `json:"token"`
+	// Service is what the process was started with.
+	Service config.Service `json:"service"`
+	// Cgroup is the control group of the instance, or empty.
+	Cgroup string `json:"cgroup,omitempty"`
+	// ExitAt is the wall clock at the last exit.
+	ExitAt time.Time `json:"exit_at"`
+}
+
+// schema is the version of both files.
+const schema = 1
+
+// files reads and writes the files below a directory.
+type files struct{ dir string }
+
+func (f files) instance(id rules.ID) string {
+	return filepath.Join(f.dir, id.Service, strconv.Itoa(id.N))
+}
+
+func (f files) lock(id rules.ID) string   { return filepath.Join(f.instance(id), "lock") }
+func (f files) record(id rules.ID) string { return filepath.Join(f.instance(id), "record.json") }
+func (f files) output(id rules.ID) string { return filepath.Join(f.instance(id), "output.log") }
+func (f files) desired() string           { return filepath.Join(f.dir, "desired.json") }
+
+// Any reports whether a data directory has services, so that a leader needs a Manager.
+func Any(dir string) bool {
+	_, err := os.Stat(files{dir}.desired())
+	return err == nil
+}
+
+// readDesired returns desired.json. It is empty if there is none.
+func (f files) readDesired() (desired, error) {
+	d := desired{Schema: schema}
+	err := read(f.desired(), &d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, nil
+	}
+	if err == nil && d.Schema != schema {
+		err = fmt.Errorf("%s has schema %d; this build knows %d: use a newer dynast", f.desired(), d.Schema, schema)
+	}
+	return d, err
+}
+
+func (f files) writeDesired(d desired) error {
+	d.Schema = schema
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return fmt.Errorf("services: %w", err)
+	}
+	b, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return fmt.Errorf("services: encode desired.json: %w", err)
+	}
+	// Unlike a record, it has to survive a power loss.
+	if err := renameio.WriteFile(f.desired(), append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("services: %w", err)
+	}
+	return nil
+}
+
+func (f files) writeRecord(s stored) error {
+	s.Schema = schema
+	return write(f.record(s.Record.ID), s)
+}
+
+// forget removes the record of an instance. Its output stays, so that an operator can read it.
+func (f files) forget(id rules.ID) error {
+	if err := ignoreMissing(os.Remove(f.record(id))); err != nil {
+		return fmt.Errorf("services: %w", err)
+	}
+	return nil
+}
+
+// instances returns the instances that have a directory.
+func (f files) instances() ([]rules.ID, error) {
+	var out []rules.ID
+	names, err := os.ReadDir(f.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("services: %w", err)
+	}
+	for _, name := range names {
+		if !name.IsDir() {
+			continue
+		}
+		numbers, err := os.ReadDir(filepath.Join(f.dir, name.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("services: %w", err)
+		}
+		for _, number := range numbers {
+			if n, err := strconv.Atoi(number.Name()); err == nil && n > 0 && number.IsDir() {
+				out = append(out, rules.ID{Service: name.Name(), N: n})
+			}
+		}
+	}
+	return out, nil
+}
+
+// readRecord returns the record of an instance. ok is false if there is none.
+func (f files) readRecord(id rules.ID) (s stored, ok bool, err error) {
+	err = read(f.record(id), &s)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return stored{}, false, nil
+	case err == nil && (s.Schema != schema || s.Record.ID != id):
+		err = fmt.Errorf("%s is not the record of %s in schema %d", f.record(id), id, schema)
+	}
+	return s, err == nil, err
+}
+
+func read(path string, into any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("services: %w", err)
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return fmt.Errorf("services: %s is damaged: %w", path, err)
+	}
+	return nil
+}
+
+// write replaces a file atomically. It does not wait for the disk: no process that a record
+// describes survives a power loss either. The temporary file has a fixed name, so that crashes
+// leave at most one of them behind.
+func write(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("services: encode %s: %w", filepath.Base(path), err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("services: %w", err)
+	}
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("services: %w", errors.Join(err, ignoreMissing(os.Remove(tmp))))
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("services: %w", err)
+	}
+	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

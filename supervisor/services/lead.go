@@ -1,0 +1,166 @@
+package services
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/proc"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
+)
+
+// lead takes over from the leader before: it reads what shall run, looks at what runs, and
+// continues with it.
+func (m *Manager) lead() error {
+	var err error
+	if m.desired, err = m.files.readDesired(); err != nil {
+		return err
+	}
+	fresh := m.desired.Stopped || m.desired.BootID != m.host.BootID
+	if m.host.Configured != nil {
+		m.desired.Configured = m.host.Configured
+	}
+	m.desired.Stopped = false
+	m.useSpecs()
+	if fresh {
+		m.desired.Wishes, m.desired.Fired = nil, nil
+	}
+	m.saveDesired()
+	found, err := m.survey()
+	if err != nil {
+		return err
+	}
+	m.openSockets()
+	m.listen()
+	m.clocks.set(m.effective(), m.desired.Fired, time.Now())
+	m.step(rules.Lead{Specs: m.rulesSpecs(), Wishes: m.desired.Wishes, Found: found, Fresh: fresh})
+	return nil
+}
+
+// effective returns all services: those of the configuration and those that were added.
+func (m *Manager) effective() []config.Service {
+	out := slices.Clone(m.desired.Configured)
+	for _, a := range m.desired.Added {
+		if !slices.ContainsFunc(out, func(s config.Service) bool { return s.Name == a.Service.Name }) {
+			out = append(out, a.Service)
+		}
+	}
+	return out
+}
+
+func (m *Manager) useSpecs() {
+	m.specs = map[string]config.Service{}
+	for _, s := range m.effective() {
+		m.specs[s.Name] = s
+	}
+}
+
+func (m *Manager) rulesSpecs() []rules.Spec {
+	var out []rules.Spec
+	for _, s := range m.effective() {
+		out = append(out, toSpec(s))
+	}
+	return out
+}
+
+// survey looks at every instance that has a directory.
+func (m *Manager) survey() ([]rules.Found, error) {
+	ids, err := m.files.instances()
+	if err != nil {
+		return nil, err
+	}
+	var found []rules.Found
+	for _, id := range ids {
+		f, ok, err := m.look(id)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			found = append(found, f)
+		}
+	}
+	return found, nil
+}
+
+// look finds out what is left of an instance. ok is false if that is nothing.
+func (m *Manager) look(id rules.ID) (f rules.Found, ok bool, err error) {
+	s, recorded, err := m.files.readRecord(id)
+	if err != nil {
+		// A power loss can leave a record that was half written. After it, nothing runs.
+		m.log.Warn("cannot read the record of a service; its processes are found by their lock", "instance", id.String(), "error", err)
+	}
+	held, err := m.held(id)
+	if err != nil {
+		return rules.Found{}, false, err
+	}
+	if !recorded {
+		m.instances[id] = &instance{stored: stored{Record: rules.Record{ID: id}}}
+		return rules.Found{Record: rules.Record{ID: id}, Others: held}, held, nil
+	}
+	s.Record.Fingerprint = fingerprint(s.Service)
+	if s.BootID != m.host.BootID {
+		s.Record = afterBoot(s.Record)
+	}
+	m.instances[id] = &instance{stored: s}
+	f = rules.Found{Record: s.Record, Others: held}
+	switch p := s.Record.Process; {
+	case p != (rules.Process{}) && alive(p):
+		f.Main = p
+	case s.Record.Phase == rules.Starting:
+		// The leader died before it could save the pid.
+		f.Main, err = m.findMain(id, s.Token)
+	}
+	return f, true, err
+}
+
+func alive(p rules.Process) bool {
+	id, err := proc.Identify(p.PID)
+	return err == nil && id == identity(p)
+}
+
+// afterBoot returns what a record means after the host has booted: no process is left, and no
+// time of the other boot means anything.
+func afterBoot(r rules.Record) rules.Record {
+	return rules.Record{ID: r.ID, Run: r.Run, Restarts: r.Restarts, Outcome: r.Outcome, Skipped: r.Skipped,
+		LastExit: r.LastExit, Exits: r.Exits, Reason: r.Reason}
+}
+
+// held reports whether a process holds the lock of an instance.
+func (m *Manager) held(id rules.ID) (bool, error) {
+	f, err := proc.TakeInstanceLock(m.files.lock(id))
+	switch {
+	case errors.Is(err, proc.ErrLocked):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("services: %w", err)
+	}
+	return false, f.Close()
+}
+
+// patience is how long findMain waits for a process that is between fork and exec.
+const patience = 2 * time.Second
+
+// findMain finds the main process of a start that an earlier leader did not finish: the first
+// process that holds the lock or has the token. It returns none if there is no such process.
+func (m *Manager) findMain(id rules.ID, token string) (rules.Process, error) {
+	holders, err := proc.LockHolders(m.files.lock(id))
+	if err != nil {
+		return rules.Process{}, fmt.Errorf("services: %w", err)
+	}
+	var all []proc.Identity
+	for _, h := range holders {
+		all = append(all, h.Identity)
+	}
+	if len(all) == 0 {
+		if all, err = proc.WithEnvironment(tokenVariable, token); err != nil {
+			return rules.Process{}, fmt.Errorf("services: %w", err)
+		}
+	}
+	if len(all) == 0 {
+		return rules.Process{}, nil
+	}
+	// The main process is the oldest one: all others descend from it.
+	return named(slices.MinFunc(all, older)), nil
+}

@@ -1,0 +1,418 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
+	"github.com/dynast-io/dynast/supervisor/health"
+)
+
+// errReleased means that this process does not supervise the services any more.
+var errReleased = errors.New("this member no longer leads; try again")
+
+// Manager implements member.Services.
+type Manager struct {
+	host  member.ServiceHost
+	files files
+	log   hclog.Logger
+
+	mail     chan func()
+	ctx      context.Context // ends when the programs are released
+	cancel   context.CancelFunc
+	released chan struct{} // closed when run has returned
+	// work counts the goroutines that start processes or end process trees.
+	work sync.WaitGroup
+
+	// Everything below belongs to the goroutine of run.
+	core      *rules.Core
+	desired   desired
+	specs     map[string]config.Service
+	instances map[rules.ID]*instance
+	watches   *proc.Watches[watchKey]
+	notify    *health.Notify
+	clocks    *clocks
+	// unsaved are records that could not be written, for example because the disk is full.
+	unsaved  map[rules.ID]bool
+	starting int  // processes that are being started
+	leaving  bool // Release was called
+	stopped  []chan struct{}
+	tending  time.Time
+}
+
+// watchKey names a watched process.
+type watchKey struct {
+	id  rules.ID
+	run uint64
+	pid int
+}
+
+// instance is what the Manager knows of an instance in addition to the rules.
+type instance struct {
+	stored
+	// endChecks ends the checks of the current process.
+	endChecks context.CancelFunc
+	status    string // STATUS= of the current process
+	output    *outputKeeper
+	cpu       cpuSample
+	unlimited []string // limits that could not be applied
+}
+
+// New returns a Manager that supervises at once. It is a member.NewServices.
+func New(h member.ServiceHost) (member.Services, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &Manager{
+		host: h, files: files{filepath.Join(h.Dir.Path(), "services")}, log: h.Logger,
+		mail: make(chan func(), 256), ctx: ctx, cancel: cancel, released: make(chan struct{}),
+		core:  rules.New(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
+		specs: map[string]config.Service{}, instances: map[rules.ID]*instance{}, unsaved: map[rules.ID]bool{},
+	}
+	m.watches = proc.NewWatches(ctx.Done(), m.died)
+	m.clocks = newClocks()
+	if err := m.lead(); err != nil {
+		cancel()
+		return nil, err
+	}
+	go m.run()
+	return m, nil
+}
+
+// now is the clock of the rules. All processes of one boot share it.
+func now() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic("CLOCK_BOOTTIME: " + err.Error()) // exists since Linux 2.6.39
+	}
+	return time.Duration(t.Nano())
+}
+
+// post queues a function for the goroutine of run. It does nothing after the release.
+func (m *Manager) post(f func()) {
+	select {
+	case m.mail <- f:
+	case <-m.released:
+	}
+}
+
+// ask runs a function on the goroutine of run and waits for it.
+func (m *Manager) ask(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case m.mail <- func() { f(); close(done) }:
+	case <-m.released:
+		return errReleased
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-m.released:
+		return errReleased
+	}
+}
+
+// event queues an event for the rules.
+func (m *Manager) event(ev rules.Event) { m.post(func() { m.step(ev) }) }
+
+const (
+	// tendInterval is how often the output of busy programs is looked after.
+	tendInterval = 100 * time.Millisecond
+	// saveAgain is how often a record is written again that could not be written.
+	saveAgain = time.Second
+)
+
+// run owns the rules until the release.
+func (m *Manager) run() {
+	defer close(m.released)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for !m.leaving || m.starting > 0 {
+		timer.Reset(m.sleep())
+		select {
+		case f := <-m.mail:
+			f()
+		case <-timer.C:
+			m.tick()
+		}
+		m.tellStopped()
+	}
+	m.release()
+}
+
+// sleep returns the time until something is due.
+func (m *Manager) sleep() time.Duration {
+	next := time.Minute
+	if at, ok := m.core.Wake(); ok {
+		next = min(next, at-now())
+	}
+	if at, ok := m.clocks.wake(); ok {
+		next = min(next, time.Until(at))
+	}
+	if len(m.unsaved) > 0 {
+		next = min(next, saveAgain)
+	}
+	if at, ok := m.tendAt(); ok {
+		next = min(next, time.Until(at))
+	}
+	return max(next, 0)
+}
+
+func (m *Manager) tick() {
+	if m.leaving {
+		return
+	}
+	for _, id := range slices.Collect(maps.Keys(m.unsaved)) {
+		m.save(id)
+	}
+	for _, name := range m.clocks.due(time.Now()) {
+		m.fired(name)
+	}
+	if at, ok := m.core.Wake(); ok && now() >= at {
+		m.step(rules.Tick{})
+	}
+	m.tend(time.Now())
+}
+
+// step feeds an event to the rules and carries out the effects.
+func (m *Manager) step(ev rules.Event) {
+	for _, e := range m.core.Step(now(), ev) {
+		m.do(e)
+	}
+}
+
+func (m *Manager) do(e rules.Effect) {
+	switch e := e.(type) {
+	case rules.Save:
+		m.keep(e.Record)
+		return
+	case rules.SaveWish:
+		m.keepWish(e.Service, e.Wish)
+		return
+	}
+	if m.leaving {
+		return // the next leader does it
+	}
+	switch e := e.(type) {
+	case rules.Forget:
+		m.forget(e.ID)
+	case rules.Start:
+		m.start(e.ID, e.Run)
+	case rules.Adopt:
+		m.watch(e.ID, e.Run, e.Process)
+	case rules.Signal:
+		m.signal(e.ID)
+	case rules.Clear:
+		m.clear(e.ID, e.Run)
+	case rules.Check:
+		m.check(e.ID, e.Run, e.Alive)
+	case rules.EndChecks:
+		m.endChecks(e.ID)
+	case rules.Tell:
+		m.tell(e)
+	}
+}
+
+// keep saves a record. A start gets the service as it is configured now, and a new token.
+func (m *Manager) keep(r rules.Record) {
+	i := m.instances[r.ID]
+	if i == nil {
+		i = &instance{}
+		m.instances[r.ID] = i
+	}
+	if r.Phase == rules.Starting && (i.Record.Phase != rules.Starting || i.Record.Run != r.Run) {
+		i.Token, i.Service, i.status = newToken(), m.specs[r.ID.Service], ""
+	}
+	if r.Exits != i.Record.Exits {
+		i.ExitAt = time.Now()
+	}
+	i.Record, i.BootID = r, m.host.BootID
+	m.save(r.ID)
+}
+
+// save writes a record. If that fails, it is written again later.
+func (m *Manager) save(id rules.ID) {
+	i := m.instances[id]
+	if i == nil {
+		delete(m.unsaved, id)
+		return
+	}
+	err := m.files.writeRecord(i.stored)
+	switch {
+	case err == nil:
+		delete(m.unsaved, id)
+	case !m.unsaved[id]:
+		m.unsaved[id] = true
+		m.log.Error("cannot save the state of a service, trying again", "instance", id.String(), "error", err)
+	}
+}
+
+func (m *Manager) keepWish(service string, w rules.Wish) {
+	if m.desired.Wishes == nil {
+		m.desired.Wishes = map[string]rules.Wish{}
+	}
+	if _, known := m.specs[service]; !known || w.Empty() {
+		delete(m.desired.Wishes, service)
+	} else {
+		m.desired.Wishes[service] = w
+	}
+	m.saveDesired()
+}
+
+func (m *Manager) saveDesired() {
+	m.desired.BootID = m.host.BootID
+	if err := m.files.writeDesired(m.desired); err != nil {
+		m.log.Error("cannot save which services shall run; a later leader would not know it", "error", err)
+	}
+}
+
+func (m *Manager) forget(id rules.ID) {
+	if i := m.instances[id]; i != nil && i.output != nil {
+		i.output.close()
+	}
+	delete(m.instances, id)
+	delete(m.unsaved, id)
+	if err := m.files.forget(id); err != nil {
+		m.log.Warn("cannot remove the record of a service", "instance", id.String(), "error", err)
+	}
+}
+
+// watch reports the death of a process to the rules.
+func (m *Manager) watch(id rules.ID, run uint64, p rules.Process) {
+	key := watchKey{id, run, p.PID}
+	if err := m.watches.Watch(key, identity(p)); err != nil {
+		m.log.Error("cannot watch a process", "instance", id.String(), "pid", p.PID, "error", err)
+		// Without a watch its death would go unnoticed. To end it is the only safe way.
+		m.clear(id, run)
+		m.event(rules.Exited{ID: id, Run: run})
+	}
+}
+
+// died is called by the watches.
+func (m *Manager) died(key watchKey, d proc.Death) {
+	m.post(func() {
+		m.watches.Unwatch(key)
+		i := m.instances[key.id]
+		if i == nil || i.Record.Process.PID != key.pid {
+			return // the program named another main process
+		}
+		m.step(rules.Exited{ID: key.id, Run: key.run, Exit: toExit(d.Exit)})
+	})
+}
+
+func toExit(e proc.Exit) rules.Exit {
+	return rules.Exit{Known: e.Known, Code: e.Code, Signal: int(e.Signal)}
+}
+
+func identity(p rules.Process) proc.Identity {
+	return proc.Identity{PID: p.PID, StartTime: p.StartTime}
+}
+
+func named(id proc.Identity) rules.Process {
+	return rules.Process{PID: id.PID, StartTime: id.StartTime}
+}
+
+// signal sends the stop signal to the main process.
+func (m *Manager) signal(id rules.ID) {
+	i := m.instances[id]
+	name := i.Service.Stop.Signal
+	if err := m.send(i, name); err != nil {
+		m.log.Warn("cannot send the stop signal", "instance", id.String(), "signal", name, "error", err)
+	}
+}
+
+func (m *Manager) send(i *instance, name string) error {
+	sig := unix.SignalNum("SIG" + name)
+	if sig == 0 {
+		return fmt.Errorf("there is no signal %q", name)
+	}
+	if i.Record.Process == (rules.Process{}) {
+		return fmt.Errorf("%s has no process", i.Record.ID)
+	}
+	return proc.Signal(identity(i.Record.Process), sig)
+}
+
+// tell reports to operators.
+func (m *Manager) tell(e rules.Tell) {
+	i := m.instances[e.ID]
+	pid := 0
+	if i != nil {
+		pid = i.Record.Process.PID
+	}
+	args := []any{"instance", e.ID.String(), "pid", pid}
+	if e.Reason != "" {
+		args = append(args, "reason", e.Reason)
+	}
+	switch e.Kind {
+	case rules.ToldFailed, rules.ToldNoStart:
+		m.log.Error("service "+string(e.Kind), args...)
+	case rules.ToldExited, rules.ToldUnhealthy, rules.ToldKilled, rules.ToldAborted, rules.ToldSkipped:
+		m.log.Warn("service "+string(e.Kind), args...)
+	default:
+		m.log.Info("service "+string(e.Kind), args...)
+	}
+	m.host.Tell(string(e.Kind), e.ID.String(), pid, e.Reason)
+}
+
+// Release implements member.Services.
+func (m *Manager) Release() {
+	m.post(func() { m.leaving = true })
+	<-m.released
+	m.work.Wait()
+}
+
+// release ends what this process does for the programs. The programs run on.
+func (m *Manager) release() {
+	m.cancel()
+	for id, i := range m.instances {
+		m.endChecks(id)
+		if i.output != nil {
+			i.output.close()
+		}
+	}
+}
+
+// StopAll implements member.Services.
+func (m *Manager) StopAll(ctx context.Context) error {
+	done := make(chan struct{})
+	if err := m.ask(ctx, func() {
+		m.stopped = append(m.stopped, done)
+		m.step(rules.StopAll{})
+	}); err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-m.released:
+		return errReleased
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// tellStopped answers StopAll when no process is left.
+func (m *Manager) tellStopped() {
+	if len(m.stopped) == 0 || !m.core.Stopped() {
+		return
+	}
+	m.desired.Stopped = true
+	m.saveDesired()
+	for _, done := range m.stopped {
+		close(done)
+	}
+	m.stopped = nil
+}

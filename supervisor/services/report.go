@@ -1,0 +1,106 @@
+package services
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/observe/ps"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
+)
+
+// Report implements member.Services.
+func (m *Manager) Report(ctx context.Context) (b []byte, err error) {
+	if askErr := m.ask(ctx, func() { b, err = m.report().Encode() }); askErr != nil {
+		return nil, askErr
+	}
+	return b, err
+}
+
+func (m *Manager) report() *ps.Report {
+	r := &ps.Report{Schema: ps.Schema, At: time.Now(), Services: []ps.Service{}}
+	views := map[string][]rules.View{}
+	for _, v := range m.core.View() {
+		views[v.ID.Service] = append(views[v.ID.Service], v)
+	}
+	names := map[string]bool{}
+	for _, s := range m.effective() {
+		names[s.Name] = true
+		out := ps.Service{Name: s.Name, Desired: ps.DesiredRunning, Origin: s.Source, Schedule: s.Schedule, Instances: []ps.Instance{}}
+		wish := m.desired.Wishes[s.Name]
+		switch {
+		case wish.Stopped || len(wish.StoppedInstances) >= s.Instances:
+			out.Desired = ps.DesiredStopped
+		case s.Schedule != "":
+			out.Desired, out.NextRun = ps.DesiredScheduled, m.clocks.next(s.Name)
+		}
+		out.Rolling = wish.Rolling
+		if out.Origin == "" {
+			out.Origin = "run"
+		}
+		for _, v := range views[s.Name] {
+			out.Instances = append(out.Instances, m.describe(v))
+		}
+		r.Services = append(r.Services, out)
+	}
+	// A service that is gone from the configuration is shown until its processes are gone.
+	for _, v := range m.core.View() {
+		if !names[v.ID.Service] {
+			k := slices.IndexFunc(r.Services, func(s ps.Service) bool { return s.Name == v.ID.Service })
+			if k < 0 {
+				k = len(r.Services)
+				r.Services = append(r.Services, ps.Service{Name: v.ID.Service, Desired: ps.DesiredStopped, Origin: "removed"})
+			}
+			r.Services[k].Instances = append(r.Services[k].Instances, m.describe(v))
+		}
+	}
+	return r
+}
+
+// cpuSample is the processor time of a process at the report before.
+type cpuSample struct {
+	pid int
+	cpu time.Duration
+	at  time.Time
+}
+
+func (m *Manager) describe(v rules.View) ps.Instance {
+	out := ps.Instance{ID: v.ID.String(), State: string(v.State), Reason: v.Waits, Ready: v.Ready, Restarts: v.Restarts,
+		Skipped: v.Skipped, Log: m.files.output(v.ID)}
+	i := m.instances[v.ID]
+	if i == nil {
+		return out
+	}
+	out.Limits = i.unlimited
+	if v.Exits > 0 {
+		out.LastExit = exitOf(v.LastExit, i.ExitAt)
+	}
+	if v.Phase == rules.Idle || v.Process == (rules.Process{}) {
+		return out
+	}
+	out.PID, out.Status = v.Process.PID, i.status
+	out.UptimeMS = max(now()-v.StartedAt, 0).Milliseconds()
+	if u, err := proc.ReadUsage(out.PID); err == nil {
+		out.RSSBytes = u.RSSBytes
+		sample := cpuSample{out.PID, u.CPU, time.Now()}
+		if last := i.cpu; last.pid == sample.pid && sample.at.After(last.at) {
+			out.CPU = 100 * float64(sample.cpu-last.cpu) / float64(sample.at.Sub(last.at))
+		}
+		i.cpu = sample
+	}
+	return out
+}
+
+func exitOf(e rules.Exit, at time.Time) *ps.Exit {
+	out := &ps.Exit{Code: -1, At: at, Reason: proc.Exit{Known: e.Known, Code: e.Code, Signal: unix.Signal(e.Signal)}.String()}
+	switch {
+	case e.Known && e.Signal != 0:
+		out.Signal = unix.SignalName(unix.Signal(e.Signal))
+	case e.Known:
+		out.Code = e.Code
+	}
+	return out
+}

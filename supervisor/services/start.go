@@ -1,0 +1,230 @@
+package services
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/observe/output"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
+	"github.com/dynast-io/dynast/supervisor/process"
+)
+
+// startsAtOnce bounds how many processes are started at the same time. More would not be faster.
+const startsAtOnce = 4
+
+var startSlots = make(chan struct{}, startsAtOnce)
+
+// startOrder is what a start needs, apart from the Manager's state.
+type startOrder struct {
+	id      rules.ID
+	service config.Service
+	token   string
+	sockets []*os.File
+	notify  string
+	store   string // the value of DYNAST_ENDPOINTS
+	files   files
+}
+
+// start starts the process of an instance on a goroutine of its own.
+func (m *Manager) start(id rules.ID, run uint64) {
+	i := m.instances[id]
+	if m.unsaved[id] {
+		m.event(rules.StartFailed{ID: id, Run: run, Reason: "its state could not be saved: see the log"})
+		return
+	}
+	order := startOrder{id: id, service: i.Service, token: i.Token, files: m.files, notify: m.notifyPath(), store: m.endpoints()}
+	var err error
+	if order.sockets, err = m.socketsOf(i.Service); err != nil {
+		m.event(rules.StartFailed{ID: id, Run: run, Reason: err.Error()})
+		return
+	}
+	m.starting++
+	m.work.Add(1)
+	go func() {
+		defer m.work.Done()
+		startSlots <- struct{}{}
+		p, limits, err := order.start(m.ctx)
+		<-startSlots
+		// The goroutine of run takes mail until no start is under way.
+		m.mail <- func() {
+			m.starting--
+			i.unlimited = limits
+			if err != nil {
+				m.step(rules.StartFailed{ID: id, Run: run, Reason: err.Error()})
+				return
+			}
+			m.step(rules.Started{ID: id, Run: run, Process: named(p.Identity())})
+			_ = p.Close() // the watch has a descriptor of its own by now
+		}
+	}()
+}
+
+// start starts the process. The returned texts are the limits that could not be applied.
+func (o *startOrder) start(ctx context.Context) (p *proc.Process, notApplied []string, err error) {
+	lock, err := o.lock(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer lock.Close()
+	program, err := o.program()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := output.Open(o.files.output(o.id))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer out.Close()
+	program.Stdout, program.Lock = out, lock
+	group, notApplied, err := enterCgroup(o.id, o.service.Limits)
+	if err != nil {
+		return nil, nil, err
+	}
+	if group != nil {
+		defer group.Close()
+		program.Cgroup = group
+	}
+	p, err = process.StartProgram(program)
+	return p, notApplied, err
+}
+
+// lockPatience is how long a start waits for leftovers of the instance to be gone.
+const lockPatience = 5 * time.Second
+
+// lock takes the lock of the instance. If another process has it, that process is a leftover
+// which the rules do not know, and it is ended.
+func (o *startOrder) lock(ctx context.Context) (*os.File, error) {
+	path := o.files.lock(o.id)
+	lock, err := proc.TakeInstanceLock(path)
+	if !errors.Is(err, proc.ErrLocked) {
+		return lock, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	if err := killTree(ctx, o.files, o.id, proc.Identity{}, o.token); err != nil {
+		return nil, fmt.Errorf("a process of %s is left and cannot be ended: %w", o.id, err)
+	}
+	return proc.TakeInstanceLock(path)
+}
+
+func (o *startOrder) program() (process.Program, error) {
+	s := o.service
+	p := process.Program{Dir: s.Dir, Extra: o.sockets, NoNewPrivileges: s.Security.NoNewPrivileges, ListenPID: len(o.sockets) > 0}
+	p.Argv = s.Command
+	if s.Script != "" {
+		p.Argv = []string{"/bin/sh", "-c", s.Script}
+	}
+	if len(p.Argv) == 0 {
+		return p, errors.New("it has no command")
+	}
+	p.Path = p.Argv[0]
+	var err error
+	if p.Env, err = o.environment(); err != nil {
+		return p, err
+	}
+	if p.Credential, err = process.LookupCredential(s.User, s.Group); err != nil {
+		return p, err
+	}
+	if s.Umask >= 0 {
+		p.Umask = &s.Umask
+	}
+	p.Limits = rlimits(s.Limits)
+	p.DropCapabilities, err = capabilities(s.Security.DropCapabilities)
+	return p, err
+}
+
+// environment returns the environment of the program: that of this process, then env_file, then
+// env, then what dynast says.
+func (o *startOrder) environment() ([]string, error) {
+	env := map[string]string{}
+	for _, kv := range os.Environ() {
+		name, value, _ := strings.Cut(kv, "=")
+		if !private(name) {
+			env[name] = value
+		}
+	}
+	if o.service.EnvFile != "" {
+		more, err := readEnvFile(o.service.EnvFile)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(env, more)
+	}
+	maps.Copy(env, o.service.Env)
+	env["SERVICE"], env["INSTANCE"], env[tokenVariable] = o.id.Service, strconv.Itoa(o.id.N), o.token
+	env["DYNAST_ENDPOINTS"] = o.store
+	if o.notify != "" {
+		env["NOTIFY_SOCKET"] = o.notify
+	}
+	if usec := watchdog(o.service); usec != "" {
+		env["WATCHDOG_USEC"] = usec
+	}
+	if len(o.sockets) > 0 {
+		var names []string
+		for _, l := range o.service.Listen {
+			names = append(names, l.Name)
+		}
+		env["LISTEN_FDS"], env["LISTEN_FDNAMES"] = strconv.Itoa(len(o.sockets)), strings.Join(names, ":")
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		out = append(out, name+"="+env[name])
+	}
+	return out, nil
+}
+
+// private reports whether a variable of this process is not for programs: it belongs to the
+// members, or is about the supervision of dynast itself.
+func private(name string) bool {
+	switch name {
+	case member.Handshake.MagicCookieKey, member.ReadyFileEnv, member.SourceEnv,
+		"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID":
+		return true
+	}
+	return strings.HasPrefix(name, "DYNAST_WORKER") || strings.HasPrefix(name, "PLUGIN_")
+}
+
+// readEnvFile reads lines NAME=VALUE. Empty lines and lines that begin with # are ignored, and a
+// value may stand in quotes.
+func readEnvFile(path string) (map[string]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("env_file: %w", err)
+	}
+	defer f.Close()
+	env := map[string]string{}
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
+		if !ok || name == "" || strings.ContainsAny(name, " \t") {
+			return nil, fmt.Errorf("env_file %s:%d: want NAME=VALUE", path, n) // the line may hold a secret
+		}
+		env[name] = unquote(value)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("env_file %s: %w", path, err)
+	}
+	return env, nil
+}
+
+func unquote(s string) string {
+	if len(s) >= 2 && (s[0] == '"' || s[0] == '\'') && s[len(s)-1] == s[0] {
+		return s[1 : len(s)-1]
+	}
+	return s
+}
