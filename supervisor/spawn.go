@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -132,7 +131,7 @@ func (s *Supervisor) spawn(slot int, c *child, listener *net.TCPListener) (roste
 // command returns the worker's command line. Its arguments show an operator which member it
 // is. Longer values are passed in the environment.
 func (s *Supervisor) command(a roster.Address, slot int, build string, null, listener *os.File) process.Command {
-	listeners := append(slices.Clone(s.host.Listeners), member.Listener{Name: member.OwnListener, File: listener})
+	listeners := append(s.host.Sockets.All(), member.Listener{Name: member.OwnListener, File: listener})
 	return process.Command{
 		Path: cmp.Or(build, proc.Executable()),
 		Argv: []string{"dynast", "worker",

@@ -83,8 +83,8 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
-	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID,
-		listeners: shared, listener: listener, lock: lock})
+	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, services: append([]config.Service{}, cfg.Services...),
+		sockets: member.NewSockets(shared), listener: listener, lock: lock})
 	if err != nil {
 		return core.ExitError, err
 	}
@@ -162,7 +162,7 @@ func follow(opts Options, ros *roster.Roster, slot int, shared member.Listeners,
 	if shared.File(member.ClientListener) == nil {
 		return core.ExitError, errors.New("the leader passed on no listening socket for clients")
 	}
-	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, listeners: shared, listener: listener})
+	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, sockets: member.NewSockets(shared), listener: listener})
 	if proc.NoSpace(err) {
 		return member.ExitDisk, err
 	}
@@ -307,12 +307,21 @@ func (m *Member) handleSignals() {
 			case s := <-ends:
 				m.Log.Info("received a signal", "signal", s.String())
 				m.endIfOpening("signal: " + s.String())
-				m.Post(core.StopRequested{Reason: "signal: " + s.String()})
+				m.stop("signal: " + s.String())
 			case <-m.Ended():
 				return
 			}
 		}
 	}()
+}
+
+// stop stops the cluster if this member leads, and otherwise this member.
+func (m *Member) stop(reason string) {
+	if m.Leading.Load() {
+		m.processes.programs.stop(reason, false)
+		return
+	}
+	m.Post(core.StopRequested{Reason: reason})
 }
 
 // endIfOpening ends a follower that is still opening its copy. It has no loop yet that could

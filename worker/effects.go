@@ -161,6 +161,7 @@ func (m *Member) beginServing() {
 	// From here on nothing is urgent for the takeover: gRPC clients are already served.
 	go m.Guarded(serveHTTP)
 	m.operators.OpenMore()
+	go m.Guarded(m.processes.programs.begin)
 	go m.Guarded(m.keepReaper)
 }
 
@@ -169,8 +170,12 @@ func (m *Member) beginServing() {
 func (m *Member) stopServing() {
 	go func() {
 		go m.operators.StopDashboard()
+		go m.processes.programs.release()
 		m.clients.Stop()
-		m.replica.Close(serve.DrainTimeout, func(last entry.Position) { m.Post(core.ServingStopped{Last: last}) })
+		m.replica.Close(serve.DrainTimeout, func(last entry.Position) {
+			m.processes.programs.release() // the successor must be the only one that starts processes
+			m.Post(core.ServingStopped{Last: last})
+		})
 	}()
 }
 

@@ -32,7 +32,9 @@ type Options struct {
 	Version string
 	// NewSupervisor creates the supervisor that the member needs as a leader.
 	NewSupervisor member.NewSupervisor
-	Logs          *logging.Logs
+	// NewServices creates the supervisor of the user's services.
+	NewServices member.NewServices
+	Logs        *logging.Logs
 	// Reload reads the configuration again from where it came from. file names that place
 	// in messages.
 	Reload func() (cfg *config.Config, file string, err error)
@@ -62,11 +64,13 @@ type parts struct {
 	dir       *datadir.Dir
 	authority *pki.Authority
 	clusterID uint64
-	// listeners are the sockets that all members share. listener is this member's own, for
+	// services are those of the configuration file, or nil in a follower.
+	services []config.Service
+	// sockets are the sockets that all members share. listener is this member's own, for
 	// the other members.
-	listeners member.Listeners
-	listener  net.Listener
-	lock      *proc.Lock
+	sockets  *member.Sockets
+	listener net.Listener
+	lock     *proc.Lock
 }
 
 func newMember(p parts) (*Member, error) {
@@ -95,25 +99,26 @@ func newMember(p parts) (*Member, error) {
 	m.processes = newProcesses(m.Shared, func() (member.Supervisor, error) {
 		return p.opts.NewSupervisor(member.Host{
 			Config: settings.Now, Dir: p.dir, Logger: m.Logs.Logger("supervisor"), Roster: m.Roster,
-			Listeners: p.listeners, Post: m.Post, Version: self.Version,
+			Sockets: p.sockets, Post: m.Post, Version: self.Version,
 		})
 	})
+	m.processes.programs = &programs{Shared: m.Shared, make: p.opts.NewServices, sockets: p.sockets, record: m.history.rec.Record, configured: p.services}
 	m.wire(p)
 	return m, nil
 }
 
 // wire creates the parts and gives each part what it needs from the others.
 func (m *Member) wire(p parts) {
-	m.reloader = &reloader{Shared: m.Shared, read: p.opts.Reload, scale: m.files.Scale}
+	m.reloader = &reloader{Shared: m.Shared, read: p.opts.Reload, scale: m.files.Scale, services: m.processes.programs}
 	m.control = operate.NewControl(m.Shared, m.describe, m.endIfOpening)
 	m.links = link.New(link.Config{Shared: m.Shared, Replica: m.replica, Authority: p.authority, Describe: m.describe, MaxStrangers: m.files.Shares.Strangers,
 		Configure: func(leaders []byte) error { return m.reloader.configureAs(leaders, m.identity.byHand()) }, Rebuilt: m.history.rebuilds})
 	m.replica.Connect(m.links)
 	m.history.lastHeard = m.links.LastHeard
 	m.clients = serve.New(serve.Config{Shared: m.Shared, Replica: m.replica, Proposer: m.replica.Proposals,
-		Socket: p.listeners.File(member.ClientListener), Gate: m.files.Serve, Metrics: func() prometheus.Gatherer { return m.operators.Metrics() }})
-	m.operators = operate.New(operate.Config{Shared: m.Shared, Replica: m.replica, Clients: m.clients, Listeners: p.listeners, Files: m.files, Shares: m.files.Shares,
-		Recorder: m.history.rec, View: m.loop.view, Describe: m.describe, Reload: m.reloader.reload})
+		Socket: p.sockets.File(member.ClientListener), Gate: m.files.Serve, Metrics: func() prometheus.Gatherer { return m.operators.Metrics() }})
+	m.operators = operate.New(operate.Config{Shared: m.Shared, Replica: m.replica, Clients: m.clients, Sockets: p.sockets, Files: m.files, Shares: m.files.Shares,
+		Recorder: m.history.rec, View: m.loop.view, Describe: m.describe, Reload: m.reloader.reload, Services: m.processes.programs.get, Stop: m.processes.programs.stop})
 	m.reloader.replica, m.reloader.clients, m.reloader.links, m.reloader.say = m.replica, m.clients, m.links, m.operators.Say
 }
 
@@ -155,6 +160,7 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 	m.Post(boot)
 	m.Guarded(m.loop.run)
 	code := m.Code()
+	m.processes.programs.release()
 	if code == core.ExitDone {
 		m.operators.Flush()
 	}

@@ -14,6 +14,8 @@ type processes struct {
 	*proc.Watches[roster.ID]
 	supervisor    member.Supervisor // nil until this process leads
 	newSupervisor func() (member.Supervisor, error)
+	// programs are the user's. Other goroutines use it too.
+	programs *programs
 }
 
 func newProcesses(sh *state.Shared, newSupervisor func() (member.Supervisor, error)) *processes {

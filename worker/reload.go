@@ -11,6 +11,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/systemd"
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/worker/serve"
@@ -37,7 +38,11 @@ type reloader struct {
 		TellConfig()
 		Informed(sum uint64) (informed, all int)
 	}
-	say   func(words ...string) // notifies the service manager
+	say func(words ...string) // notifies the service manager
+	// services are the user's.
+	services interface {
+		configure(ctx context.Context, services []config.Service, dry bool) (member.ServiceChanges, error)
+	}
 	scale func(ctx context.Context, followers int, relative bool) (core.Answer, error)
 
 	mu sync.Mutex // one reload at a time
@@ -47,31 +52,28 @@ type reloader struct {
 func (r *reloader) reloadForSignal() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*informTimeout)
 	defer cancel()
-	if _, err := r.reload(ctx, "signal: hangup"); err != nil {
+	if _, err := r.reload(ctx, "signal: hangup", false); err != nil {
 		r.Log.Error("reload failed, nothing was changed", "error", status.Convert(err).Message())
 	}
 }
 
 // reload reads the configuration again and applies, in all members, the fields that can change
 // at run time. The error is a gRPC status; in that case nothing has changed.
-func (r *reloader) reload(ctx context.Context, why string) (*wire.ReloadResponse, error) {
+func (r *reloader) reload(ctx context.Context, why string, dry bool) (*wire.ReloadResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if dry {
+		return r.preview(ctx)
+	}
 	if word, err := systemd.Reloading(); err == nil {
 		r.say(word)
 		defer r.say(systemd.Ready)
 	}
-	next, file, err := r.read()
+	p, err := r.plan()
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, err
 	}
-	merged, changed, restart, err := r.Settings.Now().Merge(next)
-	if err == nil {
-		err = serve.CheckTLS(merged)
-	}
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
+	merged, changed := p.merged, p.changed
 	// The change of the follower count comes first, because it can be refused. A count that an
 	// operator set by hand is replaced: the file now sets it.
 	if merged.Followers != r.Roster().Followers {
@@ -83,11 +85,59 @@ func (r *reloader) reload(ctx context.Context, why string) (*wire.ReloadResponse
 	}
 	r.configure(merged)
 	r.links.TellConfig()
-	resp := &wire.ReloadResponse{File: file, Changed: wireChanges(changed), Restart: wireChanges(restart)}
+	resp := &wire.ReloadResponse{File: p.file, Changed: wireChanges(changed), Restart: wireChanges(p.restart)}
+	services, err := r.services.configure(ctx, merged.Services, false)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	addServices(resp, services)
 	informed, all := r.awaitInformed(ctx, state.Checksum(merged))
 	resp.Informed, resp.Followers = uint32(informed), uint32(all)
-	r.Log.Info("reloaded the configuration", "by", why, "file", file, "changed", changed, "needs_restart", restart, "informed", informed, "followers", all)
+	r.Log.Info("reloaded the configuration", "by", why, "file", p.file, "changed", changed, "needs_restart", p.restart, "informed", informed, "followers", all)
 	return resp, nil
+}
+
+// plan is what a reload would do.
+type plan struct {
+	file             string
+	merged           *config.Config
+	changed, restart []config.Change
+}
+
+// plan reads the configuration again. The error is a gRPC status.
+func (r *reloader) plan() (p plan, err error) {
+	next, file, err := r.read()
+	if err != nil {
+		return p, status.Error(codes.InvalidArgument, err.Error())
+	}
+	p.file = file
+	p.merged, p.changed, p.restart, err = r.Settings.Now().Merge(next)
+	if err == nil {
+		err = serve.CheckTLS(p.merged)
+	}
+	if err != nil {
+		return p, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return p, nil
+}
+
+// preview says what a reload would do.
+func (r *reloader) preview(ctx context.Context) (*wire.ReloadResponse, error) {
+	p, err := r.plan()
+	if err != nil {
+		return nil, err
+	}
+	services, err := r.services.configure(ctx, p.merged.Services, true)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	resp := &wire.ReloadResponse{File: p.file, Changed: wireChanges(p.changed), Restart: wireChanges(p.restart)}
+	addServices(resp, services)
+	return resp, nil
+}
+
+func addServices(r *wire.ReloadResponse, c member.ServiceChanges) {
+	r.ServicesAdded, r.ServicesRemoved, r.ServicesRestarted, r.ServicesChanged = c.Added, c.Removed, c.Restarted, c.Changed
 }
 
 // scaled corrects the change of "followers": the count before may differ from the old file's if

@@ -95,8 +95,8 @@ type Host struct {
 	Logger hclog.Logger
 	// Roster returns the current roster.
 	Roster func() *roster.Roster
-	// Listeners are passed on to every worker.
-	Listeners Listeners
+	// Sockets are passed on to every worker.
+	Sockets *Sockets
 	// Post hands an event to the member's loop. It does not block for long.
 	Post func(core.Event)
 	// Version is the version of this build.
@@ -110,7 +110,8 @@ type NewSupervisor func(Host) (Supervisor, error)
 // concurrent use.
 type Services interface {
 	// Configure replaces the services of the configuration file and says what that changes.
-	Configure(ctx context.Context, services []config.Service) (ServiceChanges, error)
+	// With dry it only says it.
+	Configure(ctx context.Context, services []config.Service, dry bool) (ServiceChanges, error)
 	// Report returns a ps.Report as JSON.
 	Report(ctx context.Context) ([]byte, error)
 	// Act carries out an operator's command. It returns the instances that the command is
@@ -173,6 +174,9 @@ type ServiceHost struct {
 	Sockets    *Sockets
 	// Tell reports an event to operators.
 	Tell func(kind, subject string, pid int, detail string)
+	// Stopped is called when all services are stopped and the leader before had begun to stop
+	// the cluster.
+	Stopped func()
 }
 
 // NewServices makes the supervisor of the user's programs for a process that has become leader.

@@ -165,11 +165,13 @@ func (m *Manager) add(c member.ServiceCommand) ([]string, error) {
 }
 
 // Configure implements member.Services.
-func (m *Manager) Configure(ctx context.Context, services []config.Service) (changes member.ServiceChanges, err error) {
+func (m *Manager) Configure(ctx context.Context, services []config.Service, dry bool) (changes member.ServiceChanges, err error) {
 	err = m.ask(ctx, func() {
 		changes = Compare(m.desired.Configured, services)
-		m.desired.Configured = services
-		m.reconfigure()
+		if !dry {
+			m.desired.Configured = services
+			m.reconfigure()
+		}
 	})
 	return changes, err
 }

@@ -314,7 +314,13 @@ func (m *Manager) died(key watchKey, d proc.Death) {
 }
 
 func toExit(e proc.Exit) rules.Exit {
-	return rules.Exit{Known: e.Known, Code: e.Code, Signal: int(e.Signal)}
+	out := rules.Exit{Known: e.Known, Code: e.Code}
+	if e.Signal != 0 {
+		if out.Signal = unix.SignalName(e.Signal); out.Signal == "" {
+			out.Signal = fmt.Sprintf("signal %d", int(e.Signal)) // a real-time signal
+		}
+	}
+	return out
 }
 
 func identity(p rules.Process) proc.Identity {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
@@ -95,11 +93,8 @@ func (m *Manager) describe(v rules.View) ps.Instance {
 }
 
 func exitOf(e rules.Exit, at time.Time) *ps.Exit {
-	out := &ps.Exit{Code: -1, At: at, Reason: proc.Exit{Known: e.Known, Code: e.Code, Signal: unix.Signal(e.Signal)}.String()}
-	switch {
-	case e.Known && e.Signal != 0:
-		out.Signal = unix.SignalName(unix.Signal(e.Signal))
-	case e.Known:
+	out := &ps.Exit{Code: -1, Signal: e.Signal, At: at, Reason: e.String()}
+	if e.Known && e.Signal == "" {
 		out.Code = e.Code
 	}
 	return out

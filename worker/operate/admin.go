@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -17,7 +18,9 @@ import (
 
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 	"github.com/dynast-io/dynast/worker/state"
@@ -98,7 +101,7 @@ func (a *admin) owner(ctx context.Context) (callerInfo, error) {
 }
 
 // Stop starts an orderly stop of the whole cluster and returns the members that will exit.
-func (a *admin) Stop(ctx context.Context, _ *wire.StopRequest) (*wire.StopResponse, error) {
+func (a *admin) Stop(ctx context.Context, r *wire.StopRequest) (*wire.StopResponse, error) {
 	caller, err := a.owner(ctx)
 	if err != nil {
 		return nil, err
@@ -107,7 +110,7 @@ func (a *admin) Stop(ctx context.Context, _ *wire.StopRequest) (*wire.StopRespon
 	for _, m := range a.o.Roster().Members {
 		resp.Members = append(resp.Members, wire.FromMember(m))
 	}
-	a.o.Post(core.StopRequested{Reason: fmt.Sprintf("stopped by a command of pid %d", caller.pid)})
+	a.o.stop(fmt.Sprintf("stopped by a command of pid %d", caller.pid), r.KeepServices)
 	return resp, nil
 }
 
@@ -167,12 +170,12 @@ func (a *admin) Remove(ctx context.Context, r *wire.RemoveRequest) (*wire.Remove
 }
 
 // Reload reads the configuration again.
-func (a *admin) Reload(ctx context.Context, _ *wire.ReloadRequest) (*wire.ReloadResponse, error) {
+func (a *admin) Reload(ctx context.Context, r *wire.ReloadRequest) (*wire.ReloadResponse, error) {
 	caller, err := a.owner(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return a.o.reload(ctx, fmt.Sprintf("a command of pid %d", caller.pid))
+	return a.o.reload(ctx, fmt.Sprintf("a command of pid %d", caller.pid), r.DryRun)
 }
 
 // Upgrade replaces all processes with another build. It continues if the caller disconnects.
@@ -192,6 +195,45 @@ func (a *admin) Upgrade(ctx context.Context, r *wire.UpgradeRequest) (*wire.Upgr
 	}
 	return &wire.UpgradeResponse{Binary: b.path, Before: a.o.Self.Version, After: b.version,
 		Successor: answer.Member.Address.String(), Leader: wire.FromMember(a.o.describe())}, nil
+}
+
+// Services describes the user's services.
+func (a *admin) Services(ctx context.Context, _ *wire.ServicesRequest) (*wire.ServicesResponse, error) {
+	services, err := a.o.services(false)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	if services == nil {
+		b, err := (&ps.Report{Schema: ps.Schema, At: time.Now(), Services: []ps.Service{}}).Encode()
+		return &wire.ServicesResponse{Json: b}, err
+	}
+	b, err := services.Report(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &wire.ServicesResponse{Json: b}, nil
+}
+
+// Act carries out a command about services.
+func (a *admin) Act(ctx context.Context, r *wire.ActRequest) (*wire.ActResponse, error) {
+	if _, err := a.owner(ctx); err != nil {
+		return nil, err
+	}
+	c := member.ServiceCommand{Action: member.Action(r.Action), Names: r.Names, Rolling: r.Rolling, Signal: r.Signal, RemoveWhenDone: r.RemoveWhenDone}
+	if len(r.Service) > 0 {
+		if err := json.Unmarshal(r.Service, &c.Service); err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "the service to add: %v", err)
+		}
+	}
+	services, err := a.o.services(true)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	ids, err := services.Act(ctx, c)
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &wire.ActResponse{Instances: ids}, nil
 }
 
 // callerInfo identifies the process at the other end of a Unix socket, as the kernel reports it.

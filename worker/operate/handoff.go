@@ -97,8 +97,9 @@ func (o *Operators) handOff(c *net.UnixConn) error {
 				resp.Error = err.Error()
 			} else {
 				resp.Roster = o.RosterBytes()
-				resp.Listeners, resp.HasStderr = o.listeners.Names(), true
-				pass = append(o.listeners.Files(), member.Stderr)
+				all := o.sockets.All()
+				resp.Listeners, resp.HasStderr = all.Names(), true
+				pass = append(all.Files(), member.Stderr)
 			}
 		}
 		b, err := proto.Marshal(resp)

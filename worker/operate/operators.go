@@ -49,19 +49,24 @@ type Files interface {
 
 // Config holds what New needs.
 type Config struct {
-	Shared    *state.Shared
-	Replica   Replica
-	Clients   Clients
-	Listeners member.Listeners
-	Files     Files
-	Shares    openfiles.Shares // the limit of each listener
-	Recorder  *events.Recorder
+	Shared   *state.Shared
+	Replica  Replica
+	Clients  Clients
+	Sockets  *member.Sockets
+	Files    Files
+	Shares   openfiles.Shares // the limit of each listener
+	Recorder *events.Recorder
 	// View returns the core's view of the cluster. It is false if the process exits first.
 	View func() (core.View, bool)
 	// Describe returns this member as it introduces itself.
 	Describe func() roster.Member
 	// Reload reads the configuration again and applies it.
-	Reload func(ctx context.Context, why string) (*wire.ReloadResponse, error)
+	Reload func(ctx context.Context, why string, dry bool) (*wire.ReloadResponse, error)
+	// Services returns the supervisor of the user's services. If there is none, it makes one or
+	// returns nil.
+	Services func(create bool) (member.Services, error)
+	// Stop stops the cluster. keep leaves the user's programs running.
+	Stop func(reason string, keep bool)
 }
 
 // Operators serves operators while this member leads: commands, the dashboard, the service
@@ -72,12 +77,14 @@ type Operators struct {
 	clients         Clients
 	files           Files
 	shares          openfiles.Shares
-	listeners       member.Listeners
+	sockets         *member.Sockets
 	dashboardSocket *os.File // nil: the dashboard is off
 	recorder        *events.Recorder
 	view            func() (core.View, bool)
 	describe        func() roster.Member
-	reload          func(ctx context.Context, why string) (*wire.ReloadResponse, error)
+	reload          func(ctx context.Context, why string, dry bool) (*wire.ReloadResponse, error)
+	services        func(create bool) (member.Services, error)
+	stop            func(reason string, keep bool)
 
 	service     *service
 	cpu         cpuUsage
@@ -87,9 +94,9 @@ type Operators struct {
 
 // New creates Operators, which serve nothing before Open.
 func New(c Config) *Operators {
-	o := &Operators{Shared: c.Shared, replica: c.Replica, clients: c.Clients, files: c.Files, shares: c.Shares, listeners: c.Listeners,
-		dashboardSocket: c.Listeners.File(member.DashboardListener), recorder: c.Recorder,
-		view: c.View, describe: c.Describe, reload: c.Reload}
+	o := &Operators{Shared: c.Shared, replica: c.Replica, clients: c.Clients, files: c.Files, shares: c.Shares, sockets: c.Sockets,
+		dashboardSocket: c.Sockets.File(member.DashboardListener), recorder: c.Recorder,
+		view: c.View, describe: c.Describe, reload: c.Reload, services: c.Services, stop: c.Stop}
 	o.service = newService(o)
 	return o
 }

@@ -80,6 +80,9 @@ func (d *Dir) ClusterLock() string { return filepath.Join(d.path, "cluster.lock"
 // store.Deadlines.
 func (d *Dir) LeaseDeadlines() string { return filepath.Join(d.path, "lease-deadlines") }
 
+// Services is the directory of what belongs to the user's services.
+func (d *Dir) Services() string { return filepath.Join(d.path, "services") }
+
 // PKI returns the directory of the cluster's certificate authority.
 func (d *Dir) PKI() string { return filepath.Join(d.path, "pki") }
 

@@ -105,14 +105,15 @@ func (x *ServicesResponse) GetJson() []byte {
 }
 
 type ActRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Action        string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"` // a member.Action
-	Names         []string               `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`   // web, or web/1 for one instance
-	Rolling       bool                   `protobuf:"varint,3,opt,name=rolling,proto3" json:"rolling,omitempty"`
-	Signal        string                 `protobuf:"bytes,4,opt,name=signal,proto3" json:"signal,omitempty"`
-	Service       []byte                 `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"` // the JSON of a service to add
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Action         string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"` // a member.Action
+	Names          []string               `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`   // web, or web/1 for one instance
+	Rolling        bool                   `protobuf:"varint,3,opt,name=rolling,proto3" json:"rolling,omitempty"`
+	Signal         string                 `protobuf:"bytes,4,opt,name=signal,proto3" json:"signal,omitempty"`
+	Service        []byte                 `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"` // the JSON of a service to add
+	RemoveWhenDone bool                   `protobuf:"varint,6,opt,name=remove_when_done,json=removeWhenDone,proto3" json:"remove_when_done,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ActRequest) Reset() {
@@ -178,6 +179,13 @@ func (x *ActRequest) GetService() []byte {
 		return x.Service
 	}
 	return nil
+}
+
+func (x *ActRequest) GetRemoveWhenDone() bool {
+	if x != nil {
+		return x.RemoveWhenDone
+	}
+	return false
 }
 
 type ActResponse struct {
@@ -2272,8 +2280,10 @@ func (x *RemoveResponse) GetMember() *MemberInfo {
 	return nil
 }
 
+// ReloadRequest: with dry_run nothing is changed, and the answer tells what would be.
 type ReloadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2308,6 +2318,13 @@ func (*ReloadRequest) Descriptor() ([]byte, []int) {
 	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
+func (x *ReloadRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 // ReloadResponse tells what is in force now, and what would need a restart.
 type ReloadResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -2315,10 +2332,15 @@ type ReloadResponse struct {
 	Changed []*ConfigChange        `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
 	Restart []*ConfigChange        `protobuf:"bytes,3,rep,name=restart,proto3" json:"restart,omitempty"`
 	// informed of the followers members confirmed that they have it.
-	Informed      uint32 `protobuf:"varint,4,opt,name=informed,proto3" json:"informed,omitempty"`
-	Followers     uint32 `protobuf:"varint,5,opt,name=followers,proto3" json:"followers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Informed  uint32 `protobuf:"varint,4,opt,name=informed,proto3" json:"informed,omitempty"`
+	Followers uint32 `protobuf:"varint,5,opt,name=followers,proto3" json:"followers,omitempty"`
+	// The names of services.
+	ServicesAdded     []string `protobuf:"bytes,6,rep,name=services_added,json=servicesAdded,proto3" json:"services_added,omitempty"`
+	ServicesRemoved   []string `protobuf:"bytes,7,rep,name=services_removed,json=servicesRemoved,proto3" json:"services_removed,omitempty"`
+	ServicesRestarted []string `protobuf:"bytes,8,rep,name=services_restarted,json=servicesRestarted,proto3" json:"services_restarted,omitempty"` // their processes are restarted
+	ServicesChanged   []string `protobuf:"bytes,9,rep,name=services_changed,json=servicesChanged,proto3" json:"services_changed,omitempty"`       // their processes go on
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ReloadResponse) Reset() {
@@ -2384,6 +2406,34 @@ func (x *ReloadResponse) GetFollowers() uint32 {
 		return x.Followers
 	}
 	return 0
+}
+
+func (x *ReloadResponse) GetServicesAdded() []string {
+	if x != nil {
+		return x.ServicesAdded
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetServicesRemoved() []string {
+	if x != nil {
+		return x.ServicesRemoved
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetServicesRestarted() []string {
+	if x != nil {
+		return x.ServicesRestarted
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetServicesChanged() []string {
+	if x != nil {
+		return x.ServicesChanged
+	}
+	return nil
 }
 
 type ConfigChange struct {
@@ -2727,14 +2777,15 @@ const file_wire_proto_rawDesc = "" +
 	"wire.proto\x12\tdynast.v1\"\x11\n" +
 	"\x0fServicesRequest\"&\n" +
 	"\x10ServicesResponse\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\"\x86\x01\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"\xb0\x01\n" +
 	"\n" +
 	"ActRequest\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\x12\x18\n" +
 	"\arolling\x18\x03 \x01(\bR\arolling\x12\x16\n" +
 	"\x06signal\x18\x04 \x01(\tR\x06signal\x12\x18\n" +
-	"\aservice\x18\x05 \x01(\fR\aservice\"+\n" +
+	"\aservice\x18\x05 \x01(\fR\aservice\x12(\n" +
+	"\x10remove_when_done\x18\x06 \x01(\bR\x0eremoveWhenDone\"+\n" +
 	"\vActResponse\x12\x1c\n" +
 	"\tinstances\x18\x01 \x03(\tR\tinstances\"6\n" +
 	"\bPosition\x12\x14\n" +
@@ -2873,14 +2924,19 @@ const file_wire_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"?\n" +
 	"\x0eRemoveResponse\x12-\n" +
-	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\"\x0f\n" +
-	"\rReloadRequest\"\xc4\x01\n" +
+	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\"(\n" +
+	"\rReloadRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"\xf0\x02\n" +
 	"\x0eReloadResponse\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x121\n" +
 	"\achanged\x18\x02 \x03(\v2\x17.dynast.v1.ConfigChangeR\achanged\x121\n" +
 	"\arestart\x18\x03 \x03(\v2\x17.dynast.v1.ConfigChangeR\arestart\x12\x1a\n" +
 	"\binformed\x18\x04 \x01(\rR\binformed\x12\x1c\n" +
-	"\tfollowers\x18\x05 \x01(\rR\tfollowers\"R\n" +
+	"\tfollowers\x18\x05 \x01(\rR\tfollowers\x12%\n" +
+	"\x0eservices_added\x18\x06 \x03(\tR\rservicesAdded\x12)\n" +
+	"\x10services_removed\x18\a \x03(\tR\x0fservicesRemoved\x12-\n" +
+	"\x12services_restarted\x18\b \x03(\tR\x11servicesRestarted\x12)\n" +
+	"\x10services_changed\x18\t \x03(\tR\x0fservicesChanged\"R\n" +
 	"\fConfigChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +

@@ -51,9 +51,26 @@ const (
 	// clients and more of them wait, and none has waited for a while.
 	ClientsWait     = "clients_wait"
 	ClientsAccepted = "clients_accepted"
+	// ServiceStarted and the other kinds with this prefix are about an instance of the user's
+	// services, which the detail names.
+	ServiceStarted    = ServicePrefix + "started"
+	ServiceAdopted    = ServicePrefix + "adopted"
+	ServiceReady      = ServicePrefix + "ready"
+	ServiceExited     = ServicePrefix + "exited"
+	ServiceStopped    = ServicePrefix + "stopped"
+	ServiceUnhealthy  = ServicePrefix + "unhealthy"
+	ServiceNotStarted = ServicePrefix + "not_started"
+	ServiceDone       = ServicePrefix + "done"
+	ServiceFailed     = ServicePrefix + "failed"
+	ServiceKilled     = ServicePrefix + "killed"
+	ServiceSkipped    = ServicePrefix + "skipped"
+	ServiceAborted    = ServicePrefix + "rolling_restart_aborted"
 	// Lost: lines before this one could not be written.
 	Lost = "events_lost"
 )
+
+// ServicePrefix begins the kinds that are about the user's services.
+const ServicePrefix = "service_"
 
 // Kinds returns every kind of event, those of the core and the others.
 func Kinds() []string {
@@ -61,7 +78,9 @@ func Kinds() []string {
 	for _, k := range core.Kinds() {
 		all = append(all, k.String())
 	}
-	return append(all, Started, Serving, Rebuilt, Ended, Stopped, DiskFull, DiskFreed, MemoryTight, MemoryEased, ClientsWait, ClientsAccepted, Lost)
+	return append(all, Started, Serving, Rebuilt, Ended, Stopped, DiskFull, DiskFreed, MemoryTight, MemoryEased, ClientsWait, ClientsAccepted,
+		ServiceStarted, ServiceAdopted, ServiceReady, ServiceExited, ServiceStopped, ServiceUnhealthy, ServiceNotStarted,
+		ServiceDone, ServiceFailed, ServiceKilled, ServiceSkipped, ServiceAborted, Lost)
 }
 
 // maxDetailBytes bounds the detail in a line. A stack trace belongs in the log.

@@ -24,11 +24,11 @@ type Process struct {
 type Exit struct {
 	Known  bool
 	Code   int
-	Signal int // 0 if the process exited by itself
+	Signal string // SIGKILL, for example; empty if the process exited by itself
 }
 
 // OK reports whether a program has succeeded.
-func (e Exit) OK() bool { return e.Known && e.Code == 0 && e.Signal == 0 }
+func (e Exit) OK() bool { return e.Known && e.Code == 0 && e.Signal == "" }
 
 // Policy says which exits are followed by another start.
 type Policy uint8

@@ -565,13 +565,13 @@ func (c *Core) restartWanted(e RestartWanted) {
 	}
 }
 
-// String says how a process ended, in the words of a shell.
+// String says how a process ended.
 func (e Exit) String() string {
 	switch {
 	case !e.Known:
 		return "exit status unknown"
-	case e.Signal != 0:
-		return fmt.Sprintf("killed by signal %d", e.Signal)
+	case e.Signal != "":
+		return "killed by " + e.Signal
 	default:
 		return fmt.Sprintf("exit status %d", e.Code)
 	}

@@ -1,0 +1,143 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/worker/state"
+)
+
+// programs holds the supervisor of the user's services. Only a leader has one, and only if there
+// are services.
+type programs struct {
+	*state.Shared
+	make    member.NewServices
+	sockets *member.Sockets
+	record  func(events.Event)
+	// configured are the services of the configuration file. It is nil in a member that did not
+	// read that file; then the services of the leader before go on.
+	configured []config.Service
+
+	stopping atomic.Bool
+	mu       sync.Mutex
+	services member.Services // nil if there is none
+	released bool
+}
+
+// errNotLeading is the answer to a command that reached a member which does not lead any more.
+var errNotLeading = errors.New("this member no longer leads; try again")
+
+// begin supervises the services, if there are any. It is called when clients are served.
+func (p *programs) begin() {
+	if len(p.configured) == 0 && !p.any() {
+		return
+	}
+	if _, err := p.get(true); err != nil {
+		p.Log.Error("cannot supervise the services", "error", err)
+	}
+}
+
+// any reports whether an earlier leader had services.
+func (p *programs) any() bool {
+	_, err := os.Stat(filepath.Join(p.Dir.Services(), "desired.json"))
+	return err == nil
+}
+
+// current returns the supervisor, or nil if there are no services.
+func (p *programs) current() member.Services {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.services
+}
+
+// get returns the supervisor. If there is none, it makes one or returns nil.
+func (p *programs) get(create bool) (member.Services, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.released || !p.Leading.Load() {
+		return nil, errNotLeading
+	}
+	if p.services != nil || !create {
+		return p.services, nil
+	}
+	var err error
+	p.services, err = p.make(member.ServiceHost{
+		Config: p.Settings.Start, Configured: p.configured, Dir: p.Dir, BootID: p.Self.BootID,
+		Logger: p.Logs.Logger("services"), Sockets: p.sockets, Tell: p.tell, Stopped: p.stopped,
+	})
+	return p.services, err
+}
+
+func (p *programs) tell(kind, subject string, pid int, detail string) {
+	text := subject
+	if detail != "" {
+		text += ": " + detail
+	}
+	p.record(events.Event{Epoch: p.CurrentEpoch(), Kind: events.ServicePrefix + strings.ReplaceAll(kind, " ", "_"), PID: pid, Detail: text})
+}
+
+// stopped continues a stop of the cluster that the leader before had begun.
+func (p *programs) stopped() {
+	p.Post(core.StopRequested{Reason: "the leader before was stopping the cluster"})
+}
+
+// configure applies the services of a configuration that was read again. With dry it only says
+// what that would change.
+func (p *programs) configure(ctx context.Context, services []config.Service, dry bool) (member.ServiceChanges, error) {
+	if services == nil {
+		services = []config.Service{}
+	}
+	if current := p.current(); current != nil {
+		return current.Configure(ctx, services, dry)
+	}
+	var changes member.ServiceChanges
+	for _, s := range services {
+		changes.Added = append(changes.Added, s.Name)
+	}
+	if dry || len(services) == 0 {
+		return changes, nil
+	}
+	p.mu.Lock()
+	p.configured = services
+	p.mu.Unlock()
+	_, err := p.get(true)
+	return changes, err
+}
+
+// stop stops the cluster: first the services, then the members. A second call does not wait for
+// the services, which then run on.
+func (p *programs) stop(reason string, keep bool) {
+	services := p.current()
+	if services == nil || keep || p.stopping.Swap(true) {
+		p.Post(core.StopRequested{Reason: reason})
+		return
+	}
+	go func() {
+		p.Log.Info("stopping the services", "reason", reason)
+		if err := services.StopAll(context.Background()); err != nil {
+			p.Log.Warn("this member cannot stop the services; the next leader does it", "error", err)
+			return
+		}
+		p.Post(core.StopRequested{Reason: reason})
+	}()
+}
+
+// release ends the supervision, for a hand-over or before this process exits. The programs run on.
+func (p *programs) release() {
+	p.mu.Lock()
+	p.released = true
+	services := p.services
+	p.mu.Unlock()
+	if services != nil {
+		services.Release()
+	}
+}
