@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) {
 func helpers() map[string]func(string) error {
 	return map[string]func(string) error{
 		"wait":  func(string) error { return untilEOF("ready") },
+		"sleep": func(string) error { return unix.Pause() },
 		"title": func(role string) error { SetTitle(role); return untilEOF("ready") },
 		"exit": func(code string) error {
 			n, err := strconv.Atoi(code)

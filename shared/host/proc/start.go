@@ -14,7 +14,6 @@ import (
 // to blocking mode for everybody who shares it. For a listening socket from which others
 // accept, that would mean an accept that cannot be interrupted. Start does not change the
 // mode.
-// an accept that can't be interrupted. Start leaves the mode alone.
 func Start(path string, argv, env []string, files []*os.File, attr *syscall.SysProcAttr) (*os.Process, error) {
 	var pid int
 	err := withFDs(files, nil, func(fds []int) error {
