@@ -39,6 +39,14 @@ func helpers() map[string]func(string) error {
 	return map[string]func(string) error{
 		"wait":  func(string) error { return untilEOF("ready") },
 		"sleep": func(string) error { return unix.Pause() },
+		"open": func(path string) error {
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return untilEOF("ready")
+		},
 		"title": func(role string) error { SetTitle(role); return untilEOF("ready") },
 		"exit": func(code string) error {
 			n, err := strconv.Atoi(code)
