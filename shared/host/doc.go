@@ -3,6 +3,8 @@
 // from a timeout. The wing has no code of its own; its packages are
 //
 //   - proc: processes, pidfds, locks, descriptors, free space;
+//   - launch: starts a program with settings that Go's fork and exec cannot make;
+//   - cgroup: control groups for the processes of a service;
 //   - datadir: the layout of the data directory;
 //   - memlimit: the memory limit of the control group;
 //   - openfiles: the limit of open files, and its division among listeners;

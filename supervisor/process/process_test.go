@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/dynast-io/dynast/shared/host/proc"
 )
@@ -25,9 +26,17 @@ func TestMain(m *testing.M) {
 		if code, err := strconv.Atoi(mode); err == nil {
 			os.Exit(code)
 		}
+		if role, arg, _ := strings.Cut(mode, " "); roles[role] != nil {
+			roles[role](arg)
+			os.Exit(0)
+		}
 		_, _ = os.Stdout.WriteString("ready")
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
+	}
+	// Stands for a descriptor that this process inherited from a shell. No program may get it.
+	if _, err := unix.Dup(int(os.Stdin.Fd())); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -2,9 +2,85 @@ package proc
 
 import (
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
+
+// Exit says how a process ended.
+type Exit struct {
+	Code       int         // the exit status, if no signal ended the process
+	Signal     unix.Signal // the signal that ended the process, or 0
+	CoreDumped bool
+	Known      bool // false: the kernel does not tell; the other fields are zero
+}
+
+// Success reports whether the process is known to have ended with exit status 0.
+func (e Exit) Success() bool { return e == Exit{Known: true} }
+
+// String returns a text like "exit status 3", "killed by SIGKILL" or "unknown".
+func (e Exit) String() string {
+	switch {
+	case !e.Known:
+		return "unknown"
+	case e.Signal == 0:
+		return fmt.Sprintf("exit status %d", e.Code)
+	}
+	name := unix.SignalName(e.Signal)
+	if name == "" {
+		name = fmt.Sprintf("signal %d", int(e.Signal)) // a real-time signal
+	}
+	if e.CoreDumped {
+		name += " (core dumped)"
+	}
+	return "killed by " + name
+}
+
+func exitOf(s unix.WaitStatus) Exit {
+	if s.Signaled() {
+		return Exit{Signal: s.Signal(), CoreDumped: s.CoreDump(), Known: true}
+	}
+	return Exit{Code: s.ExitStatus(), Known: true}
+}
+
+// Exit says how the process ended, whether it was a child of this process or not. The result is
+// false while the process lives. If the process is a child, Exit reaps it; nothing else may
+// wait for it then. For other processes see ExitStatus about what the kernel tells.
+func (p *Process) Exit() (Exit, bool) {
+	var e Exit
+	ended := false
+	_ = p.with(func(pidfd int) error {
+		p.exitMu.Lock()
+		defer p.exitMu.Unlock()
+		if !p.exit.Known && dead(pidfd) {
+			ended = true
+			if s, ok := reap(pidfd, p.id.PID); ok {
+				p.exit = exitOf(s)
+			} else if s, ok := exitStatus(pidfd, p.id); ok {
+				p.exit = exitOf(s)
+			}
+		}
+		e, ended = p.exit, ended || p.exit.Known
+		return nil
+	})
+	return e, ended
+}
+
+// reap reaps a dead process. It returns false if the process is not a child of this one or was
+// reaped before.
+func reap(pidfd, pid int) (unix.WaitStatus, bool) {
+	// The pid may be another child's by now. The pidfd says whether it still belongs to the
+	// process.
+	_, err := uninterrupted(func() (int, error) {
+		return 0, unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	})
+	if err != nil {
+		return 0, false
+	}
+	var status unix.WaitStatus
+	got, err := uninterrupted(func() (int, error) { return unix.Wait4(pid, &status, unix.WNOHANG, nil) })
+	return status, err == nil && got == pid
+}
 
 // ExitStatus says how the process ended, like "signal: killed" or "exit status 4". ok is false
 // while the process lives. A caller that is not the parent may not get the status either: since
@@ -32,12 +108,18 @@ func exitStatus(pidfd int, id Identity) (unix.WaitStatus, bool) {
 	if s, ok := pidfdStatus(pidfd); ok {
 		return s, true
 	}
-	// Without permission the field reads 0, which would also mean a normal end. So 0 is
-	// ignored.
-	if st, err := readStat(id.PID); err == nil && st.startTicks == id.StartTime && st.dead() && st.waitStatus != 0 {
+	// Without permission the field reads 0, which would also mean a normal end.
+	if st, err := readStat(id.PID); err == nil && st.startTicks == id.StartTime && st.dead() && (st.waitStatus != 0 || inspectable(id.PID)) {
 		return st.waitStatus, true
 	}
 	return pidfdStatus(pidfd)
+}
+
+// inspectable reports whether this process may read what the kernel hides from other users in
+// /proc. The file needs the same permission as the exit status and can be read of a zombie.
+func inspectable(pid int) bool {
+	_, err := readSmall("/proc/" + strconv.Itoa(pid) + "/io")
+	return err == nil
 }
 
 func pidfdStatus(pidfd int) (unix.WaitStatus, bool) {

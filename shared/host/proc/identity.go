@@ -59,6 +59,8 @@ type stat struct {
 	comm       string
 	state      byte
 	ppid       int
+	group      int // the process group
+	session    int
 	cpuTicks   uint64 // user and system
 	startTicks uint64
 	rssPages   uint64
@@ -80,15 +82,20 @@ func readStat(pid int) (stat, error) {
 	return parseStat(raw)
 }
 
-// readSmall reads a short file of /proc. It avoids the preparations of os.ReadFile for files
-// that may block, and so needs a third of the system calls.
+// readSmall reads a short file of /proc that ends with a newline.
 func readSmall(path string) ([]byte, error) {
+	return readProc(path, make([]byte, 1024), func(read []byte) bool { return read[len(read)-1] == '\n' })
+}
+
+// readProc reads a file of /proc into a buffer, or a larger one if it is too small. The file
+// ends where complete says so after a read that leaves room. readProc avoids the preparations of
+// os.ReadFile for files that may block, and so needs a third of the system calls.
+func readProc(path string, buf []byte, complete func(read []byte) bool) ([]byte, error) {
 	fd, err := uninterrupted(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, 1024)
 	used := 0
 	for {
 		n, err := uninterrupted(func() (int, error) { return unix.Read(fd, buf[used:]) })
@@ -96,7 +103,7 @@ func readSmall(path string) ([]byte, error) {
 			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 		}
 		used += n
-		if n == 0 || used < len(buf) && buf[used-1] == '\n' {
+		if n == 0 || used < len(buf) && complete(buf[:used]) {
 			return buf[:used], nil
 		}
 		if used == len(buf) {
@@ -140,6 +147,8 @@ func parseStat(raw []byte) (stat, error) {
 		comm:       string(raw[open+1 : end]),
 		state:      f[0][0],
 		ppid:       int(number(4)),
+		group:      int(number(5)),
+		session:    int(number(6)),
 		cpuTicks:   number(14) + number(15),
 		startTicks: number(22),
 		rssPages:   number(24),

@@ -39,7 +39,6 @@ const lockTries = 8
 // when the owner dies. One copy can outlive the owner for an instant: that of a child
 // which was forked and has not called exec yet. So a caller that knows that the owner is
 // dead and still gets ErrLocked should try again for some milliseconds.
-// again for some milliseconds.
 func TryLock(path string) (*Lock, error) {
 	for range lockTries {
 		fd, err := tryLock(path)

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
@@ -37,6 +38,15 @@ func TestMain(m *testing.M) {
 func helpers() map[string]func(string) error {
 	return map[string]func(string) error{
 		"wait":  func(string) error { return untilEOF("ready") },
+		"sleep": func(string) error { return unix.Pause() },
+		"open": func(path string) error {
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return untilEOF("ready")
+		},
 		"title": func(role string) error { SetTitle(role); return untilEOF("ready") },
 		"exit": func(code string) error {
 			n, err := strconv.Atoi(code)

@@ -14,8 +14,12 @@ import (
 // to blocking mode for everybody who shares it. For a listening socket from which others
 // accept, that would mean an accept that cannot be interrupted. Start does not change the
 // mode.
-// an accept that can't be interrupted. Start leaves the mode alone.
 func Start(path string, argv, env []string, files []*os.File, attr *syscall.SysProcAttr) (*os.Process, error) {
+	return StartIn("", path, argv, env, files, attr)
+}
+
+// StartIn is Start in a working directory. Without one it is that of this process.
+func StartIn(dir, path string, argv, env []string, files []*os.File, attr *syscall.SysProcAttr) (*os.Process, error) {
 	var pid int
 	err := withFDs(files, nil, func(fds []int) error {
 		raw := make([]uintptr, len(fds))
@@ -23,7 +27,7 @@ func Start(path string, argv, env []string, files []*os.File, attr *syscall.SysP
 			raw[i] = uintptr(fd)
 		}
 		var err error
-		pid, _, err = syscall.StartProcess(path, argv, &syscall.ProcAttr{Env: env, Files: raw, Sys: attr})
+		pid, _, err = syscall.StartProcess(path, argv, &syscall.ProcAttr{Dir: dir, Env: env, Files: raw, Sys: attr})
 		return err
 	})
 	if err != nil {
