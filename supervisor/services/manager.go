@@ -17,6 +17,7 @@ import (
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/observe/output"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
 	"github.com/dynast-io/dynast/supervisor/health"
 )
@@ -50,7 +51,7 @@ type Manager struct {
 	starting int  // processes that are being started
 	leaving  bool // Release was called
 	stopped  []chan struct{}
-	tending  time.Time
+	outputs  *outputs
 }
 
 // watchKey names a watched process.
@@ -66,7 +67,6 @@ type instance struct {
 	// endChecks ends the checks of the current process.
 	endChecks context.CancelFunc
 	status    string // STATUS= of the current process
-	output    *outputKeeper
 	cpu       cpuSample
 	unlimited []string // limits that could not be applied
 }
@@ -81,11 +81,12 @@ func New(h member.ServiceHost) (member.Services, error) {
 		specs: map[string]config.Service{}, instances: map[rules.ID]*instance{}, unsaved: map[rules.ID]bool{},
 	}
 	m.watches = proc.NewWatches(ctx.Done(), m.died)
-	m.clocks = newClocks()
+	m.clocks, m.outputs = newClocks(), newOutputs(m.log)
 	if err := m.lead(); err != nil {
-		cancel()
+		m.release()
 		return nil, err
 	}
+	m.work.Add(1)
 	go m.run()
 	return m, nil
 }
@@ -129,15 +130,13 @@ func (m *Manager) ask(ctx context.Context, f func()) error {
 func (m *Manager) event(ev rules.Event) { m.post(func() { m.step(ev) }) }
 
 const (
-	// tendInterval is how often the output of busy programs is looked after.
-	tendInterval = 100 * time.Millisecond
 	// saveAgain is how often a record is written again that could not be written.
 	saveAgain = time.Second
 )
 
 // run owns the rules until the release.
 func (m *Manager) run() {
-	defer close(m.released)
+	defer m.work.Done()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for !m.leaving || m.starting > 0 {
@@ -150,6 +149,7 @@ func (m *Manager) run() {
 		}
 		m.tellStopped()
 	}
+	close(m.released) // from here on, nobody waits for this goroutine
 	m.release()
 }
 
@@ -164,9 +164,6 @@ func (m *Manager) sleep() time.Duration {
 	}
 	if len(m.unsaved) > 0 {
 		next = min(next, saveAgain)
-	}
-	if at, ok := m.tendAt(); ok {
-		next = min(next, time.Until(at))
 	}
 	return max(next, 0)
 }
@@ -184,7 +181,6 @@ func (m *Manager) tick() {
 	if at, ok := m.core.Wake(); ok && now() >= at {
 		m.step(rules.Tick{})
 	}
-	m.tend(time.Now())
 }
 
 // step feeds an event to the rules and carries out the effects.
@@ -235,6 +231,7 @@ func (m *Manager) keep(r rules.Record) {
 	}
 	if r.Phase == rules.Starting && (i.Record.Phase != rules.Starting || i.Record.Run != r.Run) {
 		i.Token, i.Service, i.status = newToken(), m.specs[r.ID.Service], ""
+		i.Cgroup, i.unlimited = m.makeCgroup(r.ID, i.Service.Limits)
 	}
 	if r.Exits != i.Record.Exits {
 		i.ExitAt = time.Now()
@@ -280,9 +277,7 @@ func (m *Manager) saveDesired() {
 }
 
 func (m *Manager) forget(id rules.ID) {
-	if i := m.instances[id]; i != nil && i.output != nil {
-		i.output.close()
-	}
+	m.outputs.remove(id)
 	delete(m.instances, id)
 	delete(m.unsaved, id)
 	if err := m.files.forget(id); err != nil {
@@ -292,12 +287,12 @@ func (m *Manager) forget(id rules.ID) {
 
 // watch reports the death of a process to the rules.
 func (m *Manager) watch(id rules.ID, run uint64, p rules.Process) {
+	m.outputs.add(id, m.files.output(id), m.outputLimits(id), false)
 	key := watchKey{id, run, p.PID}
 	if err := m.watches.Watch(key, identity(p)); err != nil {
 		m.log.Error("cannot watch a process", "instance", id.String(), "pid", p.PID, "error", err)
-		// Without a watch its death would go unnoticed. To end it is the only safe way.
-		m.clear(id, run)
-		m.event(rules.Exited{ID: id, Run: run})
+		// Without a watch its death would go unnoticed. The rules end what is left of it.
+		go m.event(rules.Exited{ID: id, Run: run})
 	}
 }
 
@@ -311,6 +306,11 @@ func (m *Manager) died(key watchKey, d proc.Death) {
 		}
 		m.step(rules.Exited{ID: key.id, Run: key.run, Exit: toExit(d.Exit)})
 	})
+}
+
+func (m *Manager) outputLimits(id rules.ID) output.Limits {
+	l := m.specs[id.Service].Log
+	return output.Limits{MaxBytes: int64(l.MaxSize), MaxBackups: l.MaxBackups}
 }
 
 func toExit(e proc.Exit) rules.Exit {
@@ -383,12 +383,10 @@ func (m *Manager) Release() {
 // release ends what this process does for the programs. The programs run on.
 func (m *Manager) release() {
 	m.cancel()
-	for id, i := range m.instances {
-		m.endChecks(id)
-		if i.output != nil {
-			i.output.close()
-		}
+	if m.notify != nil {
+		m.notify.Close()
 	}
+	m.outputs.close()
 }
 
 // StopAll implements member.Services.

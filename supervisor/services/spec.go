@@ -12,7 +12,7 @@ import (
 )
 
 // tokenVariable marks the processes of an instance, in their environment.
-const tokenVariable = "DYNAST_INSTANCE_TOKEN"
+const tokenVariable = process.TokenVariable
 
 func newToken() string {
 	var b [16]byte

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/cgroup"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/observe/output"
@@ -30,6 +31,7 @@ type startOrder struct {
 	id      rules.ID
 	service config.Service
 	token   string
+	cgroup  string // its directory, or empty
 	sockets []*os.File
 	notify  string
 	store   string // the value of DYNAST_ENDPOINTS
@@ -43,7 +45,7 @@ func (m *Manager) start(id rules.ID, run uint64) {
 		m.event(rules.StartFailed{ID: id, Run: run, Reason: "its state could not be saved: see the log"})
 		return
 	}
-	order := startOrder{id: id, service: i.Service, token: i.Token, files: m.files, notify: m.notifyPath(), store: m.endpoints()}
+	order := startOrder{id: id, service: i.Service, token: i.Token, cgroup: i.Cgroup, files: m.files, notify: m.notifyPath(), store: m.endpoints()}
 	var err error
 	if order.sockets, err = m.socketsOf(i.Service); err != nil {
 		m.event(rules.StartFailed{ID: id, Run: run, Reason: err.Error()})
@@ -54,49 +56,48 @@ func (m *Manager) start(id rules.ID, run uint64) {
 	go func() {
 		defer m.work.Done()
 		startSlots <- struct{}{}
-		p, limits, err := order.start(m.ctx)
+		p, err := order.start(m.ctx)
 		<-startSlots
 		// The goroutine of run takes mail until no start is under way.
 		m.mail <- func() {
 			m.starting--
-			i.unlimited = limits
 			if err != nil {
 				m.step(rules.StartFailed{ID: id, Run: run, Reason: err.Error()})
 				return
 			}
+			m.outputs.add(id, m.files.output(id), m.outputLimits(id), true)
 			m.step(rules.Started{ID: id, Run: run, Process: named(p.Identity())})
 			_ = p.Close() // the watch has a descriptor of its own by now
 		}
 	}()
 }
 
-// start starts the process. The returned texts are the limits that could not be applied.
-func (o *startOrder) start(ctx context.Context) (p *proc.Process, notApplied []string, err error) {
+// start starts the process.
+func (o *startOrder) start(ctx context.Context) (*proc.Process, error) {
 	lock, err := o.lock(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer lock.Close()
 	program, err := o.program()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out, err := output.Open(o.files.output(o.id))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer out.Close()
 	program.Stdout, program.Lock = out, lock
-	group, notApplied, err := enterCgroup(o.id, o.service.Limits)
-	if err != nil {
-		return nil, nil, err
-	}
-	if group != nil {
+	if o.cgroup != "" {
+		group, err := cgroup.At(o.cgroup).OpenDir()
+		if err != nil {
+			return nil, err
+		}
 		defer group.Close()
 		program.Cgroup = group
 	}
-	p, err = process.StartProgram(program)
-	return p, notApplied, err
+	return process.StartProgram(program)
 }
 
 // lockPatience is how long a start waits for leftovers of the instance to be gone.
@@ -112,7 +113,7 @@ func (o *startOrder) lock(ctx context.Context) (*os.File, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
-	if err := killTree(ctx, o.files, o.id, proc.Identity{}, o.token); err != nil {
+	if err := makeTree(o.files, o.id, proc.Identity{}, false, o.token, o.cgroup).KillTree(ctx); err != nil {
 		return nil, fmt.Errorf("a process of %s is left and cannot be ended: %w", o.id, err)
 	}
 	return proc.TakeInstanceLock(path)

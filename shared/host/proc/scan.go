@@ -187,3 +187,18 @@ func hasVariable(pid int, want, buf []byte) bool {
 	}
 	return false
 }
+
+// Variable returns a variable of the initial environment of a process. It returns false if the
+// process does not have it, is gone, or may not be inspected.
+func Variable(pid int, name string) (string, bool) {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return "", false
+	}
+	for variable := range bytes.SplitSeq(raw, []byte{0}) {
+		if value, ok := bytes.CutPrefix(variable, []byte(name+"=")); ok {
+			return string(value), true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,148 @@
+package services
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
+	"github.com/dynast-io/dynast/supervisor/health"
+	"github.com/dynast-io/dynast/supervisor/process"
+)
+
+// reloadTimeout bounds the command of a reload.
+const reloadTimeout = 30 * time.Second
+
+// check begins the ready or the alive check of a process. The results are events of the rules.
+func (m *Manager) check(id rules.ID, run uint64, alive bool) {
+	i, spec := m.instances[id], m.specs[id.Service]
+	c := spec.Ready
+	if alive {
+		c = spec.Alive
+	}
+	if c == nil {
+		return
+	}
+	m.endChecks(id)
+	ctx, cancel := context.WithCancel(m.ctx)
+	i.endChecks = cancel
+	target, err := m.target(i)
+	if err != nil {
+		m.log.Error("cannot check a service", "instance", id.String(), "error", err)
+		return
+	}
+	check := *c
+	go health.Watch(ctx, check, target, !alive, func(err error) {
+		ev := rules.Checked{ID: id, Run: run, Alive: alive, OK: err == nil}
+		if err != nil {
+			ev.Reason = err.Error()
+		}
+		m.event(ev)
+	})
+}
+
+// target returns what an exec check of a program needs: its environment, directory and user.
+func (m *Manager) target(i *instance) (health.Target, error) {
+	order := startOrder{id: i.Record.ID, service: i.Service, token: "", notify: "", store: m.endpoints()}
+	env, err := order.environment()
+	if err != nil {
+		return health.Target{}, err
+	}
+	credential, err := process.LookupCredential(i.Service.User, i.Service.Group)
+	return health.Target{Env: env, Dir: i.Service.Dir, Credential: credential}, err
+}
+
+func (m *Manager) endChecks(id rules.ID) {
+	if i := m.instances[id]; i != nil && i.endChecks != nil {
+		i.endChecks()
+		i.endChecks = nil
+	}
+}
+
+// reload makes a running program read its configuration again.
+func (m *Manager) reload(i *instance) error {
+	r := m.specs[i.Record.ID.Service].Reload
+	if r.Signal != "" {
+		return m.send(i, r.Signal)
+	}
+	target, err := m.target(i)
+	if err != nil {
+		return err
+	}
+	target.Env = append(target.Env, fmt.Sprintf("MAINPID=%d", i.Record.Process.PID))
+	id := i.Record.ID
+	go func() {
+		ctx, cancel := context.WithTimeout(m.ctx, reloadTimeout)
+		defer cancel()
+		if err := health.Probe(ctx, config.Check{Kind: config.CheckExec, Command: r.Command, Timeout: reloadTimeout}, target); err != nil {
+			m.log.Error("the reload command of a service failed", "instance", id.String(), "error", err)
+		}
+	}()
+	return nil
+}
+
+// listen reads the notify socket. It is opened when the first service exists.
+func (m *Manager) listen() {
+	if m.notify != nil || len(m.specs) == 0 {
+		return
+	}
+	file := m.host.Sockets.File(member.NotifyListener)
+	if file == nil {
+		var err error
+		if file, err = health.Listen(notifyName(m.host.Dir.Path())); err == nil {
+			err = m.host.Sockets.Add(member.Listener{Name: member.NotifyListener, File: file})
+		}
+		if err != nil {
+			m.log.Error("cannot listen for notifications of services", "error", err)
+			return
+		}
+	}
+	notify, err := health.ReadNotify(file, func(msg health.Message) { m.post(func() { m.notified(msg) }) })
+	if err != nil {
+		m.log.Error("cannot read notifications of services", "error", err)
+		return
+	}
+	m.notify = notify
+}
+
+// notified hands a message to the rules, if the sender belongs to an instance.
+func (m *Manager) notified(msg health.Message) {
+	i := m.senderOf(msg.PID)
+	if i == nil {
+		m.log.Debug("ignored a notification from a process that belongs to no service", "pid", msg.PID)
+		return
+	}
+	if msg.HasStatus {
+		i.status = msg.Status
+	}
+	ev := rules.Notified{ID: i.Record.ID, Run: i.Record.Run, Ready: msg.Ready, Stopping: msg.Stopping, Ping: msg.Ping, Hung: msg.Hung, Extend: msg.Extend}
+	if msg.MainPID != 0 && msg.MainPID != i.Record.Process.PID && m.senderOf(msg.MainPID) == i {
+		if id, err := proc.Identify(msg.MainPID); err == nil {
+			ev.Main = named(id)
+		}
+	}
+	m.step(ev)
+}
+
+// senderOf returns the instance to which a process belongs, or nil. The main process is known. A
+// descendant is recognized by the token in its environment.
+func (m *Manager) senderOf(pid int) *instance {
+	for _, i := range m.instances {
+		if i.Record.Process.PID == pid {
+			return i
+		}
+	}
+	token, ok := proc.Variable(pid, tokenVariable)
+	if !ok {
+		return nil
+	}
+	for _, i := range m.instances {
+		if i.Token == token {
+			return i
+		}
+	}
+	return nil
+}

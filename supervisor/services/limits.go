@@ -1,0 +1,83 @@
+package services
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/cgroup"
+	"github.com/dynast-io/dynast/shared/host/launch"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
+)
+
+// groups is the group in which this process may create control groups.
+var groups = sync.OnceValues(cgroup.Find)
+
+// makeCgroup creates the control group of an instance and limits it. The path is empty if control
+// groups are not possible here. The texts say which limits could not be applied, and why.
+func (m *Manager) makeCgroup(id rules.ID, l config.Limits) (path string, notApplied []string) {
+	parent, err := groups()
+	if err != nil {
+		return "", without(l, err)
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(m.host.Dir.Path()))
+	// Two clusters on one host have groups of the same services.
+	g, err := parent.Create(fmt.Sprintf("dynast-%08x-%s.%d", h.Sum32(), id.Service, id.N))
+	if err != nil {
+		return "", without(l, err)
+	}
+	if err := g.Limit(uint64(l.Memory), l.CPUMillis, l.Processes); err != nil {
+		return g.Path(), without(l, err)
+	}
+	return g.Path(), nil
+}
+
+// without names the limits that need a control group.
+func without(l config.Limits, why error) []string {
+	var names []string
+	for name, set := range map[string]bool{"memory": l.Memory > 0, "cpu": l.CPUMillis > 0, "processes": l.Processes > 0} {
+		if set {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: %v", strings.Join(names, ", "), why)}
+}
+
+func rlimits(l config.Limits) []launch.Limit {
+	if l.OpenFiles == 0 {
+		return nil
+	}
+	return []launch.Limit{{Resource: unix.RLIMIT_NOFILE, Value: uint64(l.OpenFiles)}}
+}
+
+// capabilityNames are those of capabilities(7), in the order of their numbers.
+var capabilityNames = strings.Fields(`CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+	NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT
+	SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
+	MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
+
+// capabilities returns the numbers of capabilities. The name "all" stands for all of them.
+func capabilities(names []string) ([]int, error) {
+	var out []int
+	for _, name := range names {
+		found := strings.EqualFold(name, "all")
+		for n, known := range capabilityNames {
+			if found && strings.EqualFold(name, "all") || strings.EqualFold(strings.TrimPrefix(strings.ToUpper(name), "CAP_"), known) {
+				out, found = append(out, n), true
+			}
+		}
+		if !found {
+			return nil, errors.New("there is no capability " + name + "; see capabilities(7)")
+		}
+	}
+	return out, nil
+}
