@@ -11,16 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Entry is a living process in a listing.
+// Entry is a process in a listing.
 type Entry struct {
 	Identity
+	Dead    bool // nobody has reaped it yet
 	PPID    int
 	Group   int // the process group
 	Session int
 }
 
-// List returns all living processes. It is not a snapshot: a process that starts meanwhile may
-// be missing.
+// List returns all processes, including dead ones that nobody has reaped. It is not a snapshot: a
+// process that starts meanwhile may be missing.
 func List() ([]Entry, error) {
 	pids, err := listPIDs()
 	if err != nil {
@@ -28,10 +29,10 @@ func List() ([]Entry, error) {
 	}
 	entries := make([]Entry, 0, len(pids))
 	for _, pid := range pids {
-		if st, err := readStat(pid); err == nil && !st.dead() {
+		if st, err := readStat(pid); err == nil {
 			entries = append(entries, Entry{
-				Identity: Identity{PID: pid, StartTime: st.startTicks},
-				PPID:     st.ppid, Group: st.group, Session: st.session,
+				Identity: Identity{PID: pid, StartTime: st.startTicks}, Dead: st.dead(),
+				PPID: st.ppid, Group: st.group, Session: st.session,
 			})
 		}
 	}
@@ -57,7 +58,14 @@ func listPIDs() ([]int, error) {
 	return pids, nil
 }
 
-// Holder is a process that has a file open.
+// Exists reports whether a process lives, or is dead but not reaped. As long as it exists, its pid
+// names no other process, process group or session.
+func Exists(id Identity) bool {
+	st, err := readStat(id.PID)
+	return err == nil && st.startTicks == id.StartTime
+}
+
+// Holder is a process that holds a lock.
 type Holder struct {
 	Identity
 	// CloseOnExec means that no descriptor of the file outlives an execve. Such a process may
@@ -65,9 +73,9 @@ type Holder struct {
 	CloseOnExec bool
 }
 
-// LockHolders returns every living process that has a file open, such as a lock file, except
-// this process. It skips processes that this user may not inspect. The file may be deleted
-// meanwhile, but its name must exist in its directory when LockHolders is called.
+// LockHolders returns every living process that has a descriptor with a flock of a file, except
+// this process. A process that has only opened the file holds no lock. LockHolders skips processes
+// that this user may not inspect.
 func LockHolders(path string) ([]Holder, error) {
 	var file unix.Stat_t
 	if err := unix.Stat(path, &file); err != nil {
@@ -109,8 +117,7 @@ func identifyIf(pid int, condition func() bool) (Identity, bool) {
 // holds looks through the descriptors of a process. It compares names first, because reading
 // the name of a file never waits, while stat(2) may wait for a network file system.
 func holds(pid int, base string, file *unix.Stat_t) (found, closeOnExec bool) {
-	dirName := "/proc/" + strconv.Itoa(pid) + "/fd"
-	dir, err := os.Open(dirName)
+	dir, err := os.Open("/proc/" + strconv.Itoa(pid) + "/fd")
 	if err != nil {
 		return false, false
 	}
@@ -133,26 +140,33 @@ func holds(pid int, base string, file *unix.Stat_t) (found, closeOnExec bool) {
 			if unix.Fstatat(int(fd), name, &st, 0) != nil || st.Dev != file.Dev || st.Ino != file.Ino {
 				continue
 			}
-			found = true
-			closeOnExec = closeOnExec && markedCloseOnExec(pid, name)
+			if locked, marked := descriptor(pid, name); locked {
+				found = true
+				closeOnExec = closeOnExec && marked
+			}
 		}
 	})
 	return found, found && closeOnExec
 }
 
-// markedCloseOnExec reads the flags of a descriptor from /proc; see proc_pid_fdinfo(5).
-func markedCloseOnExec(pid int, fd string) bool {
-	raw, err := readSmall("/proc/" + strconv.Itoa(pid) + "/fdinfo/" + fd)
+// descriptor reads from /proc whether a descriptor has a flock and whether it is close-on-exec;
+// see proc_pid_fdinfo(5).
+func descriptor(pid int, fd string) (locked, closeOnExec bool) {
+	raw, err := readProc("/proc/"+strconv.Itoa(pid)+"/fdinfo/"+fd, make([]byte, 1024), func([]byte) bool { return false })
 	if err != nil {
-		return true // it was closed meanwhile
+		return false, false // it was closed meanwhile
 	}
 	for line := range strings.Lines(string(raw)) {
-		if value, ok := strings.CutPrefix(line, "flags:"); ok {
+		key, value, _ := strings.Cut(line, ":")
+		switch key {
+		case "flags":
 			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
-			return err == nil && flags&unix.O_CLOEXEC != 0
+			closeOnExec = err == nil && flags&unix.O_CLOEXEC != 0
+		case "lock":
+			locked = locked || strings.Contains(value, "FLOCK")
 		}
 	}
-	return false
+	return locked, closeOnExec
 }
 
 // WithEnvironment returns the living processes that were started with a variable in their

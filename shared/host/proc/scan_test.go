@@ -77,12 +77,15 @@ func TestLockHoldersComparesFiles(t *testing.T) {
 	if holders, err := LockHolders(b); err != nil || len(holders) != 0 {
 		t.Errorf("holders: %v, %v", holders, err)
 	}
-	// Opened by its name, with the close-on-exec flag that Go sets.
-	if h := ready(t, "open "+b); true {
-		holders, err := LockHolders(b)
-		if err != nil || len(holders) != 1 || holders[0].PID != h.Process.Pid || !holders[0].CloseOnExec {
-			t.Errorf("holders: %v, %v; want only %d", holders, err, h.Process.Pid)
-		}
+	// A process that only reads the file, such as a backup, holds no lock.
+	ready(t, "open "+b)
+	if holders, err := LockHolders(b); err != nil || len(holders) != 0 {
+		t.Errorf("holders: %v, %v", holders, err)
+	}
+	h = ready(t, "lock "+b) // with the close-on-exec flag
+	holders, err := LockHolders(b)
+	if err != nil || len(holders) != 1 || holders[0].PID != h.Process.Pid || !holders[0].CloseOnExec {
+		t.Errorf("holders: %v, %v; want only %d", holders, err, h.Process.Pid)
 	}
 }
 
@@ -124,11 +127,22 @@ func TestList(t *testing.T) {
 	if entries[i] != want {
 		t.Errorf("got %+v, want %+v", entries[i], want)
 	}
+	if !Exists(want.Identity) || Exists(Identity{PID: want.PID, StartTime: want.StartTime + 1}) {
+		t.Error("Exists is wrong about a living process")
+	}
 	h.Process.Kill()
-	testkit.Eventually(t, "a zombie is not listed", func() bool {
+	want.Dead = true
+	testkit.Eventually(t, "the child is dead", func() bool {
 		entries, err := List()
-		return err == nil && !slices.ContainsFunc(entries, func(e Entry) bool { return e.PID == h.Process.Pid })
+		return err == nil && slices.Contains(entries, want)
 	})
+	if !Exists(want.Identity) {
+		t.Error("a process that nobody has reaped does not exist")
+	}
+	h.Wait()
+	if Exists(want.Identity) {
+		t.Error("a reaped process exists")
+	}
 }
 
 func BenchmarkLockHolders(b *testing.B) { benchmarkScan(b, LockHolders) }
