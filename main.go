@@ -29,6 +29,7 @@ import (
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 	"github.com/dynast-io/dynast/supervisor"
+	"github.com/dynast-io/dynast/supervisor/services"
 	"github.com/dynast-io/dynast/worker"
 )
 
@@ -89,7 +90,7 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 	if err != nil {
 		return &cli.Error{Code: core.ExitError, Err: err}
 	}
-	code, err := f(worker.Options{Config: cfg, Version: buildVersion(), NewSupervisor: supervisor.New, Logs: logs, Reload: reload})
+	code, err := f(worker.Options{Config: cfg, Version: buildVersion(), NewSupervisor: supervisor.New, NewServices: services.New, Logs: logs, Reload: reload})
 	if err == nil && code == core.ExitDone {
 		logs.Flush(time.Second)
 		return nil

@@ -43,7 +43,7 @@ type Manager struct {
 	desired   desired
 	specs     map[string]config.Service
 	instances map[rules.ID]*instance
-	watches   *proc.Watches[watchKey]
+	watches   map[watchKey]context.CancelFunc
 	notify    *health.Notify
 	clocks    *clocks
 	// unsaved are records that could not be written, for example because the disk is full.
@@ -64,6 +64,9 @@ type watchKey struct {
 // instance is what the Manager knows of an instance in addition to the rules.
 type instance struct {
 	stored
+	// opened is the process that was started just now, until it is watched. A process that has
+	// died at once can still be asked for its exit status through it.
+	opened *proc.Process
 	// endChecks ends the checks of the current process.
 	endChecks context.CancelFunc
 	status    string // STATUS= of the current process
@@ -80,7 +83,7 @@ func New(h member.ServiceHost) (member.Services, error) {
 		core:  rules.New(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
 		specs: map[string]config.Service{}, instances: map[rules.ID]*instance{}, unsaved: map[rules.ID]bool{},
 	}
-	m.watches = proc.NewWatches(ctx.Done(), m.died)
+	m.watches = map[watchKey]context.CancelFunc{}
 	m.clocks, m.outputs = newClocks(), newOutputs(m.log)
 	if err := m.lead(); err != nil {
 		m.release()
@@ -288,23 +291,49 @@ func (m *Manager) forget(id rules.ID) {
 // watch reports the death of a process to the rules.
 func (m *Manager) watch(id rules.ID, run uint64, p rules.Process) {
 	m.outputs.add(id, m.files.output(id), m.outputLimits(id), false)
-	key := watchKey{id, run, p.PID}
-	if err := m.watches.Watch(key, identity(p)); err != nil {
-		m.log.Error("cannot watch a process", "instance", id.String(), "pid", p.PID, "error", err)
-		// Without a watch its death would go unnoticed. The rules end what is left of it.
-		go m.event(rules.Exited{ID: id, Run: run})
+	i, key := m.instances[id], watchKey{id, run, p.PID}
+	opened := i.opened
+	i.opened = nil
+	if opened == nil {
+		var err error
+		opened, err = proc.Open(identity(p))
+		if err != nil {
+			// It is dead, or without a watch its death would go unnoticed. In both cases the rules end
+			// what is left of it.
+			if !errors.Is(err, proc.ErrGone) {
+				m.log.Error("cannot watch a process of a service", "instance", id.String(), "pid", p.PID, "error", err)
+			}
+			go m.died(key, proc.Exit{})
+			return
+		}
 	}
+	ctx, cancel := context.WithCancel(m.ctx)
+	m.watches[key] = cancel
+	m.work.Add(1)
+	go func() {
+		defer m.work.Done()
+		defer opened.Close()
+		select {
+		case <-opened.Done():
+			exit, _ := opened.Exit()
+			m.died(key, exit)
+		case <-ctx.Done():
+		}
+	}()
 }
 
-// died is called by the watches.
-func (m *Manager) died(key watchKey, d proc.Death) {
+// died reports the death of a watched process.
+func (m *Manager) died(key watchKey, exit proc.Exit) {
 	m.post(func() {
-		m.watches.Unwatch(key)
+		if cancel := m.watches[key]; cancel != nil {
+			cancel()
+			delete(m.watches, key)
+		}
 		i := m.instances[key.id]
 		if i == nil || i.Record.Process.PID != key.pid {
 			return // the program named another main process
 		}
-		m.step(rules.Exited{ID: key.id, Run: key.run, Exit: toExit(d.Exit)})
+		m.step(rules.Exited{ID: key.id, Run: key.run, Exit: toExit(exit)})
 	})
 }
 

@@ -66,8 +66,8 @@ func (m *Manager) start(id rules.ID, run uint64) {
 				return
 			}
 			m.outputs.add(id, m.files.output(id), m.outputLimits(id), true)
+			i.opened = p
 			m.step(rules.Started{ID: id, Run: run, Process: named(p.Identity())})
-			_ = p.Close() // the watch has a descriptor of its own by now
 		}
 	}()
 }

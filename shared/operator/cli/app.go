@@ -43,6 +43,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.chaosCommand(),
 		a.manCommand(),
 	}
+	commands = append(commands, a.serviceCommands()...)
 	for _, name := range []string{"put", "get", "del"} {
 		commands = append(commands, a.ctlAlias(name))
 	}

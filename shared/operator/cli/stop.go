@@ -16,29 +16,57 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 )
 
 func (a *App) stopCommand() *cobra.Command {
-	var timeout time.Duration
-	cmd := &cobra.Command{Use: "stop", Short: "Stop all processes of a running cluster", Args: cobra.NoArgs}
-	cmd.Flags().DurationVar(&timeout, "timeout", 20*time.Second, "time after which the processes that still run are killed")
-	c := a.WithConfig(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := c.Load()
-		if err != nil {
-			return err
-		}
-		if timeout < 0 {
-			return fmt.Errorf("stop: invalid --timeout %s: must not be negative", timeout)
-		}
-		return asError(Stop(cmd.Context(), cfg.DataDir, timeout, os.Stdout))
+	o := stopOptions{}
+	var remove bool
+	w := waiting{action: member.ActionStop}
+	cmd := &cobra.Command{
+		Use:   "stop [NAME[/N]...]",
+		Short: "Stop services, or without a name everything: the services, then all members",
+		Long: "With names, the services or instances stop and stay stopped until 'dynast start' or the next 'dynast up'.\n" +
+			"Without a name, all services stop first, those that need others before those, and then all processes of the cluster.",
+		Args: cobra.ArbitraryArgs,
 	}
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 20*time.Second, "without a name: time, after the services have stopped, after which the members that still run are killed")
+	cmd.Flags().BoolVar(&o.keepServices, "keep-services", false, "without a name: leave the services running; the next 'dynast up' continues with them")
+	cmd.Flags().BoolVar(&remove, "remove", false, "with names: also remove services that were added with 'dynast run'")
+	w.bind(cmd)
+	c := a.WithConfig(cmd)
+	cmd.ValidArgsFunction = c.completeService
+	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
+		switch {
+		case o.timeout < 0:
+			return &Error{Code: ExitUsage, Err: fmt.Errorf("stop: invalid --timeout %s: must not be negative", o.timeout)}
+		case len(names) == 0 && remove:
+			return &Error{Code: ExitUsage, Err: errors.New("stop: --remove needs the name of a service")}
+		case len(names) > 0 && o.keepServices:
+			return &Error{Code: ExitUsage, Err: errors.New("stop: --keep-services cannot be used with the name of a service")}
+		case len(names) == 0:
+			return stop(ctx, cfg.DataDir, o, os.Stdout)
+		case remove:
+			w.action = member.ActionRemove
+		}
+		return Act(ctx, cfg.DataDir, &wire.ActRequest{Action: string(w.action), Names: names}, w, os.Stdout)
+	})
 	return cmd
+}
+
+// stopOptions says how to stop a cluster.
+type stopOptions struct {
+	// timeout is how long the members may take after the services have stopped.
+	timeout time.Duration
+	// keepServices leaves the user's programs running.
+	keepServices bool
 }
 
 // killPatience is how long a process may take to end after SIGKILL.
@@ -47,6 +75,10 @@ const killPatience = 5 * time.Second
 // Stop ends the cluster of a data directory. It kills the processes that still run after the
 // timeout. It returns nil only when every process is gone.
 func Stop(ctx context.Context, dataDir string, timeout time.Duration, out io.Writer) error {
+	return stop(ctx, dataDir, stopOptions{timeout: timeout}, out)
+}
+
+func stop(ctx context.Context, dataDir string, o stopOptions, out io.Writer) error {
 	dir, err := openDir(dataDir)
 	if err != nil {
 		return err
@@ -59,13 +91,13 @@ func Stop(ctx context.Context, dataDir string, timeout time.Duration, out io.Wri
 		return err
 	}
 	rs := reapers{}
-	left, err := stopInOrder(ctx, dir, timeout, seen, rs)
+	left, err := stopInOrder(ctx, dir, o, seen, rs, out)
 	if err != nil {
 		return err
 	}
 	how := "stopped"
 	if left > 0 {
-		fmt.Fprintf(out, "%d processes did not exit within %s: killing them\n", left, timeout)
+		fmt.Fprintf(out, "%d processes did not exit within %s: killing them\n", left, o.timeout)
 		if err := killAll(ctx, dir, seen, rs); err != nil {
 			return err
 		}
@@ -114,8 +146,9 @@ func (r reapers) await(ctx context.Context) error {
 
 // stopInOrder asks the leader to stop the cluster, until no process is left or the time is up. It
 // asks again when another leader has taken over.
-func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, seen map[proc.Identity]bool, rs reapers) (int, error) {
-	deadline := time.Now().Add(timeout)
+func stopInOrder(ctx context.Context, dir *datadir.Dir, o stopOptions, seen map[proc.Identity]bool, rs reapers, out io.Writer) (int, error) {
+	deadline := time.Now().Add(o.timeout)
+	services := servicesLeft{out: out}
 	var asked proc.Identity // the leader that agreed to stop
 	for {
 		left, err := remaining(dir, seen)
@@ -125,7 +158,7 @@ func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, s
 		if !alive(asked) {
 			rs.note(seen)
 			err := once(ctx, dir, func(ctx context.Context, a *admin) error {
-				resp, err := a.Stop(ctx, &wire.StopRequest{})
+				resp, err := a.Stop(ctx, &wire.StopRequest{KeepServices: o.keepServices})
 				asked = leaderIn(resp)
 				return err
 			})
@@ -133,12 +166,57 @@ func stopInOrder(ctx context.Context, dir *datadir.Dir, timeout time.Duration, s
 				return left, &Error{Code: core.ExitError, Err: errors.New(status.Convert(err).Message())}
 			}
 		}
+		if !o.keepServices && services.any(ctx, dir) {
+			deadline = time.Now().Add(o.timeout) // each service has its own stop timeout
+		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return left, ctx.Err()
 		}
 	}
+}
+
+// servicesLeft watches the services while they stop.
+type servicesLeft struct {
+	out  io.Writer
+	next time.Time // of the next look
+	left bool
+	told bool
+}
+
+// any reports whether a service had a process at the last look.
+func (s *servicesLeft) any(ctx context.Context, dir *datadir.Dir) bool {
+	if time.Now().Before(s.next) {
+		return s.left
+	}
+	s.next = time.Now().Add(200 * time.Millisecond)
+	s.left = false
+	_ = once(ctx, dir, func(ctx context.Context, a *admin) error {
+		resp, err := a.Services(ctx, &wire.ServicesRequest{})
+		if err != nil {
+			return err
+		}
+		r, err := ps.Decode(resp.Json)
+		if err != nil {
+			return err
+		}
+		var running []string
+		for _, service := range r.Services {
+			for _, i := range service.Instances {
+				if i.PID != 0 {
+					running = append(running, i.ID)
+				}
+			}
+		}
+		s.left = len(running) > 0
+		if s.left && !s.told {
+			s.told = true
+			fmt.Fprintf(s.out, "stopping %d instances of services\n", len(running))
+		}
+		return nil
+	})
+	return s.left
 }
 
 // leaderIn returns the leader that agreed to stop. The caller must not ask it again, because a

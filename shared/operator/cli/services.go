@@ -1,0 +1,323 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/observe/ps"
+	"github.com/dynast-io/dynast/shared/operator/psview"
+	"github.com/dynast-io/dynast/shared/operator/term"
+	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/services"
+)
+
+func (a *App) psCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "ps [NAME...]", Short: "List the instances of the services", Args: cobra.ArbitraryArgs}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	c := a.WithConfig(cmd)
+	cmd.ValidArgsFunction = c.completeService
+	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
+		return PS(ctx, cfg.DataDir, names, asJSON, os.Stdout, term.StyleOf(os.Stdout))
+	})
+	return cmd
+}
+
+// PS prints the services of a data directory, or those that are named.
+func PS(ctx context.Context, dataDir string, names []string, asJSON bool, out io.Writer, s term.Style) error {
+	dir, err := openDir(dataDir)
+	if err != nil {
+		return err
+	}
+	r, err := readServices(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		if r, err = only(r, names); err != nil {
+			return err
+		}
+	}
+	if asJSON {
+		return json.NewEncoder(out).Encode(r)
+	}
+	return psview.Write(out, r, time.Now(), s)
+}
+
+// only returns the part of a report that is about some services or instances.
+func only(r *ps.Report, names []string) (*ps.Report, error) {
+	out := *r
+	out.Services = []ps.Service{}
+	for _, name := range names {
+		if len(r.Find(name)) == 0 && !slices.ContainsFunc(r.Services, func(s ps.Service) bool { return s.Name == name }) {
+			return nil, &Error{Code: core.ExitError, Err: fmt.Errorf("there is no service or instance %q; 'dynast ps' lists them", name)}
+		}
+	}
+	for _, s := range r.Services {
+		all := slices.Contains(names, s.Name)
+		var some []ps.Instance
+		for _, i := range s.Instances {
+			if all || slices.Contains(names, i.ID) {
+				some = append(some, i)
+			}
+		}
+		if all || len(some) > 0 {
+			s.Instances = some
+			out.Services = append(out.Services, s)
+		}
+	}
+	return &out, nil
+}
+
+func readServices(ctx context.Context, dir *datadir.Dir) (*ps.Report, error) {
+	var raw []byte
+	err := withLeader(ctx, dir, takeoverPatience, func(ctx context.Context, a *admin) error {
+		resp, err := a.Services(ctx, &wire.ServicesRequest{})
+		raw = resp.GetJson()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ps.Decode(raw)
+}
+
+// serviceCommand makes a command that acts on services.
+func (a *App) serviceCommand(use, short string, action member.Action, flags func(*cobra.Command, *wire.ActRequest)) *cobra.Command {
+	req := &wire.ActRequest{Action: string(action)}
+	w := waiting{action: action}
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1)}
+	if flags != nil {
+		flags(cmd, req)
+	}
+	w.bind(cmd)
+	c := a.WithConfig(cmd)
+	cmd.ValidArgsFunction = c.completeService
+	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
+		req.Names = names
+		return Act(ctx, cfg.DataDir, req, w, os.Stdout)
+	})
+	return cmd
+}
+
+func (a *App) serviceCommands() []*cobra.Command {
+	return []*cobra.Command{
+		a.psCommand(),
+		a.serviceCommand("start NAME[/N]...", "Start services or instances that were stopped, have failed or are done", member.ActionStart, nil),
+		a.serviceCommand("restart NAME[/N]...", "Restart services or instances", member.ActionRestart, func(cmd *cobra.Command, r *wire.ActRequest) {
+			cmd.Flags().BoolVar(&r.Rolling, "rolling", false, "start a new instance and wait until it is ready before an old one is stopped, one after the other")
+		}),
+		a.serviceCommand("signal NAME[/N]...", "Send a signal to the main process of services or instances", member.ActionSignal, func(cmd *cobra.Command, r *wire.ActRequest) {
+			cmd.Flags().StringVarP(&r.Signal, "signal", "s", "HUP", "`NAME` of the signal, for example HUP or USR1")
+		}),
+		a.serviceCommand("kill NAME[/N]...", "Kill all processes of services or instances; they start again as after a crash", member.ActionKill, nil),
+		a.runCommand(),
+	}
+}
+
+// waiting says how long a command waits until the instances are in the wanted state.
+type waiting struct {
+	action  member.Action
+	timeout time.Duration
+}
+
+func (w *waiting) bind(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&w.timeout, "wait", 30*time.Second, "how long to wait until the instances have followed; 0 does not wait")
+}
+
+// Act sends a command about services to the leader and waits until the instances have followed.
+func Act(ctx context.Context, dataDir string, req *wire.ActRequest, w waiting, out io.Writer) error {
+	dir, err := openDir(dataDir)
+	if err != nil {
+		return err
+	}
+	before, err := readServices(ctx, dir)
+	if err != nil {
+		return err
+	}
+	var resp *wire.ActResponse
+	err = askOnce(ctx, dir, func(ctx context.Context, a *admin) (err error) {
+		resp, err = a.Act(ctx, req)
+		return err
+	})
+	if code := status.Code(err); code == codes.FailedPrecondition || code == codes.InvalidArgument || code == codes.PermissionDenied {
+		return &Error{Code: core.ExitError, Err: fmt.Errorf("%s: nothing was changed: %s", req.Action, status.Convert(err).Message())}
+	}
+	if err != nil {
+		return err
+	}
+	if w.timeout == 0 {
+		return nil
+	}
+	return w.await(ctx, dir, before, resp.Instances, out)
+}
+
+// pollServices is how often a waiting command looks.
+const pollServices = 50 * time.Millisecond
+
+// await waits until all instances have followed, and prints them.
+func (w waiting) await(ctx context.Context, dir *datadir.Dir, before *ps.Report, ids []string, out io.Writer) error {
+	deadline := time.Now().Add(w.timeout)
+	for {
+		now, err := readServices(ctx, dir)
+		if err != nil {
+			return err
+		}
+		var late []string
+		failed := false
+		for _, id := range ids {
+			i, ok := instance(now, id)
+			old, _ := instance(before, id)
+			switch {
+			case !w.followed(old, i, ok):
+				late = append(late, fmt.Sprintf("%s is %s", id, i.State))
+			case services.State(i.State) == services.StateFailed && w.starts():
+				failed = true
+			}
+		}
+		if len(late) > 0 && time.Now().Before(deadline) {
+			select {
+			case <-time.After(pollServices):
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if shown, err := only(now, existing(now, ids)); err == nil && len(shown.Services) > 0 {
+			if err := psview.Write(out, shown, time.Now(), term.Style{}); err != nil {
+				return err
+			}
+		}
+		switch {
+		case len(late) > 0:
+			return &Error{Code: core.ExitError, Err: fmt.Errorf("%s: after %s: %s; it goes on in the background, see 'dynast ps'", w.action, w.timeout, strings.Join(late, ", "))}
+		case failed:
+			return &Error{Code: core.ExitError, Err: fmt.Errorf("%s: not all instances run; see 'dynast logs NAME'", w.action)}
+		}
+		return nil
+	}
+}
+
+func (w waiting) starts() bool {
+	return w.action == member.ActionStart || w.action == member.ActionRestart || w.action == member.ActionRun
+}
+
+// followed reports whether an instance has done what the command wants.
+func (w waiting) followed(old, i ps.Instance, exists bool) bool {
+	state := services.State(i.State)
+	settled := state == services.StateReady || state == services.StateDone || state == services.StateFailed
+	switch w.action {
+	case member.ActionStop, member.ActionRemove:
+		return !exists || i.PID == 0 && state != services.StateStarting && state != services.StateStopping
+	case member.ActionStart, member.ActionRun:
+		return settled
+	case member.ActionRestart:
+		return settled && (old.PID == 0 || i.PID != old.PID)
+	case member.ActionKill:
+		return old.PID == 0 || i.PID != old.PID
+	}
+	return true
+}
+
+func instance(r *ps.Report, id string) (ps.Instance, bool) {
+	for _, i := range r.Find(id) {
+		if i.ID == id {
+			return i, true
+		}
+	}
+	return ps.Instance{}, false
+}
+
+func existing(r *ps.Report, ids []string) []string {
+	var out []string
+	for _, id := range ids {
+		if _, ok := instance(r, id); ok {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+func (a *App) runCommand() *cobra.Command {
+	var name, dir string
+	var remove bool
+	var instances int
+	var restart string
+	w := waiting{action: member.ActionRun}
+	cmd := &cobra.Command{
+		Use:   "run [flags] -- COMMAND [ARGUMENT...]",
+		Short: "Add a service at run time",
+		Long: "The service runs COMMAND in the current directory, like one with a block in the configuration. It stays until\n" +
+			"'dynast stop --remove NAME', also when dynast is stopped and started again. With --rm it is removed when it has ended.",
+		Args: cobra.MinimumNArgs(1),
+	}
+	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the service; default: the name of the program")
+	cmd.Flags().StringVar(&dir, "dir", "", "working `DIRECTORY`; default: the current one")
+	cmd.Flags().IntVar(&instances, "instances", 1, "number of instances")
+	cmd.Flags().StringVar(&restart, "restart", "", "always, on-failure or never; default: always, and never with --rm")
+	cmd.Flags().BoolVar(&remove, "rm", false, "remove the service when it has ended")
+	w.bind(cmd)
+	c := a.WithConfig(cmd)
+	c.run(cmd, func(ctx context.Context, cfg *config.Config, argv []string) error {
+		s, err := config.NewService(config.ServiceOptions{Name: name, Command: argv, Dir: dir, Instances: instances, Restart: restart, Once: remove})
+		if err == nil {
+			err = s.CheckHost()
+		}
+		if err != nil {
+			return &Error{Code: ExitUsage, Err: fmt.Errorf("run: %w", err)}
+		}
+		b, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		return Act(ctx, cfg.DataDir, &wire.ActRequest{Action: string(member.ActionRun), Service: b, RemoveWhenDone: remove}, w, os.Stdout)
+	})
+	return cmd
+}
+
+// completeService completes the names of services and instances.
+func (c *Configured) completeService(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var found []string
+	if r, err := c.servicesForCompletion(cmd); err == nil {
+		for _, s := range r.Services {
+			found = append(found, s.Name+"\t"+s.Desired)
+			for _, i := range s.Instances {
+				found = append(found, i.ID+"\t"+i.State)
+			}
+		}
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (c *Configured) servicesForCompletion(cmd *cobra.Command) (*ps.Report, error) {
+	cfg, err := c.Load()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := openDir(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	ctx := cmd.Context()
+	if ctx == nil {
+		return nil, errors.New("no context")
+	}
+	ctx, cancel := context.WithTimeout(ctx, completionPatience)
+	defer cancel()
+	return readServices(ctx, dir)
+}

@@ -1,0 +1,2 @@
+// Package psview prints the services of a cluster as a table.
+package psview
