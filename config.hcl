@@ -193,9 +193,9 @@ log {
   format = "text"
 
   # A directory for log files, one for each member, named after its address
-  # (127.0.0.1_7401.log). In any case all members log to the standard error of the
-  # first leader. If this is empty, they log only there.
-  # Unit: path. Default: empty.
+  # (127.0.0.1_7401.log). 'dynast logs' reads them. In any case all members also log
+  # to the standard error of the first leader. With "off" they log only there.
+  # Unit: path, or "off". Default: empty, which means logs in the data directory.
   directory = ""
 
   # The size at which a log file is closed and the next one is started.

@@ -83,7 +83,7 @@ func newRoot() *cobra.Command {
 // run runs a member and turns its result into an exit code.
 func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCode, error)) error {
 	logs, err := logging.New(logging.Options{
-		Level: cfg.Log.Level, Format: cfg.Log.Format, Directory: cfg.Log.Directory,
+		Level: cfg.Log.Level, Format: cfg.Log.Format, Directory: cfg.LogDirectory(),
 		MaxSizeBytes: int64(cfg.Log.MaxSize), MaxBackups: cfg.Log.MaxBackups,
 		Address: address, Stderr: member.Stderr,
 	})
@@ -98,7 +98,7 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 	// An error is reported once. A person at a terminal gets a plain message; a spawned member
 	// and a member with a structured or a file log get a log line instead.
 	spawned := os.Getenv(member.ConfigEnv) != ""
-	if err != nil && (spawned || cfg.Log.Format == "json" || cfg.Log.Directory != "") {
+	if err != nil && (spawned || cfg.Log.Format == "json" || cfg.Log.Directory != "" && cfg.Log.Directory != config.Off) {
 		logs.Logger("worker").Error("cannot start", "error", err)
 		err = nil
 	}

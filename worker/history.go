@@ -29,6 +29,8 @@ type eventHistory struct {
 	lost *events.Event
 	// silentSince is when the leader was last heard, if it was killed for its silence.
 	silentSince time.Time
+	// pruned is the roster after which old log files were removed. Only housekeeping uses it.
+	pruned *roster.Roster
 }
 
 func newEventHistory(self state.Self, st *state.State, settings *state.Settings, dir *datadir.Dir) *eventHistory {

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/dynast-io/dynast/shared/host/tick"
+	"github.com/dynast-io/dynast/shared/observe/logging"
 	replog "github.com/dynast-io/dynast/shared/replica/log"
 	"github.com/dynast-io/dynast/shared/rules/core"
 )
@@ -66,6 +67,7 @@ func (m *Member) housekeeping() {
 		if m.Leading.Load() && now.Sub(lastSweep) >= sweepInterval-slack {
 			lastSweep = now
 			m.sweepSockets()
+			m.pruneLogs()
 			m.takeover.surveyOwners()
 		}
 		if now.Sub(lastCompact) >= compactInterval-slack {
@@ -176,3 +178,21 @@ func (m *Member) diskAlarm() bool {
 // diskAlarmMember is the member ID in the NOSPACE alarm for the disk. It stands for no
 // particular member, so every leader uses the same one.
 const diskAlarmMember = 1
+
+// keptLogs is how many dead members keep their log files.
+const keptLogs = 16
+
+// pruneLogs removes the log files of members that died long ago. It looks only after the roster
+// has changed.
+func (m *Member) pruneLogs() {
+	dir, r := m.Settings.Start.LogDirectory(), m.Roster()
+	if dir == "" || r == m.history.pruned {
+		return
+	}
+	m.history.pruned = r
+	living := []string{m.Self.Address.String()}
+	for _, x := range r.Members {
+		living = append(living, x.Address.String())
+	}
+	m.Note(logging.Prune(dir, living, keptLogs))
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"path/filepath"
 	"time"
 )
 
@@ -110,11 +111,23 @@ type Spawn struct{ Timeout time.Duration }
 // Log says what is logged and where.
 type Log struct {
 	Level, Format string
-	// Directory is an absolute path, or empty for no log files.
+	// Directory is an absolute path, Off for no log files, or empty for a directory in the data
+	// directory; see Config.LogDirectory.
 	Directory string
 	// MaxSize is a whole number of MiB.
 	MaxSize    Bytes
 	MaxBackups int
+}
+
+// LogDirectory returns the directory for log files, or "" if there are none.
+func (c *Config) LogDirectory() string {
+	switch c.Log.Directory {
+	case Off:
+		return ""
+	case "":
+		return filepath.Join(c.DataDir, "logs")
+	}
+	return c.Log.Directory
 }
 
 // Validate returns one error with every field that is out of its range and every pair of fields

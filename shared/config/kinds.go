@@ -311,3 +311,24 @@ func quoted(words []string) string {
 	}
 	return strings.Join(out, ", ")
 }
+
+// optionalPathField is a path that has a default if it is empty, and can be switched off.
+func optionalPathField(path, usage string, at func(*Config) *string) *field {
+	f := pathField(path, usage, false, at)
+	parse, check := f.parse, f.check
+	f.allowed = `a path; it may start with "~/", "" means the default, and "off" means none`
+	f.parse = func(c *Config, s string) error {
+		if s == Off {
+			*at(c) = Off
+			return nil
+		}
+		return parse(c, s)
+	}
+	f.check = func(c *Config) error {
+		if *at(c) == Off {
+			return nil
+		}
+		return check(c)
+	}
+	return f
+}

@@ -21,7 +21,7 @@ func (o *Operators) tree() (*tree.Tree, error) {
 	}
 	return tree.FromView(v, o.Self.Address, tree.Facts{
 		Applied: o.Applied.Load(), Pending: o.replica.Pending(), Totals: o.recorder.Totals(),
-		LogDirectory: o.Settings.Start.Log.Directory, Load: o.clients.Requests(), CPUPercent: o.cpu.percent,
+		LogDirectory: o.Settings.Start.LogDirectory(), Load: o.clients.Requests(), CPUPercent: o.cpu.percent,
 	}), nil
 }
 

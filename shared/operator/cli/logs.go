@@ -25,7 +25,7 @@ func (a *App) logsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs [ADDRESS]", Short: "Show the logs of all members, or of one member, merged by time", Args: cobra.MaximumNArgs(1),
 		Long: "Show the logs of all members, or of one member, merged by time, also from before rotations and takeovers.\n" +
-			"The command reads the files in log.directory. If log.directory is not set, all members log to the standard error of\n" +
+			"The command reads the files in log.directory. If log.directory is off, all members log to the standard error of\n" +
 			"the first leader. If that is a file, the command reads it. Otherwise it says where to look.",
 	}
 	cmd.Flags().BoolVarP(&o.Follow, "follow", "f", false, "also print new entries, until interrupted")
@@ -135,17 +135,17 @@ func whereLogsAre(ctx context.Context, cfg *config.Config, notes io.Writer) (log
 			}
 		}
 	}
-	if cfg.Log.Directory != "" {
-		return logview.Query{Directory: cfg.Log.Directory}, nil
+	if directory := cfg.LogDirectory(); directory != "" && leader == 0 {
+		return logview.Query{Directory: directory}, nil
 	}
-	const advice = `to get a log file for each member, set log { directory = "..." } (--log-directory) and restart`
+	const advice = `to get a log file for each member, set log { directory = "" } (--log-directory) and restart`
 	if leader == 0 {
-		return logview.Query{}, fmt.Errorf("log.directory is not set, so members log to the standard error of the first leader, and no member runs now: %s", advice)
+		return logview.Query{}, fmt.Errorf("log.directory is off, so members log to the standard error of the first leader, and no member runs now: %s", advice)
 	}
 	stderr := fmt.Sprintf("/proc/%d/fd/2", leader)
 	target, err := os.Readlink(stderr)
 	if err != nil {
-		return logview.Query{}, fmt.Errorf("log.directory is not set, and this user may not see where the members log to: %w; %s", err, advice)
+		return logview.Query{}, fmt.Errorf("log.directory is off, and this user may not see where the members log to: %w; %s", err, advice)
 	}
 	if info, err := os.Stat(stderr); err == nil && info.Mode().IsRegular() {
 		// Open the file by its name, unless the name is gone or belongs to another file now.
@@ -158,12 +158,12 @@ func whereLogsAre(ctx context.Context, cfg *config.Config, notes io.Writer) (log
 			err = f.Close()
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return logview.Query{}, fmt.Errorf("log.directory is not set, and the standard error of the members cannot be read: %w; %s", err, advice)
+			return logview.Query{}, fmt.Errorf("log.directory is off, and the standard error of the members cannot be read: %w; %s", err, advice)
 		}
-		fmt.Fprintf(notes, "log.directory is not set: reading the standard error of the members, %s\n", target)
+		fmt.Fprintf(notes, "log.directory is off: reading the standard error of the members, %s\n", target)
 		return logview.Query{File: path}, nil
 	}
-	return logview.Query{}, fmt.Errorf("log.directory is not set, so members log to standard error only, and that is %s; %s", describeStderr(target), advice)
+	return logview.Query{}, fmt.Errorf("log.directory is off, so members log to standard error only, and that is %s; %s", describeStderr(target), advice)
 }
 
 // describeStderr describes a standard error that this command cannot read.
