@@ -78,6 +78,10 @@ func TestKilledAtEachStep(t *testing.T) {
 					t.Error("this step was never reached")
 				}
 				k := newTestKeeper(t, path, testLimits)
+				segments, _, err := list(path)
+				if err != nil || lastEnd(segments) > k.st.live.start || k.st.live.phase != idle {
+					t.Errorf("after the recovery: %+v, rotated files %v, %v", k.st.live, segments, err)
+				}
 				tend(t, k)
 				if err := k.Close(time.Now()); err != nil {
 					t.Fatal(err)
@@ -429,6 +433,36 @@ func TestTruncated(t *testing.T) {
 			t.Errorf("the last line: %+v, %v", last, err)
 		}
 	})
+}
+
+// Where a hole is left at the beginning of the file, its absence tells that somebody has
+// emptied the file, even if it has grown beyond its former size since.
+func TestTruncatedAndGrown(t *testing.T) {
+	path := filepath.Join(mountTmpfs(t, "16m"), "output.log")
+	w := newWriter(t, path)
+	k := newTestKeeper(t, path, testLimits)
+	w.write(500)
+	tend(t, k)
+	if err := k.Close(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	w.write(2000)
+	k = newTestKeeper(t, path, testLimits)
+	defer k.release()
+	r := NewReader(path)
+	defer r.Close()
+	lines := map[string]bool{}
+	if err := r.Read(t.Context(), func(l Line) error { lines[l.Text] = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for n := 500; n < w.n; n++ {
+		if !lines[numbered(n)] {
+			t.Fatalf("line %d is missing", n)
+		}
+	}
 }
 
 func TestOneKeeper(t *testing.T) {

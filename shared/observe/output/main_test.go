@@ -100,10 +100,7 @@ func (w *writer) write(lines int) {
 }
 
 // checker takes lines and fails if they are not numbered without a gap.
-type checker struct {
-	n    int
-	last time.Time
-}
+type checker struct{ n int }
 
 func (c *checker) take(l Line) error {
 	if want := numbered(c.n); l.Text != want || l.Gap || l.Partial {
