@@ -7,6 +7,7 @@
 //   - metrics: the metrics for Prometheus, made from both;
 //   - logging: the loggers of a member;
 //   - logview: the log files of all members, merged by time;
+//   - output: the output of the supervised programs, bounded and read;
 //   - tree: a description of the processes, for programs.
 //
 // It may import rules, host and config.

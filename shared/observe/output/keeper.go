@@ -71,7 +71,7 @@ type Keeper struct {
 	indexed      int64    // the position up to which the output is in the index
 	indexedAt    time.Time
 	indexRetry   time.Time // no index entry before
-	sawUnwatched bool // output that was written when there was no Keeper is in the index
+	sawUnwatched bool      // output that was written when there was no Keeper is in the index
 
 	retry     time.Time // no rotation before
 	unbounded bool      // the file system cannot punch holes
@@ -212,6 +212,9 @@ func (k *Keeper) intact(lastIndexed int64, segments []segment) (bool, error) {
 // live file does, then it was copied, but not cut off.
 func (k *Keeper) claim(segments []segment) error {
 	next := k.st
+	if next.live.phase == copied { // there may be more output now
+		next.live.phase = cutting
+	}
 	for _, s := range segments {
 		if s.start == next.live.start && s.end > s.start && next.live.phase == idle {
 			next.live.start, next.live.phase = s.end, cutting
@@ -360,7 +363,7 @@ func (k *Keeper) Close(now time.Time) error {
 	t, err := k.Tend(now)
 	k.limits = limits
 	if err == nil && t.Moved && t.Bytes > 0 && limits.MaxBackups > 0 {
-		err = errors.Join(k.copyOut(t.Bytes), k.prune())
+		err = errors.Join(k.copyOut(t.Bytes, copied), k.prune())
 	}
 	k.release()
 	return err

@@ -26,11 +26,11 @@ type Line struct {
 	Time     time.Time
 	// Text has no line end.
 	Text string
-	// Partial means that no line end follows: the next Line continues this one unless it
-	// has a Gap, or there is no next one yet.
+	// Partial means that no line end follows. The next Line continues this one if its
+	// Position is the one behind this Text.
 	Partial bool
 	// Gap means that output before the line is missing: the limits removed it before it was
-	// read, or somebody deleted or truncated the file.
+	// read, or somebody deleted or truncated the file and it is not known what was in it.
 	Gap bool
 }
 
@@ -42,7 +42,10 @@ type Reader struct {
 	next int64 // the position behind the chunk; negative at first
 	buf  []byte
 	rest []byte // the part of buf that was not given yet
-	gap  bool   // output before rest is missing
+	jump bool   // rest does not follow what was read before
+	gap  bool   // because output is missing
+	// modified is the live file's time of change when rest was read, if it is needed.
+	modified time.Time
 
 	line     []byte // the beginning of a line
 	lineGap  bool
@@ -69,7 +72,7 @@ func (r *Reader) seek(position int64) {
 		r.times.close()
 	}
 	r.times = &times{path: r.src.path, start: -1}
-	r.next, r.rest, r.line, r.gap, r.skip = position, nil, nil, false, false
+	r.next, r.rest, r.line, r.jump, r.gap, r.skip = position, nil, nil, false, false, false
 }
 
 // Next returns the next line. At the end of the output it returns io.EOF, and it can be
@@ -81,7 +84,7 @@ func (r *Reader) Next(ctx context.Context) (Line, error) {
 				return Line{}, err
 			}
 		}
-		if r.gap && len(r.line) > 0 {
+		if r.jump && len(r.line) > 0 { // a line does not go on in another file
 			if l, ok := r.take(true); ok {
 				return l, nil
 			}
@@ -124,38 +127,42 @@ func (r *Reader) fetch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A line does not go on behind a jump to another file.
-	r.gap = c.gap || r.next >= 0 && c.at != r.next
-	r.lineGap = r.lineGap || c.gap
+	r.jump, r.gap = r.next >= 0 && c.at != r.next, c.gap
+	r.modified = time.Time{}
 	r.rest, r.next = r.buf[:c.n], c.at+int64(c.n)
 	return r.times.load(c.at, r.next)
 }
 
 // begin notes where and when a line begins.
 func (r *Reader) begin() {
-	r.gap = false
+	r.lineGap = r.gap
+	r.skip = r.skip && !r.jump
+	r.jump, r.gap = false, false
 	r.lineAt = r.next - int64(len(r.rest))
 	at, ok := r.times.at(r.lineAt)
 	if !ok {
-		at = r.modified()
+		at = r.lastModified()
 	}
 	r.lineTime = at
 }
 
-// modified is the time of the last output in the live file.
-func (r *Reader) modified() time.Time {
-	if r.src.live != nil {
-		if info, err := r.src.live.Stat(); err == nil {
-			return info.ModTime()
+// lastModified is the time of the last output in the live file.
+func (r *Reader) lastModified() time.Time {
+	if r.modified.IsZero() {
+		r.modified = time.Now()
+		if r.src.live != nil {
+			if info, err := r.src.live.Stat(); err == nil {
+				r.modified = info.ModTime()
+			}
 		}
 	}
-	return time.Now()
+	return r.modified
 }
 
 // take returns the current line or piece, and begins a new one. It returns false if the line is to be skipped.
 func (r *Reader) take(partial bool) (Line, bool) {
 	l := Line{Position: r.lineAt, Time: r.lineTime, Text: string(r.line), Partial: partial, Gap: r.lineGap}
-	r.line, r.lineGap = r.line[:0], false
+	r.line = r.line[:0]
 	skipped := r.skip
 	r.skip = r.skip && partial
 	return l, !skipped

@@ -35,9 +35,9 @@ func (k *Keeper) rotate() error {
 		return err
 	}
 	if k.limits.MaxBackups > 0 {
-		err = k.copyOut(n)
+		err = k.copyOut(n, cutting)
 	} else {
-		err = k.drop(n)
+		err = k.drop(n, cutting)
 	}
 	if err != nil {
 		return err
@@ -97,8 +97,8 @@ func retryInterrupted(f func() error) error {
 }
 
 // copyOut copies the first bytes of the live output to a rotated file and moves the start
-// of the live output behind them.
-func (k *Keeper) copyOut(n int64) error {
+// of the live output behind them, where a phase begins.
+func (k *Keeper) copyOut(n int64, p phase) error {
 	if err := k.step("copy"); err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (k *Keeper) copyOut(n int64) error {
 	if err := syncDirectory(k.path); err != nil {
 		return fmt.Errorf("rename rotated output file: %w", err)
 	}
-	return k.drop(n)
+	return k.drop(n, p)
 }
 
 func (k *Keeper) copyTo(path string, n int64) (err error) {
@@ -138,14 +138,14 @@ func (k *Keeper) copyTo(path string, n int64) (err error) {
 	return to.Sync()
 }
 
-// drop moves the start of the live output forward.
-func (k *Keeper) drop(n int64) error {
+// drop moves the start of the live output forward and begins a phase.
+func (k *Keeper) drop(n int64, p phase) error {
 	if err := k.step("start"); err != nil {
 		return err
 	}
 	next := k.st
 	next.live.start += n
-	next.live.phase = cutting
+	next.live.phase = p
 	return k.store(next)
 }
 
@@ -153,7 +153,7 @@ func (k *Keeper) drop(n int64) error {
 func (k *Keeper) finish() error {
 	next := k.st
 	n := next.live.start - next.live.base
-	if next.live.phase == cutting {
+	if next.live.phase == cutting || next.live.phase == copied {
 		if err := k.step("punch"); err != nil {
 			return err
 		}

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // busyInterval is how often a Reader looks whether the Keeper has finished a rotation.
@@ -35,14 +37,8 @@ func (s *source) close() {
 // read returns the state. If there is none because no Keeper has run yet, it makes up the
 // state that the first one will write.
 func (s *source) read() (state, error) {
-	if s.state == nil {
-		f, err := os.Open(s.path + stateSuffix)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return state{}, fmt.Errorf("read output state: %w", err)
-		}
-		if err == nil {
-			s.state = f
-		}
+	if err := s.openState(); err != nil {
+		return state{}, err
 	}
 	if s.state != nil {
 		if st, err := readState(s.state); err != nil || st.seq > 0 {
@@ -63,28 +59,55 @@ func (s *source) read() (state, error) {
 	return state{live: region{id: id, base: base, start: base}}, err
 }
 
+// openState opens the state file, and opens it again if somebody has replaced it.
+func (s *source) openState() error {
+	if s.state != nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(s.state.Fd()), &st); err != nil {
+			return fmt.Errorf("read output state: %w", err)
+		}
+		if st.Nlink > 0 {
+			return nil
+		}
+	}
+	f, err := os.Open(s.path + stateSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read output state: %w", err)
+	}
+	if s.state != nil {
+		_ = s.state.Close()
+	}
+	s.state = f
+	return nil
+}
+
 // region returns the part of the output that is in the open live file. It opens a newer one
-// if there is one, and if the old one was read to its end.
-func (s *source) region(st state, position int64) (r region, err error) {
+// if there is one, and if the old one was read to its end, as drained tells.
+func (s *source) region(st state, position int64) (r region, drained bool, err error) {
 	if s.live != nil && s.liveID != st.live.id {
 		if s.liveID == st.previous.id {
 			info, err := s.live.Stat()
 			if err != nil {
-				return region{}, fmt.Errorf("read output file: %w", err)
+				return region{}, false, fmt.Errorf("read output file: %w", err)
 			}
-			if position >= 0 && position < st.previous.base+info.Size() && st.previous.phase != collapsing {
-				return st.previous, nil
+			end := st.previous.base + info.Size()
+			if position >= 0 && position < end && st.previous.phase != collapsing {
+				return st.previous, false, nil
 			}
+			drained = position == end
 		}
 		_ = s.live.Close()
 		s.live = nil
 	}
 	if s.live == nil {
 		if err := s.openLive(st.live); err != nil {
-			return region{}, err
+			return region{}, false, err
 		}
 	}
-	return st.live, nil
+	return st.live, drained, nil
 }
 
 // openLive opens the live file. If the path leads to another one, it tries the descriptor
@@ -130,6 +153,8 @@ type chunk struct {
 	at  int64 // its position
 	n   int   // its length
 	gap bool  // output before it is missing
+	// drained means that all output of a live file was read, and that another file follows.
+	drained bool
 }
 
 // readAt reads output at a position, or the next output behind it if that is missing. A
@@ -167,18 +192,17 @@ func (s *source) tryRead(b []byte, c *chunk) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	before := s.live
-	r, err := s.region(st, c.at)
+	r, drained, err := s.region(st, c.at)
 	if err != nil {
 		return false, err
 	}
-	switched := before != nil && s.live != before
+	c.drained = c.drained || drained || st.previous.phase == copied && c.at == st.previous.start
 	if c.at < r.start {
 		found, err := s.readRotated(b, c)
 		if err != nil || found {
 			return false, err
 		}
-		return true, s.skip(c, r, switched)
+		return true, s.skip(c, r)
 	}
 	if s.live == nil {
 		return false, io.EOF
@@ -257,7 +281,7 @@ func (s *source) openRotated(position int64) (bool, error) {
 
 // skip moves to the next output that still exists. No output is missing if a live file was
 // just read to its end and a new one follows it.
-func (s *source) skip(c *chunk, r region, switched bool) error {
+func (s *source) skip(c *chunk, r region) error {
 	segments, _, err := list(s.path)
 	if err != nil {
 		return err
@@ -269,7 +293,7 @@ func (s *source) skip(c *chunk, r region, switched bool) error {
 			break
 		}
 	}
-	if next > c.at && c.at >= 0 && (!switched || next%fileSpan != 0) {
+	if next > c.at && c.at >= 0 && (!c.drained || next%fileSpan != 0) {
 		c.gap = true
 	}
 	c.at = max(next, 0)
@@ -289,7 +313,7 @@ func (s *source) extents(ctx context.Context) ([]extent, error) {
 		if err != nil {
 			return nil, err
 		}
-		r, err := s.region(st, -1)
+		r, _, err := s.region(st, -1)
 		if err != nil {
 			return nil, err
 		}

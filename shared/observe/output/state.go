@@ -20,6 +20,8 @@ const (
 	cutting
 	// collapsing means that these bytes are a hole, which may have been removed already.
 	collapsing
+	// copied means cutting, and that all output of the file is in rotated files.
+	copied
 	phases
 )
 
