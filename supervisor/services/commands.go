@@ -155,6 +155,11 @@ func (m *Manager) add(c member.ServiceCommand) ([]string, error) {
 	if _, ok := m.specs[s.Name]; ok {
 		return nil, fmt.Errorf("there is a service %q already; choose another name", s.Name)
 	}
+	all := *m.host.Config
+	all.Services = append(m.effective(), s)
+	if err := all.Validate(); err != nil {
+		return nil, err
+	}
 	m.desired.Added = append(m.desired.Added, added{Service: s, Remove: c.RemoveWhenDone})
 	m.reconfigure()
 	var ids []string

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/config"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
+	"github.com/dynast-io/dynast/supervisor/process"
 )
 
 // tokenVariable marks the processes of an instance, in their environment.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -274,8 +275,19 @@ func (a *App) runCommand() *cobra.Command {
 	w.bind(cmd)
 	c := a.WithConfig(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, argv []string) error {
-		s, err := config.NewService(config.ServiceOptions{Name: name, Command: argv, Dir: dir, Instances: instances, Restart: restart, Once: remove})
-		if err == nil {
+		s := config.NewService()
+		s.Name, s.Command, s.Instances = name, argv, instances
+		if name == "" {
+			s.Name = filepath.Base(argv[0])
+		}
+		if remove {
+			s.Restart = config.RestartNever
+		}
+		if restart != "" {
+			s.Restart = config.Restart(restart)
+		}
+		var err error
+		if s.Dir, err = filepath.Abs(dir); err == nil {
 			err = s.CheckHost()
 		}
 		if err != nil {
