@@ -18,9 +18,12 @@ import (
 // groups is the group in which this process may create control groups.
 var groups = sync.OnceValues(cgroup.Find)
 
-// makeCgroup creates the control group of an instance and limits it. The path is empty if control
-// groups are not possible here. The texts say which limits could not be applied, and why.
-func (m *Manager) makeCgroup(id rules.ID, l config.Limits) (path string, notApplied []string) {
+// makeCgroup creates the control group of a run of an instance and limits it. The path is empty if
+// control groups are not possible here. The texts say which limits could not be applied, and why.
+//
+// Each run has its own group. Since Linux 6.14, a process that is cloned into a group whose
+// cgroup.kill was used before is killed at once (seen with 6.18).
+func (m *Manager) makeCgroup(id rules.ID, run uint64, l config.Limits) (path string, notApplied []string) {
 	parent, err := groups()
 	if err != nil {
 		return "", without(l, err)
@@ -28,7 +31,7 @@ func (m *Manager) makeCgroup(id rules.ID, l config.Limits) (path string, notAppl
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(m.host.Dir.Path()))
 	// Two clusters on one host have groups of the same services.
-	g, err := parent.Create(fmt.Sprintf("dynast-%08x-%s.%d", h.Sum32(), id.Service, id.N))
+	g, err := parent.Create(fmt.Sprintf("dynast-%08x-%s.%d-%d", h.Sum32(), id.Service, id.N, run))
 	if err != nil {
 		return "", without(l, err)
 	}

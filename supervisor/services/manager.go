@@ -234,7 +234,7 @@ func (m *Manager) keep(r rules.Record) {
 	}
 	if r.Phase == rules.Starting && (i.Record.Phase != rules.Starting || i.Record.Run != r.Run) {
 		i.Token, i.Service, i.status = newToken(), m.specs[r.ID.Service], ""
-		i.Cgroup, i.unlimited = m.makeCgroup(r.ID, i.Service.Limits)
+		i.Cgroup, i.unlimited = m.makeCgroup(r.ID, r.Run, i.Service.Limits)
 	}
 	if r.Exits != i.Record.Exits {
 		i.ExitAt = time.Now()

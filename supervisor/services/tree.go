@@ -49,6 +49,9 @@ func (m *Manager) clear(id rules.ID, run uint64) {
 			if m.ctx.Err() != nil {
 				return
 			}
+			if err == nil && tree.Group != nil {
+				err = tree.Group.Remove()
+			}
 			if err == nil {
 				m.event(rules.Cleared{ID: id, Run: run})
 				return
