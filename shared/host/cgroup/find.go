@@ -190,12 +190,17 @@ func write(path, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// Create returns the child group with a name, and creates it if it does not exist.
+// Create returns the child group with a name, for the start of a program. A group of that name that
+// is empty is replaced by a new one. Reusing it would not do: some kernels, such as Linux 6.18, kill
+// every process that is cloned into a group that was killed before.
 func (p *Parent) Create(name string) (*Group, error) {
 	if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") || name == membersName {
 		return nil, fmt.Errorf("create a control group: invalid name %q", name)
 	}
 	g := &Group{dir: filepath.Join(p.dir, name), limits: p.limits, noLimit: p.noLimit}
+	if err := g.Remove(); err != nil && !errors.Is(err, unix.EBUSY) { // it has processes
+		return nil, err
+	}
 	if err := os.Mkdir(g.dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("create a control group: %w", err)
 	}

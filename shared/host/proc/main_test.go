@@ -37,8 +37,12 @@ func TestMain(m *testing.M) {
 // input ends, so none outlives the test.
 func helpers() map[string]func(string) error {
 	return map[string]func(string) error{
-		"wait":  func(string) error { return untilEOF("ready") },
-		"sleep": func(string) error { return unix.Pause() },
+		"wait": func(string) error { return untilEOF("ready") },
+		"sleep": func(string) error {
+			for {
+				_ = unix.Pause() // ends with every signal
+			}
+		},
 		"open": func(path string) error {
 			f, err := os.Open(path)
 			if err != nil {
