@@ -5,84 +5,12 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
+	"syscall"
 	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 )
-
-// Message is what a program says on the notify socket. The names are those of sd_notify(3).
-type Message struct {
-	// PID is the sender, as the kernel reports it.
-	PID                        int
-	Ready, Stopping, Reloading bool
-	// Ping is WATCHDOG=1, and Hung is WATCHDOG=trigger.
-	Ping, Hung bool
-	// Status is STATUS=, without what a terminal cannot show. HasStatus tells an empty one from
-	// none.
-	Status    string
-	HasStatus bool
-	// MainPID is MAINPID=, or 0.
-	MainPID int
-	// Extend is EXTEND_TIMEOUT_USEC=, or 0.
-	Extend time.Duration
-}
-
-const (
-	maxMessageBytes = 4 << 10
-	maxStatusRunes  = 256
-)
-
-// Parse reads the assignments of a datagram. It ignores what it does not know.
-func Parse(b []byte) Message {
-	var m Message
-	for line := range strings.SplitSeq(string(b), "\n") {
-		name, value, ok := strings.Cut(line, "=")
-		if !ok {
-			continue
-		}
-		switch name {
-		case "READY":
-			m.Ready = m.Ready || value == "1"
-		case "STOPPING":
-			m.Stopping = m.Stopping || value == "1"
-		case "RELOADING":
-			m.Reloading = m.Reloading || value == "1"
-		case "WATCHDOG":
-			m.Ping = m.Ping || value == "1"
-			m.Hung = m.Hung || value == "trigger"
-		case "STATUS":
-			m.Status, m.HasStatus = printable(value, maxStatusRunes), true
-		case "MAINPID":
-			if pid, err := strconv.ParseInt(value, 10, 32); err == nil && pid > 0 {
-				m.MainPID = int(pid)
-			}
-		case "EXTEND_TIMEOUT_USEC":
-			if usec, err := strconv.ParseInt(value, 10, 64); err == nil && usec > 0 {
-				m.Extend = time.Duration(min(usec, int64(24*time.Hour/time.Microsecond))) * time.Microsecond
-			}
-		}
-	}
-	return m
-}
-
-// printable makes a text safe for a terminal and bounds its length.
-func printable(s string, runes int) string {
-	out := strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, strings.ToValidUTF8(s, "?"))
-	out = strings.TrimSpace(out)
-	if r := []rune(out); len(r) > runes {
-		out = string(r[:runes])
-	}
-	return out
-}
 
 // Listen opens a notify socket. A name that begins with @ is in the abstract namespace.
 func Listen(name string) (*os.File, error) {
@@ -90,83 +18,120 @@ func Listen(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("notify socket: %w", err)
 	}
+	// A datagram gets the pid of its sender when it is sent. So this has to be set before the
+	// first one arrives, and not when a leader begins to read.
+	if err := passCredentials(c); err != nil {
+		return nil, errors.Join(fmt.Errorf("notify socket: %w", err), c.Close())
+	}
 	f, err := c.File() // the duplicate keeps the socket open
 	return f, errors.Join(err, c.Close())
+}
+
+func passCredentials(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	return errors.Join(err, os.NewSyscallError("SO_PASSCRED", set))
 }
 
 // Notify reads the messages of programs.
 type Notify struct {
 	conn *net.UnixConn
+	raw  syscall.RawConn
 	done sync.WaitGroup
 }
 
-// ReadNotify reads messages from a socket until Close. The socket stays open for others, and a
-// message that nobody has read waits in it for the next leader.
+// ReadNotify reads messages from a socket until Close. report gets them one after the other. The
+// socket stays open for others, and a message that nobody has read waits in it for the next
+// leader.
 func ReadNotify(f *os.File, report func(Message)) (*Notify, error) {
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("notify socket: %w", err)
 	}
-	n := &Notify{conn: c.(*net.UnixConn)}
-	raw, err := n.conn.SyscallConn()
-	if err == nil {
-		var set error
-		err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
-		err = errors.Join(err, set)
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("notify socket: it is a %s socket", c.LocalAddr().Network()), c.Close())
 	}
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("notify socket: %w", err), c.Close())
 	}
-	n.done.Add(1)
-	go n.read(report)
+	n := &Notify{conn: conn, raw: raw}
+	n.done.Go(func() { n.read(report) })
 	return n, nil
 }
 
-// Close ends the reading.
+// Close ends the reading. It waits until report has returned. So report must not wait for the
+// caller of Close.
 func (n *Notify) Close() {
 	_ = n.conn.Close()
 	n.done.Wait()
 }
 
+// maxFiles is how many descriptors the kernel passes with one datagram (SCM_MAX_FD).
+const maxFiles = 253
+
+// pause is the time until the next attempt to read after an error, for example when the kernel
+// has no memory.
+const pause = 10 * time.Millisecond
+
 func (n *Notify) read(report func(Message)) {
-	defer n.done.Done()
-	data, control := make([]byte, maxMessageBytes), make([]byte, 1024)
+	data := make([]byte, maxMessageBytes)
+	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxFiles))
 	for {
-		size, controlSize, flags, _, err := n.conn.ReadMsgUnix(data, control)
+		size, controlSize, flags, err := n.receive(data, control)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			time.Sleep(10 * time.Millisecond) // no kernel memory, for example
+			time.Sleep(pause)
 			continue
 		}
-		pid := sender(control[:controlSize])
-		if pid == 0 || flags&unix.MSG_TRUNC != 0 {
-			continue
+		pid, files := ancillary(control[:controlSize])
+		if pid != 0 && flags&unix.MSG_TRUNC == 0 {
+			m := Parse(data[:size])
+			m.PID = pid
+			report(m)
 		}
-		m := Parse(data[:size])
-		m.PID = pid
-		report(m)
+		// Closing answers a BARRIER=1, so it comes last. dynast stores no descriptors (FDSTORE=1).
+		for _, fd := range files {
+			_ = unix.Close(fd)
+		}
 	}
 }
 
-// sender returns the pid of the sender and closes descriptors that came with the message, as
-// with BARRIER=1 and FDSTORE=1: closing is how a barrier is answered.
-func sender(control []byte) int {
+// receive waits for a datagram. It never blocks in the system call, because another process that
+// shares the socket may set it to blocking mode, and Close could not end such a call.
+func (n *Notify) receive(data, control []byte) (size, controlSize, flags int, err error) {
+	var failed error
+	err = n.raw.Read(func(fd uintptr) bool {
+		for {
+			size, controlSize, flags, _, failed = unix.Recvmsg(int(fd), data, control, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+			if failed != unix.EINTR {
+				return failed != unix.EAGAIN
+			}
+		}
+	})
+	return size, controlSize, flags, errors.Join(err, failed)
+}
+
+// ancillary returns the pid of the sender, or 0, and the descriptors that came with a datagram.
+func ancillary(control []byte) (pid int, files []int) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
-		return 0
+		return 0, nil
 	}
-	pid := 0
 	for _, m := range messages {
 		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
 			pid = int(cred.Pid)
 		}
 		if fds, err := unix.ParseUnixRights(&m); err == nil {
-			for _, fd := range fds {
-				_ = unix.Close(fd)
-			}
+			files = append(files, fds...)
 		}
 	}
-	return pid
+	return pid, files
 }

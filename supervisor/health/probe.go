@@ -7,13 +7,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
-	"os/exec"
-	"strings"
 	"syscall"
-	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -30,133 +29,122 @@ type Target struct {
 	Credential *syscall.Credential
 }
 
-// maxBodyBytes is how much of a response is read. The content does not matter.
-const maxBodyBytes = 64 << 10
+// maxResponseBytes bounds the header of an HTTP response, the part of its body that is read, and
+// a gRPC response. The content does not matter.
+const maxResponseBytes = 64 << 10
 
-// Probe makes one attempt of a check. A nil error is a success. The error says what happened, for
-// an operator. The caller bounds the time with ctx.
+// Probe makes one attempt of a check, which takes at most the timeout of the check. A nil error
+// is a success. The error tells an operator what happened.
 func Probe(ctx context.Context, c config.Check, t Target) error {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	var name string
 	var err error
 	switch c.Kind {
 	case config.CheckHTTP:
-		err = probeHTTP(ctx, c.Target)
+		name, err = "GET "+redacted(c.Target), probeHTTP(ctx, c.Target)
 	case config.CheckTCP:
-		err = probeTCP(ctx, c.Target)
+		name, err = "tcp "+c.Target, probeTCP(ctx, c.Target)
 	case config.CheckGRPC:
-		err = probeGRPC(ctx, c.Target)
+		name, err = "grpc "+c.Target, probeGRPC(ctx, c.Target)
 	case config.CheckExec:
-		err = probeExec(ctx, c.Command, t)
+		if len(c.Command) == 0 {
+			return errors.New("the command of the check is empty")
+		}
+		name, err = c.Command[0], probeExec(ctx, c.Command, t)
 	default:
 		return fmt.Errorf("a check of the kind %q makes no attempts", c.Kind)
 	}
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%s: no answer within %s", what(c), c.Timeout)
+	switch {
+	case err == nil:
+		return nil
+	case timedOut(err):
+		return fmt.Errorf("%s: no answer within %s", name, c.Timeout)
 	}
-	return err
+	return fmt.Errorf("%s: %w", name, err)
 }
 
-func what(c config.Check) string {
-	if c.Kind == config.CheckExec {
-		return c.Command[0]
+// timedOut recognizes the end of the attempt. The network packages can report it a moment before
+// the context does.
+func timedOut(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// redacted returns a URL without its password.
+func redacted(target string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		return "(unreadable URL)"
 	}
-	return string(c.Kind) + " " + c.Target
+	return u.Redacted()
 }
 
 // client makes a new connection for each attempt, so that a check sees what a new client sees.
-// A redirect is an answer.
+// A redirect is an answer, and is not followed.
 var client = &http.Client{
-	Transport:     &http.Transport{DisableKeepAlives: true, Proxy: nil},
+	Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: maxResponseBytes},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-func probeHTTP(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func probeHTTP(ctx context.Context, target string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
-		return err
+		return withoutURL(err)
 	}
+	req.Header.Set("User-Agent", "dynast-check")
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return withoutURL(err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxBodyBytes))
 	if resp.StatusCode < 200 || resp.StatusCode >= 400 {
-		return fmt.Errorf("GET %s: %s", url, resp.Status)
+		return errors.New(printable(resp.Status, maxLineRunes))
+	}
+	// A program that hangs in the middle of its answer is not well.
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxResponseBytes)); err != nil {
+		return fmt.Errorf("cannot read the response: %w", err)
 	}
 	return nil
 }
 
+// withoutURL takes the URL out of an error of package net/http, because Probe names it.
+func withoutURL(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
+}
+
 func probeTCP(ctx context.Context, address string) error {
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return err
+	if err == nil {
+		return c.Close()
 	}
-	return c.Close()
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return e.Err // without the address, because Probe names it
+	}
+	return err
 }
 
 // probeGRPC uses the health checking protocol of gRPC.
 func probeGRPC(ctx context.Context, address string) error {
-	cc, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	cc, err := grpc.NewClient("passthrough:///"+address, grpc.WithNoProxy(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)))
 	if err != nil {
 		return err
 	}
 	defer cc.Close()
 	resp, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{})
-	if err != nil {
-		return fmt.Errorf("grpc %s: %s", address, status.Convert(err).Message())
+	switch s := status.Convert(err); s.Code() {
+	case codes.OK:
+	case codes.DeadlineExceeded:
+		return context.DeadlineExceeded
+	default:
+		return fmt.Errorf("%s: %s", s.Code(), printable(s.Message(), maxLineRunes))
 	}
 	if resp.Status != healthpb.HealthCheckResponse_SERVING {
-		return fmt.Errorf("grpc %s: %s", address, resp.Status)
+		return errors.New(resp.Status.String())
 	}
 	return nil
-}
-
-// execGrace is how long the output of an exec check is awaited after the command has ended. A
-// descendant may keep it open.
-const execGrace = 100 * time.Millisecond
-
-// probeExec runs a command in a process group of its own. At the timeout the group is killed.
-func probeExec(ctx context.Context, argv []string, t Target) error {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env, cmd.Dir = t.Env, t.Dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: t.Credential}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = execGrace
-	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // the command succeeded, and left a descendant behind
-	}
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, os.ErrProcessDone) {
-		err = ctx.Err()
-	}
-	if line := out.lastLine(); line != "" {
-		return fmt.Errorf("%s: %w: %s", argv[0], err, line)
-	}
-	return fmt.Errorf("%s: %w", argv[0], err)
-}
-
-// tail keeps the end of an output.
-type tail struct{ b []byte }
-
-const tailBytes = 512
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.b = append(t.b, p...)
-	if len(t.b) > tailBytes {
-		t.b = append([]byte{}, t.b[len(t.b)-tailBytes:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) lastLine() string {
-	text := strings.TrimSpace(string(t.b))
-	if i := strings.LastIndexByte(text, '\n'); i >= 0 {
-		text = text[i+1:]
-	}
-	return printable(text, 200)
 }

@@ -28,9 +28,7 @@ func Watch(ctx context.Context, c config.Check, t Target, once bool, report func
 		return
 	}
 	for {
-		attempt, cancel := context.WithTimeout(ctx, c.Timeout)
-		err := Probe(attempt, c, t)
-		cancel()
+		err := Probe(ctx, c, t)
 		if ctx.Err() != nil {
 			return
 		}
