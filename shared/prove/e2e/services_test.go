@@ -375,7 +375,9 @@ func TestServicesReload(t *testing.T) {
 func TestRunAddsAService(t *testing.T) {
 	c := newCluster(t, withServices(t, ""))
 	c.up()
-	c.order("run", "--name", "extra", "--", "sleep", "1000")
+	if code, out := c.run("run", "--config", c.config, "--name", "extra", "--", "sleep", "1000"); code != 0 {
+		t.Fatalf("run: exit code %d\n%s", code, out)
+	}
 	pid := c.instance("extra/1").PID
 	c.kill(leaderOf(c.full()))
 	c.awaitState("ready", "extra/1")
