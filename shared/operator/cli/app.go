@@ -34,6 +34,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.addCommand(),
 		a.removeCommand(),
 		a.scaleCommand(),
+		a.checkCommand(),
 		a.reloadCommand(),
 		a.upgradeCommand(),
 		a.ctlCommand(),
