@@ -41,6 +41,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.benchCommand(),
 		a.simCommand(),
 		a.chaosCommand(),
+		a.importCommand(),
 		a.manCommand(),
 	}
 	for _, name := range []string{"put", "get", "del"} {
