@@ -86,6 +86,7 @@ func (s *service) setText(name, value, directive, raw string) {
 func (s *service) setEnv(name, value string) {
 	if dynamic(value) {
 		delete(s.env, name)
+		s.notes.add("environment "+name, "script computes this variable, so checks and reload commands do not see it.")
 		s.before = append(s.before, "export "+name+"="+shellWord(value))
 		return
 	}

@@ -116,7 +116,9 @@ func (s *supervisor) include(sec section, f File) error {
 			if err != nil {
 				return d.at.errorf("include %s: %v", pattern, err)
 			}
+			var names []string
 			for _, inner := range files {
+				names = append(names, filepath.Base(inner.Name))
 				if err := checkText(inner); err != nil {
 					return err
 				}
@@ -124,10 +126,17 @@ func (s *supervisor) include(sec section, f File) error {
 					return err
 				}
 			}
-			s.out.notes.add("[include] files="+pattern, fmt.Sprintf("%d files were read.", len(files)))
+			s.out.notes.add("[include] files="+pattern, fmt.Sprintf("these files were read: %s.", orNone(names)))
 		}
 	}
 	return nil
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }
 
 // main reads the section [supervisord].

@@ -219,7 +219,8 @@ var unitTexts = []struct {
 	text    string
 }{
 	{regexp.MustCompile(`^(Documentation|SourcePath|X-.*)$`), "for information only."},
-	{regexp.MustCompile(`^(NotifyAccess|GuessMainPID|DefaultDependencies|CollectMode|TimeoutAbortSec|SendSIGHUP|FinalKillSignal|WatchdogSignal|KillMode|SendSIGKILL)$`),
+	{regexp.MustCompile(`^(NotifyAccess|GuessMainPID|DefaultDependencies|CollectMode)$`), "not needed by dynast."},
+	{regexp.MustCompile(`^(TimeoutAbortSec|SendSIGHUP|FinalKillSignal|WatchdogSignal|KillMode|SendSIGKILL)$`),
 		"dynast sends the stop signal to the main process, and SIGKILL to the whole process tree after stop { timeout }."},
 	{regexp.MustCompile(`^(PIDFile|RemainAfterExit|BusName|ExitType)$`), "not needed. dynast follows the process that it starts, and a task that has succeeded stays done."},
 	{regexp.MustCompile(`^(StandardOutput|StandardError|SyslogIdentifier|SyslogFacility|SyslogLevel.*|Log.*)$`), outputText},

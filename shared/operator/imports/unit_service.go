@@ -173,6 +173,10 @@ func (x *serviceUnit) commandLine(d directive, line []string) ([]string, error) 
 			if len(rest) == 0 {
 				return nil, d.at.errorf("%s: the prefix @ wants a name for the program", d.name)
 			}
+			if path == rest[0] || strings.HasSuffix(path, "/"+rest[0]) {
+				rest = rest[1:]
+				continue
+			}
 			x.notes.add(about+" (@), "+rest[0], `dynast has no setting for the name that a program sees as its own. Use script with 'exec -a NAME' of bash if the name matters.`)
 			rest = rest[1:]
 		case '+', '!':

@@ -6,6 +6,7 @@
 #   NAME'.
 
 service "postgres" {
+  # environment PGURL: script computes this variable, so checks and reload commands do not see it.
   # description: the database
   # is_daemon=false: not needed. This is the default.
   # namespace=data: dynast has no namespaces. Put it in front of the name of the service if two names
@@ -40,6 +41,7 @@ EOT
 }
 
 service "migrate" {
+  # environment PGURL: script computes this variable, so checks and reload commands do not see it.
   script = <<EOT
 export PGURL=postgres://"$${PGHOST:-localhost}"/app
 exec bin/migrate up
@@ -52,6 +54,8 @@ EOT
 }
 
 service "web" {
+  # environment PGURL, environment API: script computes this variable, so checks and reload commands
+  #   do not see it.
   # depends_on.redis=process_started, depends_on.vault=process_started: dynast waits until the service
   #   is ready, which is at once if it has no ready { }.
   # depends_on.vault=process_started: this process is not in the file. Add its name to needs when it
@@ -92,6 +96,7 @@ EOT
 }
 
 service "redis" {
+  # environment PGURL: script computes this variable, so checks and reload commands do not see it.
   # availability.restart=exit_on_failure: dynast does not stop everything when one program fails. The
   #   state of the service becomes failed.
   # shutdown.command=redis-cli shutdown: dynast stops a program with a signal. Let the program do this
@@ -107,6 +112,7 @@ EOT
 }
 
 service "report" {
+  # environment PGURL: script computes this variable, so checks and reload commands do not see it.
   # disabled=true: the service has no instances, so it does not start. Set instances to start it.
   # schedule.timezone=UTC: dynast has no counterpart. A run that would overlap is skipped.
   script = <<EOT

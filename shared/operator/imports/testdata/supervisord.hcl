@@ -13,7 +13,7 @@
 # [eventlistener:crashmail] command=/usr/bin/crashmail -a -m ops@example.com
 #   events=PROCESS_STATE_EXITED: dynast sends no events to programs. Use 'dynast events' in a
 #   service of your own.
-# [include] files=conf.d/*.conf: 1 files were read.
+# [include] files=conf.d/*.conf: these files were read: redis.conf.
 # [group:shop] priority=999: dynast starts services in the order of needs and after, and stops them
 #   in reverse. Add the names there if the order matters.
 
@@ -25,6 +25,7 @@ service "gunicorn" {
   # redirect_stderr=true: not needed. Both outputs go to the same file.
   # stdout_logfile=/var/log/shop/gunicorn.log: the output goes to a file in the data directory. Read
   #   it with 'dynast logs NAME'.
+  # environment PATH: script computes this variable, so checks and reload commands do not see it.
   # priority=100: dynast starts services in the order of needs and after, and stops them in reverse.
   #   Add the names there if the order matters.
   # [group:shop]: dynast has no groups. Give the names of the services to a command, for example

@@ -44,8 +44,6 @@ service "caddy" {
   # caddy@.service: a template. Set instances; %i has become the number of the instance ($INSTANCE).
   #   Import NAME@INSTANCE.service for an instance with another name.
   # Type=exec: not needed. This is the default.
-  # ExecStart=@/usr/bin/caddy (@), caddy: dynast has no setting for the name that a program sees as
-  #   its own. Use script with 'exec -a NAME' of bash if the name matters.
   # WorkingDirectory=~: write the home directory of the user into dir.
   # AmbientCapabilities=CAP_NET_BIND_SERVICE: dynast knows user and group only. Create a user with the
   #   groups and rights that the program needs.
