@@ -61,49 +61,56 @@ func supervisordSections(f File) ([]section, error) {
 	return sections, nil
 }
 
-// unitSections reads a unit file of systemd: a line that ends with a backslash continues on the
-// next line, and comments in between are skipped.
+// unitSections reads a unit file of systemd.
 func unitSections(f File) ([]section, error) {
 	var sections []section
-	var joined string
-	var start int
-	lines := strings.Split(string(f.Content), "\n")
-	for i, line := range lines {
-		text := strings.TrimSpace(line)
-		if text != "" && (text[0] == ';' || text[0] == '#') || text == "" && joined == "" {
+	for _, l := range unitLines(f) {
+		if m := sectionLine.FindStringSubmatch(l.value); m != nil && m[2] == "" {
+			sections = append(sections, section{at: l.at, name: m[1]})
 			continue
 		}
-		if joined == "" {
-			start = i + 1
-		}
-		if strings.HasSuffix(text, `\`) && i < len(lines)-1 {
-			joined += strings.TrimSuffix(text, `\`) + " "
-			continue
-		}
-		text = strings.TrimSpace(joined + text)
-		joined = ""
-		at := place{f.Name, start}
-		if text == "" {
-			continue
-		}
-		if m := sectionLine.FindStringSubmatch(text); m != nil && m[2] == "" {
-			sections = append(sections, section{at: at, name: m[1]})
-			continue
-		}
-		d, err := parseDirective(at, text, "=")
+		d, err := parseDirective(l.at, l.value, "=")
 		if err != nil {
 			return nil, err
 		}
 		if len(sections) == 0 {
-			return nil, at.errorf("%s stands before the first section", d.name)
+			return nil, l.at.errorf("%s stands before the first section", d.name)
 		}
 		last := &sections[len(sections)-1]
 		last.directives = append(last.directives, d)
 	}
-	if joined != "" {
-		return nil, place{f.Name, start}.errorf("the file ends in the middle of a continued line")
-	}
 	return sections, nil
+}
+
+// unitLines joins the lines of a unit file: one that ends with a backslash continues on the next
+// line, and comments in between are skipped. The results have no name.
+func unitLines(f File) []directive {
+	var lines []directive
+	var line directive
+	end := func() {
+		if line.value = strings.TrimSpace(line.value); line.value != "" {
+			lines = append(lines, line)
+		}
+		line = directive{}
+	}
+	for i, text := range strings.Split(string(f.Content), "\n") {
+		text = strings.TrimSpace(text)
+		if text != "" && (text[0] == ';' || text[0] == '#') {
+			continue
+		}
+		if line.value == "" {
+			line.at = place{f.Name, i + 1}
+		}
+		rest, continues := strings.CutSuffix(text, `\`)
+		line.value += rest
+		if continues {
+			line.value += " "
+		} else {
+			end()
+		}
+	}
+	end()
+	return lines
 }
 
 func parseDirective(at place, text, delimiters string) (directive, error) {
