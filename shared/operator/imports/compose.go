@@ -1,8 +1,10 @@
 package imports
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -42,7 +44,14 @@ var yamlLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
 
 func (o *output) compose(f File) error {
 	var doc yaml.Node
-	if err := yaml.Unmarshal(f.Content, &doc); err != nil {
+	decoder := yaml.NewDecoder(bytes.NewReader(f.Content))
+	err := decoder.Decode(&doc)
+	if err == nil {
+		if again := decoder.Decode(new(yaml.Node)); !errors.Is(again, io.EOF) {
+			return &Error{File: f.Name, Text: "the file has more than one YAML document, or text after the first one"}
+		}
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
 		m := yamlLine.FindStringSubmatch(err.Error())
 		at := place{file: f.Name}
 		if m != nil {
@@ -514,7 +523,7 @@ func (x *composeProcess) condition(dep field, condition string) error {
 		x.notes.add(about, "this process is not in the file. Add its name to "+list+" when it is a service.")
 		return nil
 	}
-	x.depend(list, strings.TrimLeft(invalidName.ReplaceAllString(dep.key, "-"), "._-"))
+	x.depend(list, validName(dep.key))
 	return nil
 }
 
@@ -648,7 +657,7 @@ func (x *composeProcess) shutdown(name string, f field) error {
 		if err != nil {
 			return f.at.errorf("%s: %v", name, err)
 		}
-		x.set("stop.signal", sig)
+		x.setSignal("stop.signal", sig, name+"="+text)
 	case "timeout_seconds":
 		n, err := x.number(f)
 		if d, _ := seconds(n); n > 0 {

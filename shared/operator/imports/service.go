@@ -44,10 +44,15 @@ var invalidName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 // maxName is the length of the longest name of a service.
 const maxName = 64
 
+// validName returns the name that a service gets in config.hcl, or nothing.
+func validName(name string) string {
+	valid := strings.TrimLeft(invalidName.ReplaceAllString(name, "-"), "._-")
+	return valid[:min(len(valid), maxName)]
+}
+
 // add creates a service. A name that config.hcl does not allow is changed, with a comment.
 func (o *output) add(name string, at place) (*service, error) {
-	valid := strings.TrimLeft(invalidName.ReplaceAllString(name, "-"), "._-")
-	valid = valid[:min(len(valid), maxName)]
+	valid := validName(name)
 	if valid == "" {
 		return nil, at.errorf("%q is no name for a service: it needs a letter or a digit", name)
 	}
@@ -91,6 +96,15 @@ func (s *service) setEnv(name, value string) {
 		return
 	}
 	s.env[name] = value
+}
+
+// setSignal sets an attribute that holds a signal.
+func (s *service) setSignal(attr, name, directive string) {
+	if strings.HasPrefix(name, "RT") {
+		s.notes.add(directive, "dynast does not send real-time signals. Let the program end at another signal, and set that one.")
+		return
+	}
+	s.set(attr, name)
 }
 
 // setDir sets the working directory.

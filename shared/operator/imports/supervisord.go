@@ -329,7 +329,7 @@ func (c *programImport) directive(d directive) error {
 		if err != nil {
 			return d.at.errorf("stopsignal: %v", err)
 		}
-		c.set("stop.signal", name)
+		c.setSignal("stop.signal", name, d.String())
 	case "exitcodes":
 		if value != "0" {
 			c.notes.add(d.String(), "dynast takes every exit status other than 0 for a failure. Let the program exit with 0 when it has succeeded.")

@@ -21,6 +21,9 @@ type serviceUnit struct {
 	restarts bool
 }
 
+// defaultStopTimeout is that of systemd. The default of dynast is shorter.
+const defaultStopTimeout = 90 * time.Second
+
 func (o *output) serviceUnit(u *unit) (*serviceUnit, error) {
 	s, err := o.add(u.stem, u.at())
 	if err != nil {
@@ -31,6 +34,7 @@ func (o *output) serviceUnit(u *unit) (*serviceUnit, error) {
 		s.notes.add(u.name, "a template. Set instances; %i has become the number of the instance ($INSTANCE). Import NAME@INSTANCE.service for an instance with another name.")
 	}
 	s.set("restart", "never")
+	s.set("stop.timeout", defaultStopTimeout)
 	if !u.user {
 		s.set("dir", "/")
 	}
@@ -240,7 +244,7 @@ func (x *serviceUnit) execReload(d directive) error {
 		if err != nil {
 			return d.at.errorf("%s: %v", d.name, err)
 		}
-		x.set("reload.signal", sig)
+		x.setSignal("reload.signal", sig, d.String())
 		return nil
 	}
 	if slices.ContainsFunc(words, mainPID) {
@@ -341,7 +345,7 @@ func (x *serviceUnit) lifecycle(d directive) (bool, error) {
 		if err != nil {
 			return true, d.at.errorf("KillSignal: %v", err)
 		}
-		x.set("stop.signal", name)
+		x.setSignal("stop.signal", name, d.String())
 	default:
 		return false, nil
 	}

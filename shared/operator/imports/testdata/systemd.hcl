@@ -25,6 +25,9 @@ service "app" {
   listen "app.socket-3" {
     address = "unix:/run/app.sock"
   }
+  stop {
+    timeout = "1m30s"
+  }
 }
 
 service "backup" {
@@ -38,6 +41,9 @@ service "backup" {
   dir      = "/"
   restart  = "never"
   schedule = "30 2 * * 1-5"
+  stop {
+    timeout = "1m30s"
+  }
 }
 
 service "caddy" {
@@ -52,6 +58,9 @@ service "caddy" {
   restart = "never"
   needs   = ["redis"]
   after   = ["setup"]
+  stop {
+    timeout = "1m30s"
+  }
   reload {
     exec = ["/bin/sh", "-c", "exec /usr/bin/caddy reload --config /etc/caddy/\"$${INSTANCE}\".json --force"]
   }
@@ -119,7 +128,8 @@ service "postgresql" {
     notify = true
   }
   stop {
-    signal = "INT"
+    signal  = "INT"
+    timeout = "1m30s"
   }
   reload {
     signal = "HUP"
@@ -186,4 +196,7 @@ exec /bin/true
 EOT
   dir     = "/"
   restart = "never"
+  stop {
+    timeout = "1m30s"
+  }
 }
