@@ -184,3 +184,16 @@ processes:
 		}
 	}
 }
+
+// What config.hcl refuses is not written: a task that always restarts, and variables of dynast.
+func TestRefusedCombinations(t *testing.T) {
+	d, out := importOne(t, "p.yaml", "processes: {a: {command: x, availability: {restart: always}, schedule: '0 1 * * *', environment: [INSTANCE=1, A=1]}}")
+	if got := d.text(t, "restart"); got != "on-failure" || len(d["env"].AsValueMap()) != 1 {
+		t.Errorf("got\n%s", out)
+	}
+	for _, want := range []string{"restart=always: a task", "environment INSTANCE: dynast itself"} {
+		if !strings.Contains(comments(out), want) {
+			t.Errorf("no comment %q in\n%s", want, out)
+		}
+	}
+}

@@ -87,8 +87,15 @@ func (s *service) setText(name, value, directive, raw string) {
 	s.set(name, value)
 }
 
+// ownVariables are set by dynast, so config.hcl refuses them.
+var ownVariables = []string{"SERVICE", "INSTANCE", "DYNAST_INSTANCE_TOKEN", "DYNAST_ENDPOINTS", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC"}
+
 // setEnv sets a variable of the environment. A shell sets it if it has to be computed.
 func (s *service) setEnv(name, value string) {
+	if slices.Contains(ownVariables, name) {
+		s.notes.add("environment "+name, "dynast itself sets this variable. Give the program's one another name.")
+		return
+	}
 	if dynamic(value) {
 		delete(s.env, name)
 		s.notes.add("environment "+name, "script computes this variable, so checks and reload commands do not see it.")
@@ -211,6 +218,10 @@ func (o *output) render(files []File, kind Kind) ([]byte, error) {
 
 func (s *service) write(body *hclwrite.Body) error {
 	s.setProgram()
+	if s.attrs["schedule"] != nil && s.attrs["restart"] == "always" {
+		s.set("restart", "on-failure")
+		s.notes.add("restart=always", "a task ends between its runs, so restart is on-failure.")
+	}
 	if len(s.env) > 0 {
 		s.set("env", s.env)
 	}

@@ -120,10 +120,6 @@ func (x *serviceUnit) timer(u *unit) error {
 			x.notes.add(d.String(), "not needed. dynast starts at the exact time while it runs.")
 		}
 	}
-	if x.attrs["schedule"] != nil && x.attrs["restart"] == "always" {
-		x.set("restart", "on-failure")
-		x.notes.add("Restart=always", "a task ends between its runs, so restart is on-failure.")
-	}
 	x.otherDirectives(u, "Timer")
 	return nil
 }

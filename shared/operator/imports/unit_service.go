@@ -17,8 +17,6 @@ type serviceUnit struct {
 	edges   []edge
 	// capabilities are the ones that the program may have. nil means all.
 	capabilities map[string]bool
-	// restarts is set if the unit has Restart.
-	restarts bool
 }
 
 // defaultStopTimeout is that of systemd. The default of dynast is shorter.
