@@ -356,7 +356,7 @@ func (x *serviceUnit) unitType(d directive) {
 		x.notes.add(d.String(), "not needed. This is the default.")
 	case "notify", "notify-reload":
 		x.set("ready.notify", true)
-		if d.value == "notify-reload" && x.attrs["reload.signal"] == nil {
+		if d.value == "notify-reload" && x.attrs["reload.signal"] == nil && x.attrs["reload.exec"] == nil {
 			x.set("reload.signal", "HUP")
 		}
 	case "oneshot":
