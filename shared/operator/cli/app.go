@@ -42,6 +42,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.benchCommand(),
 		a.simCommand(),
 		a.chaosCommand(),
+		a.importCommand(),
 		a.manCommand(),
 	}
 	commands = append(commands, a.serviceCommands()...)
