@@ -85,7 +85,7 @@ var all = []*metric{
 		func(s *Status) float64 { return float64(s.MemoryUsed) }),
 	gauge("dynast_memory_tight", "1 while writes are refused because the memory limit is nearly reached.",
 		func(s *Status) float64 { return flag(s.MemoryTight) }),
-	counter("dynast_log_lines_lost_total", "Log lines of the leader that an output received too late or not at all.",
+	counter("dynast_log_lines_lost_total", "Log lines of the leader that did not reach an output.",
 		func(s *Status) float64 { return float64(s.LogLinesLost) }),
 	counter("dynast_events_lost_total", "Events that the leader could not write to the data directory.",
 		func(s *Status) float64 { return float64(s.EventsLost) }),
