@@ -108,8 +108,8 @@ func readDir(dir string) ([]os.DirEntry, error) {
 	return entries, nil
 }
 
-// selected reports whether names have an instance, or its service, or are empty.
-func selected(names []string, instance string) bool {
+// Selected reports whether names have an instance, or its service, or are empty.
+func Selected(names []string, instance string) bool {
 	return len(names) == 0 || slices.Contains(names, instance) || slices.Contains(names, Service(instance))
 }
 

@@ -139,7 +139,7 @@ func (v *View) search(ctx context.Context, first bool) error {
 		}
 		current := map[string]bool{}
 		for _, id := range ids {
-			if !selected(v.q.Names, id) {
+			if !Selected(v.q.Names, id) {
 				continue
 			}
 			found++

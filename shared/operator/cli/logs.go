@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,13 +74,13 @@ type LogsOptions struct {
 // Logs prints the output of services and the logs of a cluster. If it does not find logs in the
 // configured directory, it writes to notes where it found them.
 func Logs(ctx context.Context, cfg *config.Config, o LogsOptions, out, notes io.Writer) error {
-	q, instances, err := o.query(ctx, cfg, notes)
+	q, shown, err := o.query(ctx, cfg, notes)
 	if err != nil {
 		return err
 	}
 	q.Since, q.Tail = o.Since, o.Tail
 	p := &logPrinter{o: o, out: out, notes: notes}
-	for _, id := range instances {
+	for _, id := range shown {
 		p.style(id)
 	}
 	v := logview.New(q)
@@ -114,13 +115,14 @@ func (o LogsOptions) query(ctx context.Context, cfg *config.Config, notes io.Wri
 		}
 	}
 	if all || len(names) > 0 {
-		if shown, err = logview.Select(instances, names); err != nil {
-			return q, nil, errors.Join(err, membersWithLogs(ctx, cfg))
+		var unknown string
+		if shown, unknown = selectInstances(instances, names); unknown != "" {
+			return q, nil, fmt.Errorf("there is no service or instance %q with output: %s", unknown, whatExists(ctx, cfg, instances))
 		}
 	}
 	if o.Raw {
 		if len(addresses) > 0 || len(shown) != 1 {
-			return q, nil, &Error{Code: ExitUsage, Err: fmt.Errorf("--raw prints the output of exactly one instance: name one of %s", listed(instances))}
+			return q, nil, &Error{Code: ExitUsage, Err: errors.New("--raw prints the output of one instance: name it, for example web/1")}
 		}
 		return logview.Query{Services: dir, Names: shown}, shown, nil
 	}
@@ -151,7 +153,7 @@ func (o LogsOptions) query(ctx context.Context, cfg *config.Config, notes io.Wri
 
 // findInstances returns the directory of the services and the instances that have one there.
 func findInstances(dataDir string) (dir string, instances []string, err error) {
-	d, err := datadir.OpenForReading(dataDir)
+	d, err := openDir(dataDir)
 	if err != nil {
 		return "", nil, err
 	}
@@ -159,6 +161,38 @@ func findInstances(dataDir string) (dir string, instances []string, err error) {
 		return "", nil, err
 	}
 	return d.Services(), instances, nil
+}
+
+// selectInstances returns the instances that names have, or all if there are no names. It also
+// returns a name that fits none of them, if there is one.
+func selectInstances(instances, names []string) (selected []string, unknown string) {
+	for _, id := range instances {
+		if logview.Selected(names, id) {
+			selected = append(selected, id)
+		}
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(instances, func(id string) bool { return logview.Selected([]string{name}, id) }) {
+			return selected, name
+		}
+	}
+	return selected, ""
+}
+
+// whatExists says what can be named.
+func whatExists(ctx context.Context, cfg *config.Config, instances []string) string {
+	text := "no instance has started yet"
+	if len(instances) > 0 {
+		text = "the instances are " + strings.Join(instances, ", ")
+	}
+	q, err := whereLogsAre(ctx, cfg, io.Discard)
+	if err != nil || q.Directory == "" {
+		return text
+	}
+	if members, err := logview.Members(q.Directory); err == nil && len(members) > 0 {
+		text += "; the members with logs are " + strings.Join(members, ", ")
+	}
+	return text
 }
 
 // logPrinter prints entries.
@@ -313,4 +347,22 @@ func describeStderr(target string) string {
 		return "a pipe: look at the program that reads it, for example the log of the container"
 	}
 	return target
+}
+
+// completeLogs completes an argument to a service, an instance, or a member of the running cluster.
+func (c *Configured) completeLogs(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	found, directive := c.completeMember(cmd, nil, toComplete)
+	if cfg, err := c.Load(); err == nil {
+		_, instances, _ := findInstances(cfg.DataDir)
+		for i, id := range instances {
+			if service := logview.Service(id); i == 0 || service != logview.Service(instances[i-1]) {
+				found = append(found, service+"\tservice")
+			}
+			found = append(found, id+"\tinstance")
+		}
+	}
+	return slices.DeleteFunc(found, func(s string) bool {
+		name, _, _ := strings.Cut(s, "\t")
+		return slices.Contains(args, name)
+	}), directive
 }
