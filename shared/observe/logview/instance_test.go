@@ -200,38 +200,54 @@ func TestUnfinishedLine(t *testing.T) {
 	p.write("pass")
 	v := New(Query{Services: services, Tail: -1})
 	defer v.Close()
+	if got := showIn(t, v); len(got) != 1 || got[0].Message != "pass" || !got[0].Partial {
+		t.Fatalf("at first: %+v", got)
+	}
 	for i, step := range []struct {
 		write string
-		want  string // "~" stands for a missing line end
+		want  []string // "~" stands for a missing line end
 	}{
-		{"word: ", ""}, // the first half of it is shown below
-		{"", "word: ~"},
-		{"", ""},
-		{"ok\nnext", "ok"},
-		{"\nline", "next"}, // it has the same length as before
-		{"s\n", "lines"},
-		{"x", ""},
-		{"y", ""},
-		{"", "xy~"},
-		{"\n", ""},
+		{"word: ", nil},
+		{"", []string{"word: ~"}},
+		{"", nil},
+		{"ok\nnext", []string{"ok"}},
+		{"\nline", []string{"next"}}, // it has the same length as before
+		{"s\n", []string{"lines"}},
+		{"x", nil},
+		{"y", nil},
+		{"", []string{"xy~"}},
+		{"\n", []string{""}}, // the end of the line that was shown
 	} {
-		if i == 0 {
-			if got := showIn(t, v); len(got) != 1 || got[0].Message != "pass" || !got[0].Partial {
-				t.Fatalf("at first: %+v", got)
-			}
-		}
 		p.write(step.write)
 		var got []string
 		for _, e := range pass(t, v) {
 			got = append(got, e.Message+map[bool]string{true: "~"}[e.Partial])
 		}
-		if i == 9 { // the line end of a line that was shown is an empty line
-			if len(got) != 1 || got[0] != "" {
-				t.Errorf("the end is %q", got)
-			}
-			continue
+		if !slices.Equal(got, step.want) {
+			t.Errorf("step %d shows %q, want %q", i, got, step.want)
 		}
-		if strings.Join(got, " ") != step.want {
+	}
+}
+
+// The last entry of a member waits for its other lines.
+func TestUnfinishedEntry(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "127.0.0.1_7400.log")
+	v := New(Query{Directory: dir, Tail: -1})
+	defer v.Close()
+	for i, step := range []struct {
+		write string
+		want  string
+	}{
+		{line(at(0), "127.0.0.1:7400", "one"), ""},
+		{"  | more\n", ""},
+		{"", "one"},
+		{line(at(1), "127.0.0.1:7400", "two") + line(at(2), "127.0.0.1:7400", "three"), "two"},
+		{"", "three"},
+		{"", ""},
+	} {
+		write(t, path, step.write)
+		if got := messages(pass(t, v)); got != step.want {
 			t.Errorf("step %d shows %q, want %q", i, got, step.want)
 		}
 	}
