@@ -8,8 +8,9 @@ service "worker" {
   # Relative to the directory of this file, which is the working directory.
   env = { DYNAST = "../../dynast" }
 
-  backoff {
-    first = "200ms"
-    max   = "5s"
+  # The command of the lock passes no signal on to the worker. After the timeout the whole
+  # process tree is killed, and the lock ends with its lease.
+  stop {
+    timeout = "1s"
   }
 }
