@@ -83,8 +83,12 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
+	sockets := member.NewSockets(shared)
+	// Followers that are started at once get the sockets of the services too. A socket that
+	// cannot be opened is reported when the services start.
+	sockets.Open(cfg.Services)
 	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, services: append([]config.Service{}, cfg.Services...),
-		sockets: member.NewSockets(shared), listener: listener, lock: lock})
+		sockets: sockets, listener: listener, lock: lock})
 	if err != nil {
 		return core.ExitError, err
 	}

@@ -104,6 +104,7 @@ func newMember(p parts) (*Member, error) {
 	})
 	m.processes.programs = &programs{Shared: m.Shared, make: p.opts.NewServices, sockets: p.sockets, record: m.history.rec.Record, configured: p.services}
 	m.wire(p)
+	p.sockets.OnChange(m.links.TellConfig)
 	return m, nil
 }
 
@@ -112,7 +113,7 @@ func (m *Member) wire(p parts) {
 	m.reloader = &reloader{Shared: m.Shared, read: p.opts.Reload, scale: m.files.Scale, services: m.processes.programs}
 	m.control = operate.NewControl(m.Shared, m.describe, m.endIfOpening)
 	m.links = link.New(link.Config{Shared: m.Shared, Replica: m.replica, Authority: p.authority, Describe: m.describe, MaxStrangers: m.files.Shares.Strangers,
-		Configure: func(leaders []byte) error { return m.reloader.configureAs(leaders, m.identity.byHand()) }, Rebuilt: m.history.rebuilds})
+		Sockets: p.sockets, Configure: m.configureAs, Rebuilt: m.history.rebuilds})
 	m.replica.Connect(m.links)
 	m.history.lastHeard = m.links.LastHeard
 	m.clients = serve.New(serve.Config{Shared: m.Shared, Replica: m.replica, Proposer: m.replica.Proposals,
@@ -120,6 +121,12 @@ func (m *Member) wire(p parts) {
 	m.operators = operate.New(operate.Config{Shared: m.Shared, Replica: m.replica, Clients: m.clients, Sockets: p.sockets, Files: m.files, Shares: m.files.Shares,
 		Recorder: m.history.rec, View: m.loop.view, Describe: m.describe, Reload: m.reloader.reload, Services: m.processes.programs.get, Stop: m.processes.programs.stop})
 	m.reloader.replica, m.reloader.clients, m.reloader.links, m.reloader.say = m.replica, m.clients, m.links, m.operators.Say
+}
+
+// configureAs applies what the leader sends.
+func (m *Member) configureAs(leaders []byte, sockets []string) error {
+	m.processes.programs.share(sockets)
+	return m.reloader.configureAs(leaders, m.identity.byHand())
 }
 
 // coreConfig translates the operator's configuration for the core.

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/worker/operate"
 	"github.com/dynast-io/dynast/worker/state"
 )
 
@@ -28,6 +31,7 @@ type programs struct {
 	configured []config.Service
 
 	stopping atomic.Bool
+	fetching atomic.Bool
 	mu       sync.Mutex
 	services member.Services // nil if there is none
 	released bool
@@ -129,6 +133,48 @@ func (p *programs) stop(reason string, keep bool) {
 		}
 		p.Post(core.StopRequested{Reason: reason})
 	}()
+}
+
+// share brings the sockets that all members share up to date. names are those of the leader. A
+// socket can only be passed over a Unix socket, so a member that lacks one fetches it.
+func (p *programs) share(names []string) {
+	lacks := false
+	for _, name := range names {
+		lacks = lacks || p.sockets.File(name) == nil
+	}
+	for _, name := range p.sockets.All().Names() {
+		if member.OfServices(name) && !slices.Contains(names, name) {
+			p.sockets.Remove(name)
+		}
+	}
+	if lacks && !p.fetching.Swap(true) {
+		go p.fetch()
+	}
+}
+
+// fetch gets the sockets that this member lacks from the leader. If that fails, the leader's next
+// configuration starts it again, and without them a later leader opens the sockets itself.
+func (p *programs) fetch() {
+	defer p.fetching.Store(false)
+	ctx, cancel := context.WithTimeout(context.Background(), operate.HandoffTimeout)
+	defer cancel()
+	c, err := p.Dir.DialHandoff(ctx)
+	if err != nil {
+		p.Log.Warn("cannot get the sockets of the services", "error", err)
+		return
+	}
+	defer c.Close()
+	resp, files, err := requestHandoff(c, &wire.HandoffRequest{Sockets: true})
+	if err != nil {
+		p.Log.Warn("cannot get the sockets of the services", "error", err)
+		return
+	}
+	for i, file := range files {
+		if i < len(resp.Listeners) && p.sockets.Add(member.Listener{Name: resp.Listeners[i], File: file}) == nil {
+			continue
+		}
+		_ = file.Close() // this member has it already
+	}
 }
 
 // release ends the supervision, for a hand-over or before this process exits. The programs run on.

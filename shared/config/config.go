@@ -139,9 +139,13 @@ func (c *Config) Validate() error {
 			e.add(nil, "%s = %s: %v; want %s", f.path, f.text(c), err, f.allowed)
 		}
 	}
+	c.checkServices(&e)
 	if len(e.Diagnostics) == 0 {
 		for _, x := range c.conflicts() {
 			e.add(nil, "%s", x.text)
+		}
+		for _, x := range c.serviceConflicts() {
+			e.add(nil, "%s%s", c.Services[x.service].origin(), x.text)
 		}
 	}
 	return e.orNil()
@@ -151,5 +155,6 @@ func (c *Config) Validate() error {
 func (c *Config) clone() *Config {
 	d := *c
 	d.sources = maps.Clone(c.sources)
+	d.Services = cloneServices(c.Services)
 	return &d
 }

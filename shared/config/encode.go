@@ -11,12 +11,15 @@ import (
 )
 
 // Encode returns the form in which a leader passes its effective configuration to its workers:
-// one JSON object with the path and the text of each field, sorted. Equal configurations have
-// equal encodings.
+// one JSON object with the path and the text of each field, and the services if there are any,
+// sorted. Equal configurations have equal encodings.
 func (c *Config) Encode() []byte {
-	m := make(map[string]string, len(fields))
+	m := make(map[string]any, len(fields)+2)
 	for _, f := range fields {
 		m[f.path] = f.text(c)
+	}
+	if len(c.Services) > 0 {
+		m[keyServiceDefaults], m[keyServices] = encodeServices(c.Services)
 	}
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -28,24 +31,33 @@ func (c *Config) Encode() []byte {
 // Decode reads what Encode wrote. It refuses a field that is unknown, missing, given twice or
 // not allowed.
 func Decode(src []byte) (*Config, error) {
-	d := json.NewDecoder(bytes.NewReader(src))
-	given, err := decodeObject(d)
-	if err == nil {
-		if _, more := d.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("text after the end")
-		}
-	}
+	given, err := decodeWhole[json.RawMessage](src)
 	if err != nil {
 		return nil, fmt.Errorf("decode configuration: %w: %w", ErrInvalid, err)
 	}
 	c := &Config{}
 	var e Error
+	defaults, list := given[keyServiceDefaults], given[keyServices]
+	if defaults != nil || list != nil {
+		if c.Services, err = decodeServices(defaults, list); err != nil {
+			e.add(nil, "%v", err)
+		}
+		delete(given, keyServiceDefaults)
+		delete(given, keyServices)
+	}
 	for _, path := range slices.Sorted(maps.Keys(given)) {
 		f := byPath[path]
 		if f == nil {
 			e.add(nil, "unknown field %q", path)
-		} else if err := f.set(c, given[path]); err != nil {
-			e.add(nil, "%s = %q: %v; want %s", path, given[path], err, f.allowed)
+			continue
+		}
+		var text string
+		err := json.Unmarshal(given[path], &text)
+		if err == nil {
+			err = f.set(c, text)
+		}
+		if err != nil {
+			e.add(nil, "%s = %s: %v; want %s", path, clip(string(given[path])), err, f.allowed)
 		}
 	}
 	for _, f := range fields {
@@ -62,9 +74,22 @@ func Decode(src []byte) (*Config, error) {
 	return c, nil
 }
 
-// decodeObject reads a JSON object whose values are strings. It refuses a name that is given
-// twice; with encoding/json alone the last one would win.
-func decodeObject(d *json.Decoder) (map[string]string, error) {
+// decodeWhole reads a JSON object that has nothing after it.
+func decodeWhole[V any](src []byte) (map[string]V, error) {
+	d := json.NewDecoder(bytes.NewReader(src))
+	m, err := decodeObject[V](d)
+	if err != nil {
+		return nil, err
+	}
+	if _, more := d.Token(); !errors.Is(more, io.EOF) {
+		return nil, errors.New("text after the end")
+	}
+	return m, nil
+}
+
+// decodeObject reads a JSON object whose values are all of one type. It refuses a name that is
+// given twice; with encoding/json alone the last one would win.
+func decodeObject[V any](d *json.Decoder) (map[string]V, error) {
 	open, err := d.Token()
 	if err != nil {
 		return nil, err
@@ -72,20 +97,20 @@ func decodeObject(d *json.Decoder) (map[string]string, error) {
 	if open != json.Delim('{') {
 		return nil, fmt.Errorf("found %v in place of an object", open)
 	}
-	m := map[string]string{}
+	m := map[string]V{}
 	for d.More() {
 		name, err := d.Token()
 		if err != nil {
 			return nil, err
 		}
-		var text string
-		if err := d.Decode(&text); err != nil {
+		var v V
+		if err := d.Decode(&v); err != nil {
 			return nil, fmt.Errorf("%v: %w", name, err)
 		}
 		if _, twice := m[name.(string)]; twice {
 			return nil, fmt.Errorf("%v is given twice", name)
 		}
-		m[name.(string)] = text
+		m[name.(string)] = v
 	}
 	_, err = d.Token()
 	return m, err

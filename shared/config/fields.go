@@ -2,16 +2,22 @@ package config
 
 import (
 	"time"
+
+	"github.com/zclconf/go-cty/cty"
 )
 
-// field is one row of the table of configuration fields. Flags, parsing, checks and error
-// messages are all derived from it.
-type field struct {
+// field is one row of a table of fields. Flags, parsing, checks and error messages are all
+// derived from it. T is the struct that holds the value: Config, or Service for the fields of a
+// service block.
+type field[T any] struct {
 	// path is the name in the file: "timeout" in the block "heartbeat" is
 	// heartbeat.timeout.
 	path string
 	// kind is the placeholder for its value in the help text of its flag.
 	kind string
+	// convert turns a value that is neither a string nor a whole number into the text that parse
+	// reads. It is nil for all others.
+	convert func(v cty.Value) (string, error)
 	// number is true for a value that is written without quotes in the file.
 	number bool
 	// usage is the help text of its flag.
@@ -20,15 +26,15 @@ type field struct {
 	allowed string
 
 	// parse reads and stores a value. It does not check the range.
-	parse func(c *Config, text string) error
+	parse func(c *T, text string) error
 	// check returns an error if the stored value is not allowed.
-	check func(c *Config) error
+	check func(c *T) error
 	// text returns the stored value in the form that parse reads.
-	text func(c *Config) string
+	text func(c *T) string
 }
 
 // set parses, stores and checks a value.
-func (f *field) set(c *Config, text string) error {
+func (f *field[T]) set(c *T, text string) error {
 	if err := f.parse(c, text); err != nil {
 		return err
 	}
@@ -36,7 +42,7 @@ func (f *field) set(c *Config, text string) error {
 }
 
 // fields is the table of all fields, in the order of config.hcl.
-var fields = []*field{
+var fields = []*field[Config]{
 	pathField("data_dir", "directory that holds the data of the cluster",
 		true, func(c *Config) *string { return &c.DataDir }),
 	countField("followers", "number of followers that the leader keeps running",
@@ -103,8 +109,8 @@ var fields = []*field{
 		"files", 1, 1000, func(c *Config) *int { return &c.Log.MaxBackups }),
 }
 
-var byPath = func() map[string]*field {
-	m := make(map[string]*field, len(fields))
+var byPath = func() map[string]*field[Config] {
+	m := make(map[string]*field[Config], len(fields))
 	for _, f := range fields {
 		m[f.path] = f
 	}

@@ -13,7 +13,7 @@ type Flags struct{ values []*flagValue }
 // flagValue is the flag of one field. It checks a value as soon as it is given, so that the
 // error names the flag.
 type flagValue struct {
-	field *field
+	field *field[Config]
 	given string
 	isSet bool
 }

@@ -25,12 +25,12 @@ func within[T cmp.Ordered](v, least, most T) error {
 	return nil
 }
 
-func countField(path, usage, unit string, least, most int, at func(*Config) *int) *field {
-	return &field{
+func countField[T any](path, usage, unit string, least, most int, at func(*T) *int) *field[T] {
+	return &field[T]{
 		path: path, usage: usage, kind: "number", number: true,
 		allowed: fmt.Sprintf("a whole number of %s from %d to %d, for example %s = %d",
 			unit, least, most, leaf(path), least+1),
-		parse: func(c *Config, s string) error {
+		parse: func(c *T, s string) error {
 			n, err := strconv.Atoi(s)
 			if errors.Is(err, strconv.ErrRange) {
 				return errors.New("too large or too small")
@@ -41,17 +41,17 @@ func countField(path, usage, unit string, least, most int, at func(*Config) *int
 			*at(c) = n
 			return nil
 		},
-		check: func(c *Config) error { return within(*at(c), least, most) },
-		text:  func(c *Config) string { return strconv.Itoa(*at(c)) },
+		check: func(c *T) error { return within(*at(c), least, most) },
+		text:  func(c *T) string { return strconv.Itoa(*at(c)) },
 	}
 }
 
-func durationField(path, usage, example string, least, most time.Duration, at func(*Config) *time.Duration) *field {
-	return &field{
+func durationField[T any](path, usage, example string, least, most time.Duration, at func(*T) *time.Duration) *field[T] {
+	return &field[T]{
 		path: path, usage: usage, kind: "duration",
 		allowed: fmt.Sprintf("a duration with its unit (ns, us, ms, s, m, h) from %s to %s, for example %q",
 			duration(least), duration(most), example),
-		parse: func(c *Config, s string) error {
+		parse: func(c *T, s string) error {
 			d, err := time.ParseDuration(s)
 			if err != nil {
 				return durationError(s)
@@ -63,8 +63,8 @@ func durationField(path, usage, example string, least, most time.Duration, at fu
 			*at(c) = d
 			return nil
 		},
-		check: func(c *Config) error { return within(*at(c), least, most) },
-		text:  func(c *Config) string { return duration(*at(c)) },
+		check: func(c *T) error { return within(*at(c), least, most) },
+		text:  func(c *T) string { return duration(*at(c)) },
 	}
 }
 
@@ -84,16 +84,16 @@ func durationError(s string) error {
 	return fmt.Errorf("unknown unit %q", unit)
 }
 
-func sizeField(path, usage, example string, least, most, step Bytes, at func(*Config) *Bytes) *field {
+func sizeField[T any](path, usage, example string, least, most, step Bytes, at func(*T) *Bytes) *field[T] {
 	whole := ""
 	if step > 1 {
 		whole = ", a multiple of " + step.String()
 	}
-	return &field{
+	return &field[T]{
 		path: path, usage: usage, kind: "size",
 		allowed: fmt.Sprintf("a size with its unit (B, KiB, MiB, GiB, TiB) from %s to %s%s, for example %q",
 			least, most, whole, example),
-		parse: func(c *Config, s string) error {
+		parse: func(c *T, s string) error {
 			b, err := ParseBytes(s)
 			if err != nil {
 				return err
@@ -101,36 +101,40 @@ func sizeField(path, usage, example string, least, most, step Bytes, at func(*Co
 			*at(c) = b
 			return nil
 		},
-		check: func(c *Config) error {
+		check: func(c *T) error {
 			if *at(c)%step != 0 {
 				return fmt.Errorf("not a multiple of %s", step)
 			}
 			return within(*at(c), least, most)
 		},
-		text: func(c *Config) string { return at(c).String() },
+		text: func(c *T) string { return at(c).String() },
 	}
 }
 
-func choiceField(path, usage string, choices []string, at func(*Config) *string) *field {
-	return &field{
-		path: path, usage: usage + ": " + strings.Join(choices, ", "), kind: "word",
-		allowed: "one of " + quoted(choices),
-		parse:   func(c *Config, s string) error { *at(c) = s; return nil },
-		check: func(c *Config) error {
+func choiceField[T any, W ~string](path, usage string, choices []W, at func(*T) *W) *field[T] {
+	words := make([]string, len(choices))
+	for i, c := range choices {
+		words[i] = string(c)
+	}
+	return &field[T]{
+		path: path, usage: usage + ": " + strings.Join(words, ", "), kind: "word",
+		allowed: "one of " + quoted(words),
+		parse:   func(c *T, s string) error { *at(c) = W(s); return nil },
+		check: func(c *T) error {
 			if slices.Contains(choices, *at(c)) {
 				return nil
 			}
-			return unknown(*at(c), choices)
+			return unknown(string(*at(c)), words)
 		},
-		text: func(c *Config) string { return *at(c) },
+		text: func(c *T) string { return string(*at(c)) },
 	}
 }
 
-func endpointField(path, usage string, at func(*Config) *string) *field {
-	return &field{
+func endpointField[T any](path, usage string, at func(*T) *string) *field[T] {
+	return &field[T]{
 		path: path, usage: usage, kind: "ip:port",
 		allowed: `IP:PORT with a port from 1 to 65535, for example "127.0.0.1:2379"`,
-		parse: func(c *Config, s string) error {
+		parse: func(c *T, s string) error {
 			a, err := parseEndpoint(s)
 			if err != nil {
 				return err
@@ -138,8 +142,8 @@ func endpointField(path, usage string, at func(*Config) *string) *field {
 			*at(c) = a.String()
 			return nil
 		},
-		check: func(c *Config) error { _, err := parseEndpoint(*at(c)); return err },
-		text:  func(c *Config) string { return *at(c) },
+		check: func(c *T) error { _, err := parseEndpoint(*at(c)); return err },
+		text:  func(c *T) string { return *at(c) },
 	}
 }
 
@@ -166,19 +170,19 @@ func parseEndpoint(s string) (netip.AddrPort, error) {
 }
 
 // optionalEndpointField is an endpointField that can be switched off.
-func optionalEndpointField(path, usage string, at func(*Config) *string) *field {
+func optionalEndpointField[T any](path, usage string, at func(*T) *string) *field[T] {
 	f := endpointField(path, usage, at)
 	parse, check := f.parse, f.check
 	f.kind = "ip:port"
 	f.allowed = `IP:PORT with a port from 1 to 65535, for example "127.0.0.1:2381", or "off"`
-	f.parse = func(c *Config, s string) error {
+	f.parse = func(c *T, s string) error {
 		if s == Off {
 			*at(c) = Off
 			return nil
 		}
 		return parse(c, s)
 	}
-	f.check = func(c *Config) error {
+	f.check = func(c *T) error {
 		if *at(c) == Off {
 			return nil
 		}
@@ -187,11 +191,11 @@ func optionalEndpointField(path, usage string, at func(*Config) *string) *field 
 	return f
 }
 
-func hostField(path, usage string, at func(*Config) *string) *field {
-	return &field{
+func hostField[T any](path, usage string, at func(*T) *string) *field[T] {
+	return &field[T]{
 		path: path, usage: usage, kind: "ip",
 		allowed: `the IP address of one network interface, for example "127.0.0.1"`,
-		parse: func(c *Config, s string) error {
+		parse: func(c *T, s string) error {
 			a, err := parseHost(s)
 			if err != nil {
 				return err
@@ -199,8 +203,8 @@ func hostField(path, usage string, at func(*Config) *string) *field {
 			*at(c) = a.String()
 			return nil
 		},
-		check: func(c *Config) error { _, err := parseHost(*at(c)); return err },
-		text:  func(c *Config) string { return *at(c) },
+		check: func(c *T) error { _, err := parseHost(*at(c)); return err },
+		text:  func(c *T) string { return *at(c) },
 	}
 }
 
@@ -217,11 +221,11 @@ func parseHost(s string) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-func portsField(path, usage string, at func(*Config) *PortRange) *field {
-	return &field{
+func portsField[T any](path, usage string, at func(*T) *PortRange) *field[T] {
+	return &field[T]{
 		path: path, usage: usage, kind: "first-last",
 		allowed: `FIRST-LAST with ports from 1 to 65535, for example "7400-7499"`,
-		parse: func(c *Config, s string) error {
+		parse: func(c *T, s string) error {
 			first, last, ok := strings.Cut(s, "-")
 			if !ok {
 				return errors.New("not a range")
@@ -234,7 +238,7 @@ func portsField(path, usage string, at func(*Config) *PortRange) *field {
 			*at(c) = PortRange{a, b}
 			return nil
 		},
-		check: func(c *Config) error {
+		check: func(c *T) error {
 			r := *at(c)
 			if err := errors.Join(within(r.First, 1, 65535), within(r.Last, 1, 65535)); err != nil {
 				return errors.New("a port is out of range")
@@ -244,18 +248,18 @@ func portsField(path, usage string, at func(*Config) *PortRange) *field {
 			}
 			return nil
 		},
-		text: func(c *Config) string { return fmt.Sprintf("%d-%d", at(c).First, at(c).Last) },
+		text: func(c *T) string { return fmt.Sprintf("%d-%d", at(c).First, at(c).Last) },
 	}
 }
 
-func pathField(path, usage string, required bool, at func(*Config) *string) *field {
+func pathField[T any](path, usage string, required bool, at func(*T) *string) *field[T] {
 	allowed := `a path; it may start with "~/"`
 	if !required {
 		allowed += `, and "" means none`
 	}
-	return &field{
+	return &field[T]{
 		path: path, usage: usage, kind: "path", allowed: allowed,
-		parse: func(c *Config, s string) error {
+		parse: func(c *T, s string) error {
 			// The text is passed to workers and put into messages as UTF-8.
 			if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
 				return errors.New("not valid UTF-8, or it contains a zero byte")
@@ -266,7 +270,7 @@ func pathField(path, usage string, required bool, at func(*Config) *string) *fie
 			}
 			return err
 		},
-		check: func(c *Config) error {
+		check: func(c *T) error {
 			switch p := *at(c); {
 			case p == "" && required:
 				return errors.New("empty")
@@ -275,7 +279,7 @@ func pathField(path, usage string, required bool, at func(*Config) *string) *fie
 			}
 			return nil
 		},
-		text: func(c *Config) string { return *at(c) },
+		text: func(c *T) string { return *at(c) },
 	}
 }
 

@@ -18,13 +18,12 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// maxFileBytes bounds the size of a configuration file.
-const maxFileBytes = 64 << 10
+// maxFileBytes bounds the size of a configuration file. It has room for thousands of services.
+const maxFileBytes = 4 << 20
 
-// maxNesting bounds how many tokens may make the HCL parser call itself, nested or not. The
-// parser needs 15 KB of stack for each bracket within a bracket, and Go ends a process whose
-// stack exceeds 1 GB. A file with 64 KB of brackets would be enough for that.
-const maxNesting = 1000
+// maxSyntaxErrors bounds how many errors of the HCL parser are reported. A file of another kind
+// can have one on every line.
+const maxSyntaxErrors = 100
 
 // DefaultName is the name of the built-in configuration in messages.
 const DefaultName = "config.hcl (built in)"
@@ -80,48 +79,39 @@ type reader struct {
 	src    []byte
 	config *Config
 	at     map[string]hcl.Range // where each field is set
-	errs   Error
+	// serviceAt is where each field of a service is set.
+	serviceAt map[servicePath]hcl.Range
+	errs      Error
+	// syntaxErrs is how many of errs are from the HCL parser.
+	syntaxErrs int
 }
 
 // read reads the fields. It continues after an error, to find the others as well.
 func (r *reader) read() error {
-	r.at = map[string]hcl.Range{}
+	r.at, r.serviceAt = map[string]hcl.Range{}, map[servicePath]hcl.Range{}
 	if len(r.src) > maxFileBytes {
 		r.errs.add(nil, "%s: the file is larger than %s; want a configuration file", r.name, Bytes(maxFileBytes))
 		return r.errs.orNil()
 	}
-	if at := tooNested(r.src, r.name); at != nil {
-		r.errs.add(at, "the file has more than %d brackets and operators; want a configuration file", maxNesting)
+	if at, outermost := tooNested(r.src, r.name); at != nil {
+		r.errs.add(at, "brackets and operators are nested more than %d deep, from %s on; want every bracket to be closed", maxNesting, position(*outermost))
 		return r.errs.orNil()
 	}
 	file, diags := hclsyntax.ParseConfig(r.src, r.name, hcl.InitialPos)
-	for _, d := range diags {
+	for i, d := range diags {
+		if i == maxSyntaxErrors {
+			r.errs.add(d.Subject, "there are %d further errors of this kind", len(diags)-i)
+			break
+		}
 		r.syntax(d)
 	}
+	r.syntaxErrs = len(r.errs.Diagnostics)
 	if file != nil {
 		if body, ok := file.Body.(*hclsyntax.Body); ok {
 			r.body(body, "")
 		}
 	}
 	return r.errs.orNil()
-}
-
-// tooNested returns where the file exceeds maxNesting, or nil.
-func tooNested(src []byte, name string) *hcl.Range {
-	// The parser will report errors of the lexer again.
-	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
-	n := 0
-	for _, t := range tokens {
-		switch t.Type {
-		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenOQuote,
-			hclsyntax.TokenOHeredoc, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl,
-			hclsyntax.TokenBang, hclsyntax.TokenMinus, hclsyntax.TokenQuestion:
-			if n++; n > maxNesting {
-				return &t.Range
-			}
-		}
-	}
-	return nil
 }
 
 // dotted matches a field that is written with a dot instead of in a block.
@@ -131,7 +121,7 @@ var dotted = regexp.MustCompile(`^(\w+)\.(\w+)`)
 func (r *reader) syntax(d *hcl.Diagnostic) {
 	if d.Subject != nil && d.Subject.CanSliceBytes(r.src) {
 		m := dotted.FindSubmatch(r.src[d.Subject.Start.Byte:])
-		if m != nil && byPath[string(m[0])] != nil {
+		if m != nil && (byPath[string(m[0])] != nil || serviceByPath[string(m[0])] != nil) {
 			r.errs.add(d.Subject, "%s: a field of a block is written inside the block; want %s { %s = ... }", m[0], m[1], m[2])
 			return
 		}
@@ -141,7 +131,7 @@ func (r *reader) syntax(d *hcl.Diagnostic) {
 
 // broken reports whether the parser has already reported an error at this place.
 func (r *reader) broken(at hcl.Range) bool {
-	return slices.ContainsFunc(r.errs.Diagnostics, func(d *hcl.Diagnostic) bool {
+	return slices.ContainsFunc(r.errs.Diagnostics[:r.syntaxErrs], func(d *hcl.Diagnostic) bool {
 		return d.Subject != nil && d.Subject.Overlaps(at)
 	})
 }
@@ -153,6 +143,9 @@ func (r *reader) relate() error {
 	}
 	for _, x := range r.config.conflicts() {
 		r.errs.add(r.blame(x.paths), "%s", x.text)
+	}
+	for _, x := range r.config.serviceConflicts() {
+		r.errs.add(r.blameService(x), "%s", x.text)
 	}
 	return r.errs.orNil()
 }
@@ -180,6 +173,10 @@ func (r *reader) body(body *hclsyntax.Body, prefix string) {
 	seen := map[string]hcl.Range{}
 	for _, b := range body.Blocks {
 		at := b.TypeRange
+		if prefix == "" && b.Type == serviceBlock {
+			r.service(b)
+			continue
+		}
 		if prefix != "" || !slices.Contains(blockNames(), b.Type) {
 			r.unknownBlock(prefix, b)
 			continue
@@ -196,7 +193,7 @@ func (r *reader) body(body *hclsyntax.Body, prefix string) {
 	}
 }
 
-func (r *reader) attribute(f *field, a *hclsyntax.Attribute) {
+func (r *reader) attribute(f *field[Config], a *hclsyntax.Attribute) {
 	at := a.Expr.Range()
 	if r.broken(at) {
 		return
@@ -214,17 +211,24 @@ func (r *reader) attribute(f *field, a *hclsyntax.Attribute) {
 
 // value evaluates an expression to the text that the field parses. It does not convert between
 // numbers and strings: a number where a duration or a size is expected has no unit.
-func value(f *field, expr hclsyntax.Expression) (string, error) {
+func value[T any](f *field[T], expr hclsyntax.Expression) (string, error) {
 	v, diags := expr.Value(nil)
 	if diags.HasErrors() {
 		// These are HCL's own words, for example for a variable, a function or a division by
 		// zero.
-		return "", errors.New(strings.ToLower(diags[0].Summary))
+		text := strings.ToLower(diags[0].Summary)
+		switch expr.(type) {
+		case *hclsyntax.TemplateExpr, *hclsyntax.TemplateWrapExpr:
+			text += ` (for a literal "${" write "$${")`
+		}
+		return "", errors.New(text)
 	}
 	v, _ = v.Unmark()
 	switch {
 	case !v.IsKnown() || v.IsNull():
 		return "", errors.New("no value")
+	case f.convert != nil:
+		return f.convert(v)
 	case f.number && v.Type() == cty.Number:
 		return wholeNumber(v.AsBigFloat())
 	case f.number:
@@ -322,7 +326,7 @@ func blockNames() []string {
 			out = append(out, block)
 		}
 	}
-	return out
+	return append(out, serviceBlock)
 }
 
 // blockOf returns the block that has a field of this name, or "".

@@ -26,7 +26,7 @@ type Change struct{ Path, Before, After string }
 
 // Merge returns c with those fields of next that can change while the members run. changed
 // holds the fields that are different now. restart holds the fields of next that need a restart
-// and keep c's values. Merge returns an error if the result would be invalid. It never changes c.
+// and keep c's values. The services are those of next; DiffServices compares them. Merge returns an error if the result would be invalid. It never changes c.
 func (c *Config) Merge(next *Config) (merged *Config, changed, restart []Change, err error) {
 	merged = c.clone()
 	tls := c.Client.TLS() == next.Client.TLS()
@@ -51,6 +51,7 @@ func (c *Config) Merge(next *Config) (merged *Config, changed, restart []Change,
 		}
 		changed = append(changed, change)
 	}
+	merged.Services = cloneServices(next.Services)
 	if err := merged.Validate(); err != nil {
 		return nil, nil, nil, fmt.Errorf("the changes that need no restart are invalid without the others: %w", err)
 	}

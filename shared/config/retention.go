@@ -12,8 +12,8 @@ import (
 const off = "off"
 
 // retentionField is a field that holds a number of revisions, a duration, or off.
-func retentionField(path, usage string, mostRevisions int64, least, most time.Duration, at func(*Config) *AutoCompaction) *field {
-	return &field{
+func retentionField(path, usage string, mostRevisions int64, least, most time.Duration, at func(*Config) *AutoCompaction) *field[Config] {
+	return &field[Config]{
 		path: path, usage: usage, kind: "retention",
 		allowed: fmt.Sprintf(`%q, a number of revisions in quotes from 1 to %d, for example "1000", or a duration with its unit from %s to %s, for example "1h"`,
 			off, mostRevisions, duration(least), duration(most)),

@@ -17,8 +17,8 @@ const (
 
 var tokenOptions = []string{"sign-method", "priv-key", "pub-key", "ttl"}
 
-func tokenField(path, usage string, at func(*Config) *string) *field {
-	return &field{
+func tokenField(path, usage string, at func(*Config) *string) *field[Config] {
+	return &field[Config]{
 		path: path, usage: usage, kind: "token",
 		allowed: `"simple", or "jwt,sign-method=METHOD,priv-key=/FILE"`,
 		parse:   func(c *Config, s string) error { *at(c) = s; return nil },

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -12,6 +13,11 @@ const NotifyListener = "notify"
 
 // ServiceListener returns the name of a socket of a service.
 func ServiceListener(service, socket string) string { return "service/" + service + "/" + socket }
+
+// OfServices reports whether a socket belongs to the user's services.
+func OfServices(name string) bool {
+	return name == NotifyListener || strings.HasPrefix(name, "service/")
+}
 
 // Sockets are the listening sockets that all members share. Sockets of services can be added
 // while the members run. It is safe for concurrent use.

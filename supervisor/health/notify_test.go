@@ -266,3 +266,38 @@ func TestNoNotifySocket(t *testing.T) {
 		t.Errorf("got %+v", m)
 	}
 }
+
+// Without a leader the kernel queues a few datagrams and makes the next sender wait. The next
+// leader gets all of them in their order, and then there is room again.
+func TestFullQueueIsReadByTheNextLeader(t *testing.T) {
+	f := open(t)
+	c := dial(t)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	queued := 0
+	var full error
+	if err := raw.Control(func(fd uintptr) {
+		for full == nil && queued < 1e6 {
+			if full = unix.Sendmsg(int(fd), []byte("MAINPID="+strconv.Itoa(queued+1)), nil, nil, unix.MSG_DONTWAIT); full == nil {
+				queued++
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if full != unix.EAGAIN || queued < 2 {
+		t.Fatalf("%d datagrams, then %v", queued, full)
+	}
+	messages := read(t, f)
+	for i := range queued {
+		if m := <-messages; m.MainPID != i+1 || m.PID != os.Getpid() {
+			t.Fatalf("message %d of %d: %+v", i+1, queued, m)
+		}
+	}
+	send(t, c, "READY=1")
+	if m := <-messages; !m.Ready {
+		t.Errorf("got %+v", m)
+	}
+}

@@ -100,7 +100,11 @@ func (m *Manager) listen() {
 			return
 		}
 	}
-	notify, err := health.ReadNotify(file, func(msg health.Message) { m.post(func() { m.notified(msg) }) })
+	notify, err := health.ReadNotify(file, func(msg health.Message) {
+		// A program that sent a barrier may exit as soon as this returns, and who it is could not be
+		// found out then.
+		_ = m.ask(m.ctx, func() { m.notified(msg) })
+	})
 	if err != nil {
 		m.log.Error("cannot read notifications of services", "error", err)
 		return

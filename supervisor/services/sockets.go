@@ -4,76 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io/fs"
-	"net"
 	"os"
 	"strings"
 
 	"github.com/dynast-io/dynast/shared/config"
-	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
 )
 
-// OpenSockets opens the sockets of services that are not open yet. The errors name the service;
-// a service whose socket cannot be opened does not keep others from starting.
-func OpenSockets(sockets *member.Sockets, services []config.Service) []error {
-	var errs []error
-	for _, s := range services {
-		for _, l := range s.Listen {
-			name := member.ServiceListener(s.Name, l.Name)
-			if sockets.File(name) != nil {
-				continue
-			}
-			file, err := openSocket(l.Address)
-			if err == nil {
-				err = sockets.Add(member.Listener{Name: name, File: file})
-			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("service %s: socket %s: %w", s.Name, l.Name, err))
-			}
-		}
-	}
-	return errs
-}
-
-func openSocket(address string) (*os.File, error) {
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		return openUnix(path)
-	}
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		if pid, comm, ok := proc.WhoListens(address); ok {
-			return nil, fmt.Errorf("%s is in use by %s (pid %d): stop it, or choose another address", address, comm, pid)
-		}
-		return nil, err
-	}
-	f, err := l.(*net.TCPListener).File()
-	return f, errors.Join(err, l.Close()) // the duplicate keeps the socket open
-}
-
-// openUnix replaces a socket that nobody listens on.
-func openUnix(path string) (*os.File, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("a process listens on %s: stop it, or choose another path", path), c.Close())
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket == 0 {
-		return nil, fmt.Errorf("%s exists and is not a socket: remove it, or choose another path", path)
-	} else if err == nil {
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	l.SetUnlinkOnClose(false)
-	f, err := l.File()
-	return f, errors.Join(err, l.Close())
-}
-
 func (m *Manager) openSockets() {
-	for _, err := range OpenSockets(m.host.Sockets, m.effective()) {
+	for _, err := range m.host.Sockets.Open(m.effective()) {
 		m.log.Error("cannot listen for a service", "error", err)
 	}
 }
@@ -108,7 +47,7 @@ func (m *Manager) socketsOf(s config.Service) ([]*os.File, error) {
 		f := m.host.Sockets.File(member.ServiceListener(s.Name, l.Name))
 		if f == nil {
 			// Opening it failed before. What was in the way may be gone.
-			if errs := OpenSockets(m.host.Sockets, []config.Service{s}); len(errs) > 0 {
+			if errs := m.host.Sockets.Open([]config.Service{s}); len(errs) > 0 {
 				return nil, errors.Join(errs...)
 			}
 			f = m.host.Sockets.File(member.ServiceListener(s.Name, l.Name))

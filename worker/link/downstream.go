@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/roster"
@@ -23,6 +24,7 @@ type downstream struct {
 	replica Replica
 	silence *silence
 	rebuilt func(roster.ID, string)
+	sockets *member.Sockets
 
 	mu       sync.Mutex
 	sessions map[roster.ID]*session
@@ -31,7 +33,7 @@ type downstream struct {
 }
 
 func newDownstream(c Config, silence *silence) *downstream {
-	d := &downstream{Shared: c.Shared, replica: c.Replica, silence: silence, rebuilt: c.Rebuilt, sessions: map[roster.ID]*session{}}
+	d := &downstream{Shared: c.Shared, replica: c.Replica, silence: silence, rebuilt: c.Rebuilt, sockets: c.Sockets, sessions: map[roster.ID]*session{}}
 	d.pace = newPace(d)
 	return d
 }

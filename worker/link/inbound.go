@@ -59,7 +59,7 @@ func (in *inbound) take(msg *wire.LeaderMessage) error {
 	case *wire.LeaderMessage_Leave:
 		u.Post(core.Dismissed{Reason: body.Leave.GetReason()})
 	case *wire.LeaderMessage_Configuration:
-		if err := u.configure(body.Configuration.GetEncoded()); err != nil {
+		if err := u.configure(body.Configuration.GetEncoded(), body.Configuration.GetSockets()); err != nil {
 			return err
 		}
 		u.heartbeat() // a heartbeat reports which configuration this member uses

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/pki"
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/replica/store"
@@ -59,8 +60,11 @@ type Config struct {
 	MaxStrangers int
 	// Describe returns this member as it introduces itself.
 	Describe func() roster.Member
-	// Configure applies the leader's configuration.
-	Configure func(encoded []byte) error
+	// Configure applies the leader's configuration. sockets names the sockets that all members
+	// share.
+	Configure func(encoded []byte, sockets []string) error
+	// Sockets are those that all members share.
+	Sockets *member.Sockets
 	// Rebuilt records that a follower gets the whole database.
 	Rebuilt func(id roster.ID, detail string)
 }

@@ -31,7 +31,7 @@ type upstream struct {
 	silence   *silence
 	authority *pki.Authority
 	describe  func() roster.Member
-	configure func(encoded []byte) error
+	configure func(encoded []byte, sockets []string) error
 
 	mu     sync.Mutex
 	target roster.ID          // the process that the stream goes to

@@ -66,7 +66,7 @@ func (o *Operators) serveHandoff() error {
 }
 
 // handOff answers requests on one connection. A request without a member asks for the roster
-// and the configuration. A request with a member joins.
+// and the configuration. A request with a member joins. A member asks for sockets that it lacks.
 func (o *Operators) handOff(c *net.UnixConn) error {
 	_ = c.SetDeadline(time.Now().Add(HandoffTimeout))
 	_, uid, err := proc.PeerUID(c)
@@ -92,12 +92,13 @@ func (o *Operators) handOff(c *net.UnixConn) error {
 		var pass []*os.File
 		if uid != os.Getuid() {
 			resp = &wire.HandoffResponse{Error: fmt.Sprintf("the cluster runs as uid %d, not %d", os.Getuid(), uid)}
+		} else if all := o.sockets.All(); req.Sockets {
+			resp.Listeners, pass = all.Names(), all.Files()
 		} else if req.Member != nil {
 			if resp.Slot, err = o.admit(&req); err != nil {
 				resp.Error = err.Error()
 			} else {
 				resp.Roster = o.RosterBytes()
-				all := o.sockets.All()
 				resp.Listeners, resp.HasStderr = all.Names(), true
 				pass = append(all.Files(), member.Stderr)
 			}
@@ -109,7 +110,7 @@ func (o *Operators) handOff(c *net.UnixConn) error {
 		if err := proc.SendFiles(c, b, pass...); err != nil {
 			return err
 		}
-		if req.Member != nil || resp.Error != "" {
+		if req.Member != nil || req.Sockets || resp.Error != "" {
 			return nil
 		}
 	}

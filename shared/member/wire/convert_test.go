@@ -7,10 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/entry"
 	"github.com/dynast-io/dynast/shared/rules/roster"
-	"google.golang.org/protobuf/proto"
 )
 
 func sampleRoster() *roster.Roster {

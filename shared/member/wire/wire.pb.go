@@ -10,11 +10,12 @@
 package wire
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -1541,8 +1542,11 @@ func (x *SnapshotChunk) GetLast() bool {
 // Configuration is what the leader goes by since it was reloaded; a member
 // takes over what can change while it runs.
 type Configuration struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Encoded       []byte                 `protobuf:"bytes,1,opt,name=encoded,proto3" json:"encoded,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Encoded []byte                 `protobuf:"bytes,1,opt,name=encoded,proto3" json:"encoded,omitempty"`
+	// sockets names the sockets that all members share. A member that lacks one
+	// asks for it over the hand-off socket.
+	Sockets       []string `protobuf:"bytes,2,rep,name=sockets,proto3" json:"sockets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1580,6 +1584,13 @@ func (*Configuration) Descriptor() ([]byte, []int) {
 func (x *Configuration) GetEncoded() []byte {
 	if x != nil {
 		return x.Encoded
+	}
+	return nil
+}
+
+func (x *Configuration) GetSockets() []string {
+	if x != nil {
+		return x.Sockets
 	}
 	return nil
 }
@@ -2623,9 +2634,11 @@ func (x *UpgradeResponse) GetLeader() *MemberInfo {
 // descriptors of the shared listening sockets and of the first leader's
 // standard error beside the response.
 type HandoffRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Member        *MemberInfo            `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
-	BootId        string                 `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Member *MemberInfo            `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	BootId string                 `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// sockets asks only for the listening sockets, for a member of the cluster.
+	Sockets       bool `protobuf:"varint,3,opt,name=sockets,proto3" json:"sockets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2672,6 +2685,13 @@ func (x *HandoffRequest) GetBootId() string {
 		return x.BootId
 	}
 	return ""
+}
+
+func (x *HandoffRequest) GetSockets() bool {
+	if x != nil {
+		return x.Sockets
+	}
+	return false
 }
 
 type HandoffResponse struct {
@@ -2888,9 +2908,10 @@ const file_wire_proto_rawDesc = "" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12\x16\n" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x12\n" +
-	"\x04last\x18\x06 \x01(\bR\x04last\")\n" +
+	"\x04last\x18\x06 \x01(\bR\x04last\"C\n" +
 	"\rConfiguration\x12\x18\n" +
-	"\aencoded\x18\x01 \x01(\fR\aencoded\"\x1f\n" +
+	"\aencoded\x18\x01 \x01(\fR\aencoded\x12\x18\n" +
+	"\asockets\x18\x02 \x03(\tR\asockets\"\x1f\n" +
 	"\x05Leave\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"*\n" +
 	"\x10IntroduceRequest\x12\x16\n" +
@@ -2948,10 +2969,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\tR\x05after\x12\x1c\n" +
 	"\tsuccessor\x18\x04 \x01(\tR\tsuccessor\x12-\n" +
-	"\x06leader\x18\x05 \x01(\v2\x15.dynast.v1.MemberInfoR\x06leader\"X\n" +
+	"\x06leader\x18\x05 \x01(\v2\x15.dynast.v1.MemberInfoR\x06leader\"r\n" +
 	"\x0eHandoffRequest\x12-\n" +
 	"\x06member\x18\x01 \x01(\v2\x15.dynast.v1.MemberInfoR\x06member\x12\x17\n" +
-	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"\xc0\x01\n" +
+	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x18\n" +
+	"\asockets\x18\x03 \x01(\bR\asockets\"\xc0\x01\n" +
 	"\x0fHandoffResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\rR\x04slot\x12\x16\n" +

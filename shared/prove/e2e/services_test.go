@@ -202,7 +202,7 @@ func TestStopEndsTheWholeTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.order("stop", "web")
-	if proc.Exists(id) {
+	if now, err := proc.Identify(daemon); err == nil && now == id {
 		t.Error("the daemon of the program outlived the stop")
 	}
 	if have := c.processesOf("web/1"); len(have) != 0 {
@@ -373,9 +373,10 @@ func TestServicesReload(t *testing.T) {
 
 // A service that was added at run time survives a takeover, and can be removed.
 func TestRunAddsAService(t *testing.T) {
-	c := newCluster(t, withServices(t, ""))
-	c.up()
-	c.order("run", "--name", "extra", "--", "sleep", "1000")
+	c := start(t, withServices(t, ""))
+	if code, out := c.run("run", "--config", c.config, "--name", "extra", "--", "sleep", "1000"); code != 0 {
+		t.Fatalf("run: exit code %d\n%s", code, out)
+	}
 	pid := c.instance("extra/1").PID
 	c.kill(leaderOf(c.full()))
 	c.awaitState("ready", "extra/1")

@@ -1,0 +1,71 @@
+package member
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/proc"
+)
+
+// Open opens the sockets of services that are not open yet. The errors name the service; a
+// service whose socket cannot be opened does not keep others from starting.
+func (s *Sockets) Open(services []config.Service) []error {
+	var errs []error
+	for _, service := range services {
+		for _, l := range service.Listen {
+			name := ServiceListener(service.Name, l.Name)
+			if s.File(name) != nil {
+				continue
+			}
+			file, err := openSocket(l.Address)
+			if err == nil {
+				err = s.Add(Listener{Name: name, File: file})
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("service %s: socket %s: %w", service.Name, l.Name, err))
+			}
+		}
+	}
+	return errs
+}
+
+func openSocket(address string) (*os.File, error) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return openUnix(path)
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		if pid, comm, ok := proc.WhoListens(address); ok {
+			return nil, fmt.Errorf("%s is in use by %s (pid %d): stop it, or choose another address", address, comm, pid)
+		}
+		return nil, err
+	}
+	f, err := l.(*net.TCPListener).File()
+	return f, errors.Join(err, l.Close()) // the duplicate keeps the socket open
+}
+
+// openUnix replaces a socket that nobody listens on.
+func openUnix(path string) (*os.File, error) {
+	if c, err := net.Dial("unix", path); err == nil {
+		return nil, errors.Join(fmt.Errorf("a process listens on %s: stop it, or choose another path", path), c.Close())
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket == 0 {
+		return nil, fmt.Errorf("%s exists and is not a socket: remove it, or choose another path", path)
+	} else if err == nil {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	f, err := l.File()
+	return f, errors.Join(err, l.Close())
+}
