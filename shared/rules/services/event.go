@@ -86,6 +86,9 @@ type (
 		// are ready.
 		Rolling bool
 	}
+	// Batch are events that happen at the same moment, for example a command about several
+	// services.
+	Batch struct{ Events []Event }
 	// StopAll stops all services, those that need others first. They stay stopped until a Lead
 	// that is Fresh.
 	StopAll struct{}
@@ -104,6 +107,7 @@ func (Due) event()           {}
 func (StartWanted) event()   {}
 func (StopWanted) event()    {}
 func (RestartWanted) event() {}
+func (Batch) event()         {}
 func (StopAll) event()       {}
 
 // Found is what a new leader found of an instance: its record, and what is left of it.

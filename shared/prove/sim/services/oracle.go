@@ -25,12 +25,12 @@ type oracle struct {
 	// finished are instances that must not run again by themselves.
 	finished map[rules.ID]bool
 	due      map[rules.ID]bool
-	wanted   map[string]bool // a command or a configuration allows another start
+	wanted   map[rules.ID]bool // a command or a configuration allows another start
 }
 
 func (o *oracle) init(w *world) {
 	*o = oracle{w: w, ready: map[rules.ID]int{}, fast: map[rules.ID]int{}, lastDeath: map[rules.ID]time.Duration{}, lastStart: map[rules.ID]time.Duration{},
-		finished: map[rules.ID]bool{}, due: map[rules.ID]bool{}, wanted: map[string]bool{}}
+		finished: map[rules.ID]bool{}, due: map[rules.ID]bool{}, wanted: map[rules.ID]bool{}}
 }
 
 // forks checks that nothing of the instance is left.
@@ -61,10 +61,10 @@ func (o *oracle) starts(id rules.ID) {
 	if wish.Stopped || slices.Contains(wish.StoppedInstances, id.N) {
 		w.fail("%s starts, which an operator stopped", id)
 	}
-	if o.finished[id] && !o.wanted[id.Service] && !(s.Scheduled && o.due[id]) {
+	if o.finished[id] && !o.wanted[id] && !(s.Scheduled && o.due[id]) {
 		w.fail("%s starts again, which has ended for good", id)
 	}
-	if s.Scheduled && !o.due[id] && !o.wanted[id.Service] {
+	if s.Scheduled && !o.due[id] && !o.wanted[id] {
 		w.fail("%s starts, which is not due", id)
 	}
 	for _, name := range s.Needs {
@@ -76,7 +76,7 @@ func (o *oracle) starts(id rules.ID) {
 			}
 		}
 	}
-	if k := o.fast[id]; k >= 2 && !o.wanted[id.Service] {
+	if k := o.fast[id]; k >= 2 && !o.wanted[id] {
 		least := s.BackoffFirst
 		for range k - 2 {
 			least = min(2*least, s.BackoffMax)
@@ -166,14 +166,14 @@ func (o *oracle) leads(fresh bool) {
 	}
 	for id, r := range o.w.records {
 		p, s := o.w.main(id), o.w.spec(id.Service)
-		if p != nil && (r.Ready && r.Phase == rules.Up && p.Process == r.Process || r.Phase == rules.Starting && s != nil && !s.ReadyCheck) {
+		if p != nil && (r.Ready && r.Phase == rules.Up && p.Process == r.Process || (r.Phase == rules.Starting || r.Phase == rules.Up) && s != nil && !s.ReadyCheck) {
 			o.ready[id] = p.PID
 		}
 	}
 }
 
-// stepped looks at the events and the effects of a step.
-func (o *oracle) stepped(ev rules.Event, effects []rules.Effect) {
+// stepped looks at an event that the leader gets.
+func (o *oracle) stepped(ev rules.Event) {
 	switch e := ev.(type) {
 	case rules.Checked:
 		if p := o.w.main(e.ID); !e.Alive && e.OK && p != nil && p.run == e.Run {
@@ -183,22 +183,41 @@ func (o *oracle) stepped(ev rules.Event, effects []rules.Effect) {
 		if s := o.w.spec(e.Service); s != nil {
 			for n := 1; n <= s.Instances; n++ {
 				o.due[rules.ID{Service: e.Service, N: n}] = true
+				delete(o.fast, rules.ID{Service: e.Service, N: n})
 			}
 		}
 	case rules.Configured:
 		for _, s := range o.w.specs {
-			o.wanted[s.Name] = true
+			o.allow(s.Name, 0)
+		}
+		for id, r := range o.w.records { // without a ready check a process is ready
+			if p, s := o.w.main(id), o.w.spec(id.Service); p != nil && r.Phase == rules.Up && s != nil && !s.ReadyCheck {
+				o.ready[id] = p.PID
+			}
 		}
 	case rules.StartWanted:
-		o.wanted[e.Service] = true
+		o.allow(e.Service, e.Instance)
 	case rules.RestartWanted:
-		o.wanted[e.Service] = true
+		o.allow(e.Service, e.Instance)
 	}
-	for _, e := range effects {
-		if t, ok := e.(rules.Tell); ok && (t.Kind == rules.ToldDone || t.Kind == rules.ToldFailed) {
-			o.finished[t.ID] = true
-			delete(o.due, t.ID)
-			delete(o.wanted, t.ID.Service)
+}
+
+// told notes that an instance has ended for good. Its record says so, too.
+func (o *oracle) told(t rules.Tell) {
+	if t.Kind == rules.ToldDone || t.Kind == rules.ToldFailed {
+		o.finished[t.ID] = true
+		delete(o.due, t.ID)
+		delete(o.wanted, t.ID)
+		delete(o.fast, t.ID)
+	}
+}
+
+// allow notes that one instance, or all of a service, may start again.
+func (o *oracle) allow(service string, instance int) {
+	for n := 1; n <= 10; n++ {
+		if instance == 0 || instance == n {
+			o.wanted[rules.ID{Service: service, N: n}] = true
+			delete(o.fast, rules.ID{Service: service, N: n})
 		}
 	}
 }

@@ -146,7 +146,7 @@ func (w *world) step(ev rules.Event) {
 	}
 	leader := w.leader
 	effects := w.core.Step(w.now, ev)
-	w.oracle.stepped(ev, effects)
+	w.oracle.stepped(ev)
 	for _, e := range effects {
 		if !w.calm && w.rng.IntN(400) == 0 {
 			w.die("between two effects")
@@ -209,6 +209,8 @@ func (w *world) do(e rules.Effect) {
 		})
 	case rules.Check:
 		w.check(e)
+	case rules.Tell:
+		w.oracle.told(e)
 	}
 }
 
