@@ -206,3 +206,104 @@ log {
   # Unit: files, 1 to 1000. Default: 3.
   max_backups = 3
 }
+
+# A service is a program of your own that dynast starts and keeps running. There can
+# be any number of these blocks. To use the example, remove the first "# " of each
+# line. Only command, or script, is required. Relative paths in a service start at
+# the directory of the configuration file.
+#
+# service "web" {
+#   # The program and its arguments, without a shell. In place of it, script = "..."
+#   # is a text for "/bin/sh -c"; write "$${NAME}" there for a shell variable.
+#   command = ["./server", "-port", "8080"]
+#   # The working directory. Default: the directory of this file.
+#   dir = "web"
+#   # The user and the group, as names or numbers. Default: as dynast itself.
+#   user  = "www-data"
+#   group = "www-data"
+#   # The umask in octal, "0000" to "0777". Default: as dynast itself.
+#   umask = "0022"
+#   # Variables that are added to the environment, and a file with lines NAME=VALUE.
+#   # env has precedence. Default: none.
+#   env      = { MODE = "production" }
+#   env_file = "web.env"
+#   # How many processes run, 0 to 1000: web/1 and web/2. With 0 nothing runs.
+#   # Default: 1.
+#   instances = 2
+#   # Which exits are followed by another start: always, on-failure or never.
+#   # Default: always, or never if there is a schedule.
+#   restart = "always"
+#   # A socket that dynast opens and passes to every instance (LISTEN_FDS). IP:PORT,
+#   # or unix:PATH with an absolute path. There can be several, with different names.
+#   listen "http" { address = "127.0.0.1:8080" }
+#   # Services that must be ready before this one starts, and services that must have
+#   # succeeded or be ready. Default: none.
+#   needs = ["db"]
+#   after = ["migrate"]
+#   # When an instance is ready. Exactly one of: http (a URL), exec (a program and its
+#   # arguments), tcp or grpc (HOST:PORT), notify = true (the program sends READY=1),
+#   # delay (a duration). Default: as soon as it runs.
+#   ready {
+#     http = "http://127.0.0.1:8080/healthz"
+#     # The time between two attempts, and the time for one. 10ms to 1h. Default: 1s.
+#     interval = "1s"
+#     timeout  = "1s"
+#     # Failures in a row, 1 to 1000. Default: 3.
+#     threshold = 3
+#   }
+#   # An instance that fails this check is restarted. The fields are those of ready,
+#   # without delay. notify = true is a watchdog: the program sends WATCHDOG=1 within
+#   # each interval. Default: only an exit restarts an instance.
+#   alive {
+#     exec     = ["./check"]
+#     interval = "10s"
+#   }
+#   # The signal that stops the program, and the time until SIGKILL to all its
+#   # processes. Default: TERM, 10s.
+#   stop {
+#     signal  = "TERM"
+#     timeout = "10s"
+#   }
+#   # What makes the program read its configuration again: a signal, or a command
+#   # with exec = ["PROGRAM", "ARGUMENT"]. Default: nothing does.
+#   reload { signal = "HUP" }
+#   # The delay of restarts after repeated failures: it starts with first and doubles
+#   # up to max. After limit failures in a short time the instance is failed; 0 means
+#   # no limit. Default: 100ms, 30s, 0.
+#   backoff {
+#     first = "100ms"
+#     max   = "30s"
+#     limit = 0
+#   }
+#   # What an instance may use. cpu is a number of processors. 0 means no limit.
+#   # Default: no limits.
+#   limits {
+#     memory     = "512MiB"
+#     cpu        = 1.5
+#     open_files = 4096
+#     processes  = 100
+#   }
+#   # The size at which the output file of an instance is rotated, and how many rotated
+#   # files are kept. Default: 16MiB, 3.
+#   log {
+#     max_size    = "16MiB"
+#     max_backups = 3
+#   }
+#   # Privileges that are taken away. drop_capabilities is ["all"], or names without
+#   # CAP_. Default: false, none.
+#   security {
+#     no_new_privileges = true
+#     drop_capabilities = ["all"]
+#   }
+# }
+# service "db" { command = ["./db"] }
+# service "migrate" {
+#   command = ["./migrate"]
+#   restart = "never"
+# }
+# service "backup" {
+#   command = ["./backup"]
+#   # Five fields: minute, hour, day of the month, month, day of the week. The service
+#   # is a task then, and a run that would overlap is skipped. Default: none.
+#   schedule = "*/5 * * * *"
+# }

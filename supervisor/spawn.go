@@ -139,7 +139,7 @@ func (s *Supervisor) command(a roster.Address, slot int, build string, null, lis
 			"--slot", strconv.Itoa(slot),
 			"--data-dir", s.host.Config().DataDir},
 		Env: append(process.Environment(member.ConfigEnv, member.RosterEnv, member.ListenersEnv, plugin.EnvUnixSocketDir),
-			member.ConfigEnv+"="+string(s.host.Config().Encode()),
+			member.ConfigEnv+"="+string(s.host.Config().WithoutServices().Encode()),
 			member.ListenersEnv+"="+strings.Join(listeners.Names(), ","),
 			member.RosterEnv+"="+base64.StdEncoding.EncodeToString(wire.EncodeRoster(s.host.Roster()))),
 		Stdin: null,

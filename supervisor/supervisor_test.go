@@ -117,7 +117,7 @@ func newBench(t *testing.T, mode string) *bench {
 	}
 	b := &bench{t: t, events: make(chan core.Event, 100), roster: &roster.Roster{Epoch: 1, Leader: address(24100)}}
 	s, err := New(member.Host{
-		Config: func() *config.Config { return cfg }, Dir: dir, Logger: hclog.NewNullLogger(), Version: "test", Listeners: member.Listeners{{Name: member.ClientListener, File: file}},
+		Config: func() *config.Config { return cfg }, Dir: dir, Logger: hclog.NewNullLogger(), Version: "test", Sockets: member.NewSockets(member.Listeners{{Name: member.ClientListener, File: file}}),
 		Roster: func() *roster.Roster { b.mu.Lock(); defer b.mu.Unlock(); return b.roster },
 		Post:   func(e core.Event) { b.events <- e },
 	})

@@ -130,6 +130,15 @@ func (c *Config) LogDirectory() string {
 	return c.Log.Directory
 }
 
+// WithoutServices returns a copy without the services. It is what a leader passes to the other
+// members: a thousand services would not fit into an environment variable, and every later leader
+// finds the services in the data directory.
+func (c *Config) WithoutServices() *Config {
+	d := c.clone()
+	d.Services = nil
+	return d
+}
+
 // Validate returns one error with every field that is out of its range and every pair of fields
 // that does not fit.
 func (c *Config) Validate() error {

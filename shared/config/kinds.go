@@ -317,7 +317,7 @@ func quoted(words []string) string {
 }
 
 // optionalPathField is a path that has a default if it is empty, and can be switched off.
-func optionalPathField(path, usage string, at func(*Config) *string) *field {
+func optionalPathField(path, usage string, at func(*Config) *string) *field[Config] {
 	f := pathField(path, usage, false, at)
 	parse, check := f.parse, f.check
 	f.allowed = `a path; it may start with "~/", "" means the default, and "off" means none`

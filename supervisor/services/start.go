@@ -1,7 +1,6 @@
 package services
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -156,7 +155,7 @@ func (o *startOrder) environment() ([]string, error) {
 		}
 	}
 	if o.service.EnvFile != "" {
-		more, err := readEnvFile(o.service.EnvFile)
+		more, err := config.ReadEnvFile(o.service.EnvFile)
 		if err != nil {
 			return nil, err
 		}
@@ -194,38 +193,4 @@ func private(name string) bool {
 		return true
 	}
 	return strings.HasPrefix(name, "DYNAST_WORKER") || strings.HasPrefix(name, "PLUGIN_")
-}
-
-// readEnvFile reads lines NAME=VALUE. Empty lines and lines that begin with # are ignored, and a
-// value may stand in quotes.
-func readEnvFile(path string) (map[string]string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("env_file: %w", err)
-	}
-	defer f.Close()
-	env := map[string]string{}
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
-		if !ok || name == "" || strings.ContainsAny(name, " \t") {
-			return nil, fmt.Errorf("env_file %s:%d: want NAME=VALUE", path, n) // the line may hold a secret
-		}
-		env[name] = unquote(value)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("env_file %s: %w", path, err)
-	}
-	return env, nil
-}
-
-func unquote(s string) string {
-	if len(s) >= 2 && (s[0] == '"' || s[0] == '\'') && s[len(s)-1] == s[0] {
-		return s[1 : len(s)-1]
-	}
-	return s
 }

@@ -208,7 +208,7 @@ func (s *session) nextRequest() func() error {
 		return message(&wire.LeaderMessage{Body: &wire.LeaderMessage_Deaths{Deaths: s.d.Deaths()}})
 	case s.config:
 		s.config = false
-		cfg := &wire.Configuration{Encoded: s.d.Settings.Now().Encode(), Sockets: s.d.sockets.All().Names()}
+		cfg := &wire.Configuration{Encoded: s.d.Settings.Now().WithoutServices().Encode(), Sockets: s.d.sockets.All().Names()}
 		return message(&wire.LeaderMessage{Body: &wire.LeaderMessage_Configuration{Configuration: cfg}})
 	case s.defrag:
 		s.defrag = false

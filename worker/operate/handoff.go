@@ -88,7 +88,7 @@ func (o *Operators) handOff(c *net.UnixConn) error {
 		if err := proto.Unmarshal(payload, &req); err != nil {
 			return fmt.Errorf("hand-off request: %w", err)
 		}
-		resp := &wire.HandoffResponse{Roster: o.RosterBytes(), Config: o.Settings.Now().Encode(), Source: os.Getenv(member.SourceEnv)}
+		resp := &wire.HandoffResponse{Roster: o.RosterBytes(), Config: o.Settings.Now().WithoutServices().Encode(), Source: os.Getenv(member.SourceEnv)}
 		var pass []*os.File
 		if uid != os.Getuid() {
 			resp = &wire.HandoffResponse{Error: fmt.Sprintf("the cluster runs as uid %d, not %d", os.Getuid(), uid)}

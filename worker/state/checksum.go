@@ -7,10 +7,11 @@ import (
 )
 
 // Checksum distinguishes configurations. It ignores the log settings and the member host,
-// because a member that an operator started has its own.
+// because a member that an operator started has its own, and the services, which only the leader
+// needs.
 func Checksum(c *config.Config) uint64 {
 	d := *c
-	d.Log, d.Member.Host = config.Log{}, ""
+	d.Log, d.Member.Host, d.Services = config.Log{}, "", nil
 	h := fnv.New64a()
 	_, _ = h.Write(d.Encode())
 	return h.Sum64()

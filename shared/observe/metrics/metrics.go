@@ -142,7 +142,7 @@ func flag(b bool) float64 {
 
 func buildInfo() *metric {
 	return &metric{kind: prometheus.GaugeValue,
-		desc: prometheus.NewDesc("dynast_build_info", "Always 1; the labels tell the version of the leader.", []string{"version", "goversion"}, nil),
+		desc: prometheus.NewDesc("dynast_build_info", "Always 1. The labels give the leader's version and the Go version of its build.", []string{"version", "goversion"}, nil),
 		collect: func(m *metric, s *Status, out chan<- prometheus.Metric) {
 			m.emit(out, 1, s.Version, runtime.Version())
 		}}
@@ -150,7 +150,7 @@ func buildInfo() *metric {
 
 func members() *metric {
 	return &metric{kind: prometheus.GaugeValue,
-		desc: prometheus.NewDesc("dynast_members", "Processes of the cluster.", []string{"role", "state"}, nil),
+		desc: prometheus.NewDesc("dynast_members", "Number of processes of the cluster, by role and state.", []string{"role", "state"}, nil),
 		collect: func(m *metric, s *Status, out chan<- prometheus.Metric) {
 			n := map[[2]string]int{{"leader", "serving"}: 0, {"follower", "starting"}: 0, {"follower", "in_sync"}: 0,
 				{"follower", "lagging"}: 0, {"follower", "leaving"}: 0}
@@ -164,7 +164,7 @@ func members() *metric {
 }
 
 func failovers() *metric {
-	const help = "Time from when a leader's death was known until its successor accepted clients."
+	const help = "Time from the moment a leader's death was known until its successor accepted clients."
 	return &metric{desc: prometheus.NewDesc("dynast_failover_duration_seconds", help, nil, nil),
 		collect: func(m *metric, s *Status, out chan<- prometheus.Metric) {
 			cumulative := make(map[float64]uint64, len(events.FailoverBounds))
@@ -181,7 +181,7 @@ func failovers() *metric {
 
 func failedRequests() *metric {
 	return &metric{kind: prometheus.CounterValue,
-		desc: prometheus.NewDesc("dynast_request_errors_total", "Requests of clients that were answered with an error.", []string{"type"}, nil),
+		desc: prometheus.NewDesc("dynast_request_errors_total", "Number of client requests that were answered with an error.", []string{"type"}, nil),
 		collect: func(m *metric, s *Status, out chan<- prometheus.Metric) {
 			for _, c := range meter.Classes() {
 				m.emit(out, float64(s.Tree.Load.Of(c).Failed), c.String())

@@ -181,7 +181,7 @@ func TestKilledAtRandom(t *testing.T) {
 		check(t, path, w.n)
 		followed(w.n)
 		segments, _, err := list(path)
-		if err != nil || len(segments) < 5 {
+		if err != nil || len(segments) == 0 { // how many depends on how long the Keepers lived
 			t.Errorf("%d rotated files: %v", len(segments), err)
 		}
 	})

@@ -34,6 +34,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.addCommand(),
 		a.removeCommand(),
 		a.scaleCommand(),
+		a.checkCommand(),
 		a.reloadCommand(),
 		a.upgradeCommand(),
 		a.ctlCommand(),
@@ -41,6 +42,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.benchCommand(),
 		a.simCommand(),
 		a.chaosCommand(),
+		a.importCommand(),
 		a.manCommand(),
 	}
 	commands = append(commands, a.serviceCommands()...)
