@@ -1,13 +1,14 @@
 # The default configuration of dynast. This file is built into the binary.
 #
-# Your own file (dynast up --config FILE) needs only the fields that it changes.
-# All other fields keep the values below. Each field also has a flag that
-# overrides the file: heartbeat { timeout } is --heartbeat-timeout.
+# Your own file (dynast up --config FILE) needs only the fields that you want to
+# change. All other fields keep the values below. Each field also has a flag that
+# overrides the file. For example, --heartbeat-timeout overrides
+# heartbeat { timeout }.
 #
 # Durations need a unit: ns, us, ms, s, m, h ("100ms", "1m30s").
 # Sizes need a binary unit: B, KiB, MiB, GiB, TiB ("64MiB").
-# Paths may start with "~/". A relative path starts at the working directory of
-# the process that reads this file, and becomes absolute there.
+# Paths may start with "~/". A relative path is relative to the working directory of
+# the process that reads this file.
 
 # The directory for all data of the cluster: write logs, databases, certificates,
 # locks. Each cluster needs its own directory, on a file system with working
@@ -16,50 +17,51 @@
 data_dir = "dynast-data"
 
 # The number of followers that the leader keeps alive. When there are fewer, it
-# starts more at once. With 0 the leader is alone, and no process takes over when
-# it dies.
+# starts more at once. With 0 there is only the leader, and no process takes over
+# when it dies.
 # Unit: processes, 0 to 32. Default: 2.
 followers = 2
 
 client {
   # The address that clients use. All members share the listening socket, and the
-  # current leader accepts, so the address stays open when a leader dies. An
+  # current leader accepts connections. So the address stays open when a leader dies. An
   # address other than loopback opens the store to the network.
   # Unit: IP:PORT. Default: 127.0.0.1:2379.
   listen = "127.0.0.1:2379"
 
-  # The server's certificate, with the intermediate certificates. It turns TLS on,
-  # and plain connections are refused then. The TLS files are read again at most a
-  # second after they change, without a restart. Files that do not work change
-  # nothing and are reported in the log. PEM.
+  # A PEM file with the server's certificate and the intermediate certificates. If it
+  # is set, TLS is on, and plain connections are refused. The TLS files are read again
+  # at most a second after they change, without a restart. If the new files cannot be
+  # used, the old ones stay in use, and the log has an error.
   # Unit: path. Default: empty, no TLS.
   cert_file = ""
 
-  # The key of that certificate. PEM.
+  # A PEM file with the key of that certificate.
   # Unit: path. Default: empty.
   key_file = ""
 
-  # The CA of client certificates. Every client then needs a certificate of this CA.
-  # When there are users, the certificate's common name is the user name. PEM. The
-  # file is also read again when it changes.
+  # A PEM file with the CA of client certificates. If it is set, every client needs a
+  # certificate of this CA. When there are users, the certificate's common name is the
+  # user name. This file is also read again when it changes.
   # Unit: path. Default: empty, clients need no certificate.
   client_ca_file = ""
 
-  # The kind of tokens that users get when they log in, as in etcd's flag
-  # --auth-token: "simple", or "jwt,sign-method=RS256,priv-key=/FILE". The options
-  # pub-key=/FILE and ttl=10m may follow. Every member reads the key files.
+  # The kind of token that a user gets at login, with the syntax of etcd's flag
+  # --auth-token: "simple", or "jwt,sign-method=RS256,priv-key=/FILE". For jwt you can
+  # add the options pub-key=/FILE and ttl=10m. Every member reads the key files.
   # Unit: simple, or jwt and its options. Default: simple.
   auth_token = "simple"
 
-  # The number of client connections at the same time. A further connection is
+  # The maximum number of client connections at the same time. A further connection is
   # refused with an error. If the limit of open files (ulimit -n) allows fewer, a
   # further connection waits until one ends. An idle connection takes about 22 KiB
   # of memory.
   # Unit: connections, 16 to 1000000. Default: 12000.
   max_connections = 12000
 
-  # The number of requests and watches of one connection at the same time. Clients
-  # know the number. A further request waits until another one ends.
+  # The maximum number of requests and watches of one connection at the same time. The
+  # server tells clients this number. A client keeps further requests back until
+  # another one ends.
   # Unit: requests, 1 to 1000000. Default: 10000.
   max_streams = 10000
 
@@ -68,14 +70,14 @@ client {
   # Unit: size, 64KiB to 32MiB. Default: 1536KiB.
   max_request = "1536KiB"
 
-  # The number of operations in a transaction, those of inner transactions included.
+  # The maximum number of operations in a transaction, inner transactions included.
   # A transaction with more is refused ("too many operations in txn request"). This
   # is etcd's --max-txn-ops.
   # Unit: operations, 1 to 100000. Default: 128.
   max_txn_ops = 128
 
-  # How often the leader sends a progress notification to a watch that asked for it,
-  # while nothing changes. This is etcd's --watch-progress-notify-interval.
+  # How often the leader sends a progress notification to a watch that asked for it
+  # and has no events. This is etcd's --watch-progress-notify-interval.
   # Kubernetes needs 5s.
   # Unit: duration, 100ms to 24h. Default: 10m.
   watch_progress_interval = "10m"
@@ -83,10 +85,10 @@ client {
 
 dashboard {
   # The address of the dashboard page: processes, live graphs, events. The leader
-  # serves it, and like the clients' address it stays open when a leader dies. If
-  # the port is taken at the start, there is no page, and everything else works.
-  # The page is plain HTTP. For an address other than loopback, put a proxy with
-  # TLS before it.
+  # serves it. Like the clients' address, it stays open when a leader dies. If
+  # another program uses the port at the start, there is no page, but everything else
+  # works. The page is plain HTTP. For an address other than loopback, put a proxy
+  # with TLS in front of it.
   # Unit: IP:PORT, or off. Default: 127.0.0.1:2381.
   listen = "127.0.0.1:2381"
 
@@ -105,8 +107,8 @@ member {
   host = "127.0.0.1"
 
   # The ports for members. A new member gets the next free port above the highest
-  # one in use. After the last port the range starts again. It must have at least
-  # followers + 1 ports.
+  # one in use. After the last port, dynast starts again with the first one. The range
+  # must have at least followers + 1 ports.
   # Unit: FIRST-LAST, 1 to 65535. Default: 7400-7499.
   ports = "7400-7499"
 }
@@ -116,8 +118,8 @@ heartbeat {
   # Unit: duration, 10ms to 1m. Default: 250ms.
   interval = "250ms"
 
-  # A member that is silent for longer is killed and replaced. This is for processes
-  # that hang or are stopped; the death of a process is noticed at once. The value
+  # A member that sends nothing for longer than this is killed and replaced. This is
+  # for processes that hang or are stopped. The death of a process is noticed at once. The value
   # must be at least 3 intervals, so that one late heartbeat kills no process.
   # Unit: duration, 50ms to 10m. Default: 1s.
   timeout = "1s"
@@ -126,44 +128,44 @@ heartbeat {
 replication {
   # How many followers must have a write in their logs, in addition to the leader's
   # fsync, before the write is acknowledged. When fewer followers are in sync, all of
-  # these must have it. The value must not exceed followers.
+  # the followers in sync must have it. The value must not exceed followers.
   # Unit: processes, 0 to 32. Default: 1.
   min_sync = 1
 
-  # The number of writes that may wait for an acknowledgement. A further write is
+  # The maximum number of writes that wait for an acknowledgement. A further write is
   # refused with ResourceExhausted ("too many requests").
   # Unit: requests, 1 to 1000000. Default: 10000.
   queue_requests = 10000
 
-  # The size of all waiting writes together. Further writes are refused in the same
-  # way.
+  # The maximum size of all waiting writes together. Further writes are refused with
+  # the same error.
   # Unit: size, 2MiB to 16GiB. Default: 64MiB.
   queue_bytes = "64MiB"
 }
 
 store {
-  # When more than this size of the database is in use, writes are refused and the
-  # NOSPACE alarm is raised. Reads and deletes continue. After deletes and a
-  # compaction, when no more than 9/10 of it is in use, writes are accepted again.
+  # When the database uses more than this, writes are refused and the NOSPACE alarm is
+  # raised. Reads and deletes continue. When deletes and a compaction have reduced the
+  # use to 9/10 of the quota or less, writes are accepted again.
   # Unit: size, 64KiB to 1TiB. Default: 2GiB.
   quota = "2GiB"
 
   # When less than this space is free on the disk, writes are refused until there
-  # is room again. The logs and the databases need this space to continue.
+  # is more. The write logs and the databases need this space to continue.
   # Unit: size, 16MiB to 1TiB. Default: 64MiB.
   disk_reserve = "64MiB"
 
   # How often changes are written from memory to the database file. No acknowledged
-  # write depends on it, because the log is on disk before. A longer interval is
-  # faster under load, but the next start reads more of the log.
+  # write depends on it, because the write is already in the log on disk. A longer
+  # interval is faster under load, but the next start has to read more of the log.
   # Unit: duration, 1ms to 1m. Default: 1s.
   commit_interval = "1s"
 
   # How much history is kept. "1000" keeps the last 1000 revisions and compacts
   # every 5 minutes. "1h" keeps the revisions of the last hour and compacts every
-  # tenth of that time. These are etcd's --auto-compaction-mode and -retention. Older
-  # values cannot be read, and watches cannot begin there. The newest values always
-  # stay.
+  # tenth of that time. This replaces etcd's --auto-compaction-mode and -retention.
+  # Compacted revisions cannot be read, and watches cannot start there. The newest
+  # value of each key always stays.
   # Unit: off, revisions (1 to 1000000000000, in quotes) or duration (1s to 8760h). Default: off.
   auto_compaction = "off"
 
@@ -176,9 +178,9 @@ store {
 }
 
 spawn {
-  # How long a new follower may take to join. After that it is killed, and this
-  # counts as a failure. A follower that works, because it opens a large database,
-  # may take up to sixty times as long.
+  # How long a new follower may take to join. After that it is killed, and the start
+  # counts as failed. A follower that is busy opening a large database may take up to
+  # sixty times as long.
   # Unit: duration, 100ms to 10m. Default: 10s.
   timeout = "10s"
 }
