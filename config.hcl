@@ -24,8 +24,8 @@ followers = 2
 
 client {
   # The address that clients use. All members share the listening socket, and the
-  # current leader accepts connections. So the address stays open when a leader dies. An
-  # address other than loopback opens the store to the network.
+  # current leader accepts connections. So the address stays open when a leader dies.
+  # With an address other than loopback, other hosts can reach the store.
   # Unit: IP:PORT. Default: 127.0.0.1:2379.
   listen = "127.0.0.1:2379"
 
@@ -119,8 +119,9 @@ heartbeat {
   interval = "250ms"
 
   # A member that sends nothing for longer than this is killed and replaced. This is
-  # for processes that hang or are stopped. The death of a process is noticed at once. The value
-  # must be at least 3 intervals, so that one late heartbeat kills no process.
+  # for processes that hang or are stopped. The death of a process is noticed at once.
+  # The value must be at least 3 intervals, so that one late heartbeat kills no
+  # process.
   # Unit: duration, 50ms to 10m. Default: 1s.
   timeout = "1s"
 }
@@ -215,8 +216,9 @@ log {
 # the directory of the configuration file.
 #
 # service "web" {
-#   # The program and its arguments, without a shell. In place of it, script = "..."
-#   # is a text for "/bin/sh -c"; write "$${NAME}" there for a shell variable.
+#   # The program and its arguments, without a shell. Instead of command you can set
+#   # script = "...", a text for "/bin/sh -c". In it, write "$${NAME}" for a shell
+#   # variable.
 #   command = ["./server", "-port", "8080"]
 #   # The working directory. Default: the directory of this file.
 #   dir = "web"
@@ -232,19 +234,19 @@ log {
 #   # How many processes run, 0 to 1000: web/1 and web/2. With 0 nothing runs.
 #   # Default: 1.
 #   instances = 2
-#   # Which exits are followed by another start: always, on-failure or never.
+#   # After which exits the program is started again: always, on-failure or never.
 #   # Default: always, or never if there is a schedule.
 #   restart = "always"
 #   # A socket that dynast opens and passes to every instance (LISTEN_FDS). IP:PORT,
 #   # or unix:PATH with an absolute path. There can be several, with different names.
 #   listen "http" { address = "127.0.0.1:8080" }
-#   # Services that must be ready before this one starts, and services that must have
-#   # succeeded or be ready. Default: none.
+#   # needs: services that must be ready before this one starts. after: services that
+#   # must have succeeded or be ready before this one starts. Default: none.
 #   needs = ["db"]
 #   after = ["migrate"]
-#   # When an instance is ready. Exactly one of: http (a URL), exec (a program and its
-#   # arguments), tcp or grpc (HOST:PORT), notify = true (the program sends READY=1),
-#   # delay (a duration). Default: as soon as it runs.
+#   # The check that decides when an instance is ready. Exactly one of:
+#   # http (a URL), exec (a program and its arguments), tcp or grpc (HOST:PORT),
+#   # notify = true (the program sends READY=1), delay (a duration). Default: as soon as it runs.
 #   ready {
 #     http = "http://127.0.0.1:8080/healthz"
 #     # The time between two attempts, and the time for one. 10ms to 1h. Default: 1s.
@@ -254,7 +256,7 @@ log {
 #     threshold = 3
 #   }
 #   # An instance that fails this check is restarted. The fields are those of ready,
-#   # without delay. notify = true is a watchdog: the program sends WATCHDOG=1 within
+#   # without delay. With notify = true the program has to send WATCHDOG=1 within
 #   # each interval. Default: only an exit restarts an instance.
 #   alive {
 #     exec     = ["./check"]
@@ -269,9 +271,9 @@ log {
 #   # What makes the program read its configuration again: a signal, or a command
 #   # with exec = ["PROGRAM", "ARGUMENT"]. Default: nothing does.
 #   reload { signal = "HUP" }
-#   # The delay of restarts after repeated failures: it starts with first and doubles
-#   # up to max. After limit failures in a short time the instance is failed; 0 means
-#   # no limit. Default: 100ms, 30s, 0.
+#   # The delay before restarts after repeated failures. It begins with the value of
+#   # first and doubles up to max. After as many failures in a short time as limit
+#   # says, the instance is failed. 0 means no limit. Default: 100ms, 30s, 0.
 #   backoff {
 #     first = "100ms"
 #     max   = "30s"
@@ -305,7 +307,8 @@ log {
 # }
 # service "backup" {
 #   command = ["./backup"]
-#   # Five fields: minute, hour, day of the month, month, day of the week. The service
-#   # is a task then, and a run that would overlap is skipped. Default: none.
+#   # Five fields: minute, hour, day of the month, month, day of the week. With a
+#   # schedule the service is a task. A run is skipped while the previous one still
+#   # runs. Default: none.
 #   schedule = "*/5 * * * *"
 # }
