@@ -246,7 +246,8 @@ log {
 #   after = ["migrate"]
 #   # The check that decides when an instance is ready. Exactly one of:
 #   # http (a URL), exec (a program and its arguments), tcp or grpc (HOST:PORT),
-#   # notify = true (the program sends READY=1), delay (a duration). Default: as soon as it runs.
+#   # notify = true (the program sends READY=1), delay (a duration). Default: as soon
+#   # as it runs.
 #   ready {
 #     http = "http://127.0.0.1:8080/healthz"
 #     # The time between two attempts, and the time for one. 10ms to 1h. Default: 1s.
