@@ -293,18 +293,20 @@ func TestLogs(t *testing.T) {
 }
 
 func TestLogsWithoutFiles(t *testing.T) {
-	c := start(t)
+	c := newCluster(t)
+	c.up("--log-directory", "off")
+	c.full()
 	// The harness sends their standard error to a file.
 	text := c.output("logs", "--config", c.config)
 	if !strings.Contains(text, "became leader:") || !strings.Contains(text, "following leader:") {
 		t.Errorf("from standard error:\n%s", text)
 	}
 	c.output("stop", "--config", c.config)
-	code, out := c.run("logs", "--config", c.config)
+	code, out := c.run("logs", "--config", c.config, "--log-directory", "off")
 	if code != 1 || !strings.Contains(out, "log { directory") {
 		t.Errorf("nothing runs: %d, %s", code, out)
 	}
-	cmd := exec.Command(binary, "up", "--config", c.config)
+	cmd := exec.Command(binary, "up", "--config", c.config, "--log-directory", "off")
 	if err := cmd.Start(); err != nil { // its standard error is /dev/null
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ type (
 		// Fresh means that the services start anew: the host has booted since, or dynast was
 		// stopped in an orderly way. What was finished or had failed runs again.
 		Fresh bool
+		// Stopping means that the leader before had begun to stop all services.
+		Stopping bool
 	}
 	// Configured replaces the specs. An instance whose fingerprint differs is restarted.
 	Configured struct{ Specs []Spec }

@@ -119,7 +119,7 @@ func (c *Core) setWish(service string, w Wish) {
 }
 
 func (c *Core) lead(e Lead) {
-	c.leading = true
+	c.leading, c.stopping = true, e.Stopping
 	c.wishes = map[string]Wish{}
 	for name, w := range e.Wishes {
 		if e.Fresh {
