@@ -1,17 +1,15 @@
 package sim
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"flag"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"testing"
+
+	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
 
 // coreMutant is a rule of the core, or of a package on which it decides, that is broken on
@@ -171,15 +169,11 @@ func TestCoreMutants(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a mutated core and takes twenty seconds")
 	}
-	goTool, err := exec.LookPath("go")
-	if err != nil {
-		t.Skip("needs the go command, to build a mutated core")
+	mutants := make([]testkit.Mutant, len(coreMutants))
+	for i, m := range coreMutants {
+		mutants[i] = testkit.Mutant{Name: m.name, File: m.file, Old: m.old, New: m.new}
 	}
-	binary := filepath.Join(t.TempDir(), "mutants.test")
-	build := exec.Command(goTool, "test", "-c", "-overlay", writeOverlay(t), "-o", binary, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("the mutated core does not build: %v\n%s", err, out)
-	}
+	binary := testkit.BuildMutants(t, "../..", mutants)
 	if out, err := runMutant(binary, "", "^(TestSeeds|TestScenarios)$", 100, false); err != nil {
 		t.Fatalf("without an active mutant: %v\n%s", err, out)
 	}
@@ -214,58 +208,6 @@ func TestCoreMutants(t *testing.T) {
 // runMutant runs the mutated tests with one mutant active.
 func runMutant(binary, mutant, tests string, seeds int, rough bool) ([]byte, error) {
 	cmd := exec.Command(binary, "-test.run", tests, "-seeds", strconv.Itoa(seeds), "-rough="+strconv.FormatBool(rough))
-	cmd.Env = append(os.Environ(), "DYNAST_MUTANT="+mutant)
+	cmd.Env = append(os.Environ(), testkit.MutantEnv+"="+mutant)
 	return cmd.CombinedOutput()
-}
-
-// writeOverlay writes the mutated files, and for each of their packages a file that reads the
-// name of the active mutant. It returns the overlay that replaces the originals.
-func writeOverlay(t *testing.T) string {
-	dir := t.TempDir()
-	shared, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	replace := map[string]string{}
-	put := func(file string, source []byte) {
-		to := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
-		if err := os.WriteFile(to, source, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		replace[filepath.Join(shared, file)] = to
-	}
-	for file, source := range mutatedFiles(t, shared) {
-		put(file, source)
-		dir, pkg := filepath.Dir(file), filepath.Base(filepath.Dir(file))
-		put(dir+"/mutant.go", []byte("package "+pkg+"\n\nimport \"os\"\n\nvar mutant = os.Getenv(\"DYNAST_MUTANT\")\n"))
-	}
-	raw, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlay := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(overlay, raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return overlay
-}
-
-// mutatedFiles inserts all mutants into their files.
-func mutatedFiles(t *testing.T, shared string) map[string][]byte {
-	files := map[string][]byte{}
-	for _, m := range coreMutants {
-		source := files[m.file]
-		if source == nil {
-			var err error
-			if source, err = os.ReadFile(filepath.Join(shared, m.file)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if n := bytes.Count(source, []byte(m.old)); n != 1 {
-			t.Fatalf("mutant %q: its text must occur once, but occurs %d times in %s: %q", m.name, n, m.file, m.old)
-		}
-		mutated := strings.ReplaceAll(m.new, "MUTANT", "(mutant == "+strconv.Quote(m.name)+")")
-		files[m.file] = bytes.Replace(source, []byte(m.old), []byte(mutated), 1)
-	}
-	return files
 }

@@ -428,8 +428,8 @@ func (c *Core) give(i *instance, o Outcome, reason string) {
 
 func (c *Core) checked(e Checked) {
 	i := c.current(e.ID, e.Run)
-	if i == nil || i.Phase != Up || i.spec == nil || e.Alive != i.Ready {
-		return
+	if i == nil || i.Phase != Up || i.spec == nil || e.Alive != i.Ready || e.Alive && i.spec.AliveFailures == 0 {
+		return // it comes from a check that has ended
 	}
 	switch {
 	case !e.Alive && e.OK:

@@ -25,12 +25,13 @@ type oracle struct {
 	// finished are instances that must not run again by themselves.
 	finished map[rules.ID]bool
 	due      map[rules.ID]bool
+	ending   map[int]bool      // pids of processes that are ended for a reason
 	wanted   map[rules.ID]bool // a command or a configuration allows another start
 }
 
 func (o *oracle) init(w *world) {
 	*o = oracle{w: w, ready: map[rules.ID]int{}, fast: map[rules.ID]int{}, lastDeath: map[rules.ID]time.Duration{}, lastStart: map[rules.ID]time.Duration{},
-		finished: map[rules.ID]bool{}, due: map[rules.ID]bool{}, wanted: map[rules.ID]bool{}}
+		finished: map[rules.ID]bool{}, due: map[rules.ID]bool{}, ending: map[int]bool{}, wanted: map[rules.ID]bool{}}
 }
 
 // forks checks that nothing of the instance is left.
@@ -99,30 +100,41 @@ func (o *oracle) died(id rules.ID) {
 	o.lastDeath[id] = o.w.now
 }
 
-// allowed reports whether there is a reason to end an instance's process.
+// allowed reports whether there is a reason to end an instance's process. A process that was ended
+// for a reason once may be ended again by a later leader.
 func (o *oracle) allowed(id rules.ID) bool {
+	p := o.w.main(id)
+	if p == nil || o.ending[p.PID] {
+		return true
+	}
+	o.ending[p.PID] = o.reason(id, p)
+	return o.ending[p.PID]
+}
+
+func (o *oracle) reason(id rules.ID, p *process) bool {
 	w, s := o.w, o.w.spec(id.Service)
 	if s == nil || w.stopping {
 		return true
 	}
 	wish := w.wishes[id.Service]
-	p := w.main(id)
-	switch {
-	case p == nil, // it is dead
-		id.N > s.Instances,
-		wish.Stopped || slices.Contains(wish.StoppedInstances, id.N),
-		p.fingerprint != s.Fingerprint,
-		w.records[id].Generation < wish.Generation,
-		s.AliveFailures > 0 && p.sickAt != 0 && w.now >= p.sickAt,
-		w.records[id].Phase == rules.Ending, w.records[id].Phase == rules.Clearing:
-		return true
-	}
-	return false
+	return id.N > s.Instances ||
+		wish.Stopped || slices.Contains(wish.StoppedInstances, id.N) ||
+		p.fingerprint != s.Fingerprint ||
+		w.records[id].Generation < wish.Generation ||
+		s.AliveFailures > 0 && p.sickAt != 0 && w.now >= p.sickAt
 }
 
-func (o *oracle) signalled(id rules.ID) {
+// ends checks the decision to end a process. It is in the record before the signal is sent.
+func (o *oracle) ends(id rules.ID) {
 	if !o.allowed(id) || o.w.records[id].Why == 0 {
-		o.w.fail("%s gets a signal, and there is no reason for it", id)
+		o.w.fail("%s is ended, and there is no reason for it", id)
+	}
+}
+
+// signalled checks the order in which services stop.
+func (o *oracle) signalled(id rules.ID) {
+	if p := o.w.main(id); p != nil && !o.ending[p.PID] {
+		o.w.fail("%s gets a signal, and its record does not say why", id)
 	}
 	if !o.w.stopping {
 		return
@@ -269,7 +281,11 @@ func (o *oracle) rest() {
 				w.fail("in the end %s/%d is missing", s.Name, n)
 			}
 		}
-		if w.wishes[s.Name].Rolling && s.Instances > 0 && !w.stopping {
+		// It goes on when what the additional instance needs is there.
+		waits := slices.ContainsFunc(w.core.View(), func(v rules.View) bool {
+			return v.ID == rules.ID{Service: s.Name, N: s.Instances + 1} && v.State == rules.StateWaiting
+		})
+		if w.wishes[s.Name].Rolling && s.Instances > 0 && !w.stopping && !waits {
 			for n := 1; n <= s.Instances; n++ {
 				if r := w.records[rules.ID{Service: s.Name, N: n}]; r.Phase == rules.Up && r.Ready && r.Generation < w.wishes[s.Name].Generation {
 					w.fail("in the end the rolling restart of %s has not ended", s.Name)

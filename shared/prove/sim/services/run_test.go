@@ -8,7 +8,7 @@ import (
 
 // TestSeeds runs some seeds. `dynast sim --services` runs many.
 func TestSeeds(t *testing.T) {
-	first, count := uint64(1), uint64(1500)
+	first, count := uint64(1), uint64(1000)
 	if text := os.Getenv("SERVICES_SEED"); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {

@@ -170,7 +170,11 @@ func (w *world) die(how string) {
 func (w *world) do(e rules.Effect) {
 	switch e := e.(type) {
 	case rules.Save:
+		before := w.records[e.Record.ID].Phase
 		w.records[e.Record.ID] = e.Record
+		if e.Record.Phase == rules.Ending && before != rules.Ending {
+			w.oracle.ends(e.Record.ID)
+		}
 		return
 	case rules.SaveWish:
 		w.wishes[e.Service] = e.Wish
@@ -219,13 +223,14 @@ func (w *world) start(e rules.Start) {
 	w.oracle.starts(e.ID)
 	w.starting++
 	leader := w.leader
+	fingerprint := w.spec(e.ID.Service).Fingerprint
 	w.later(w.span(5*time.Millisecond), true, func() {
 		if w.chance(3) {
 			w.starting--
 			w.step(rules.StartFailed{ID: e.ID, Run: e.Run, Reason: "no such program"})
 			return
 		}
-		p := w.fork(e)
+		p := w.fork(e, fingerprint)
 		if !w.calm && w.rng.IntN(60) == 0 {
 			w.die("between fork and record")
 			return
@@ -240,13 +245,10 @@ func (w *world) start(e rules.Start) {
 }
 
 // fork makes a process with a random fate.
-func (w *world) fork(e rules.Start) *process {
+func (w *world) fork(e rules.Start, fingerprint uint64) *process {
 	w.nextPID++
 	p := &process{Process: rules.Process{PID: w.nextPID, StartTime: uint64(w.now)}, id: e.ID, run: e.Run, main: true, alive: true,
-		known: w.chance(70), ignores: w.chance(10), readyAt: w.now + w.span(300*time.Millisecond), began: w.now}
-	if s := w.spec(e.ID.Service); s != nil {
-		p.fingerprint = s.Fingerprint
-	}
+		known: w.chance(70), ignores: w.chance(10), readyAt: w.now + w.span(300*time.Millisecond), began: w.now, fingerprint: fingerprint}
 	w.oracle.forks(p)
 	w.procs = append(w.procs, p)
 	if w.calm {
@@ -311,7 +313,11 @@ func (w *world) reportDeath(id rules.ID, run uint64, pid int) {
 
 // check answers the checks of a process until the leader or the process ends.
 func (w *world) check(e rules.Check) {
-	w.later(100*time.Millisecond, true, func() {
+	interval := 100 * time.Millisecond
+	if w.calm {
+		interval = time.Minute
+	}
+	w.later(interval, true, func() {
 		p := w.main(e.ID)
 		if p == nil || p.run != e.Run || w.leaving {
 			return
