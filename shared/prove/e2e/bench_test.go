@@ -41,7 +41,7 @@ func TestBenchCommandsMeasureACluster(t *testing.T) {
 			want *= 3 // watchers
 		}
 		if res.Schema != bench.Schema || res.Workload != w || res.Operations != want || res.Errors != 0 || res.Latency.P50 <= 0 || res.PerSecond <= 0 {
-			t.Errorf("%s: %+v", w, res)
+			t.Errorf("bench %s: unexpected result %+v", w, res)
 		}
 		if got := slices.Sorted(slices.Values(res.Servers.PIDs)); !slices.Equal(got, pids) {
 			t.Errorf("%s: the result names the server processes %v, want %v", w, got, pids)
@@ -105,7 +105,7 @@ func TestBenchOutlivesALeader(t *testing.T) {
 		})
 		c.kill(leaderOf(full))
 		if err := cmd.Wait(); err != nil {
-			t.Fatalf("%s: %v\n%s%s", workload, err, &out, &errs)
+			t.Fatalf("bench %s: %v\n%s%s", workload, err, &out, &errs)
 		}
 		for _, want := range []string{workload + ": ", "/s", "latency: ", "1 of 3 server processes ended during the measurement", "2 server processes: "} {
 			if !strings.Contains(out.String(), want) {
@@ -146,7 +146,7 @@ func TestBenchOverTLS(t *testing.T) {
 	var res bench.Result
 	c.bench(&res, append([]string{"put", "--total", "20", "--cacert", roots, "--cert", mine, "--key", mineKey}, secure...)...)
 	if res.Operations != 20 || res.Errors != 0 || len(res.Servers.PIDs) != 3 {
-		t.Errorf("%+v", res)
+		t.Errorf("bench over TLS: unexpected result %+v", res)
 	}
 	out, err := exec.Command(binary, append([]string{"bench", "put", "--total", "20", "--config", c.config}, secure...)...).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "--cacert") {

@@ -46,7 +46,7 @@ func runChaos(t *testing.T, args ...string) chaosRun {
 	_ = cmd.Wait()
 	r.code, r.errs = cmd.ProcessState.ExitCode(), errs.String()
 	if err := json.Unmarshal(out.Bytes(), &r.report); err != nil {
-		t.Fatalf("exit code %d, invalid JSON: %v\n%s%s", r.code, err, out.String(), r.errs)
+		t.Fatalf("chaos --json: exit code %d, invalid JSON: %v\n%s%s", r.code, err, out.String(), r.errs)
 	}
 	return r
 }
@@ -54,7 +54,7 @@ func runChaos(t *testing.T, args ...string) chaosRun {
 func (r chaosRun) passed(t *testing.T) {
 	t.Helper()
 	if r.code != 0 || !r.report.Passed() || r.report.Schema != chaos.Schema {
-		t.Fatalf("exit code %d, verdict %q, findings %+v\n%s", r.code, r.report.Verdict, r.report.Findings, tail(r.errs, 20000))
+		t.Fatalf("the run must pass: exit code %d, verdict %q, findings %+v\n%s", r.code, r.report.Verdict, r.report.Findings, tail(r.errs, 20000))
 	}
 	if left, err := os.ReadDir(r.temp); err != nil || len(left) > 0 {
 		t.Errorf("the run left files in the directory for temporary files: %v, %v", left, err)
@@ -208,7 +208,7 @@ func TestChaosFindsALoss(t *testing.T) {
 		checks[f.Check] = true
 	}
 	if r.code != 1 || r.report.Passed() || !checks[chaos.CheckLinearizable] || !checks[chaos.CheckWatch] {
-		t.Fatalf("exit code %d, findings of the checks %v", r.code, checks)
+		t.Fatalf("the run must find the loss: exit code %d, findings of the checks %v", r.code, checks)
 	}
 	if !strings.Contains(r.errs, r.report.Kept) || !strings.Contains(r.errs, fmt.Sprint(seed)) {
 		t.Errorf("the message does not name the directory and the seed:\n%s", tail(r.errs, 2000))

@@ -224,7 +224,7 @@ func TestContainerStartsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code := k.ended(); code != 128+int(syscall.SIGKILL) {
-		t.Errorf("exit code %d, want the one of a killed process", code)
+		t.Errorf("the container has exit code %d, want the one of a killed process", code)
 	}
 }
 

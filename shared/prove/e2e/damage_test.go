@@ -291,7 +291,7 @@ func TestWithoutAUsableSlotNothingIsChanged(t *testing.T) {
 	before := checksums(t, c.dir)
 	code, out := c.run("up", "--config", c.config)
 	if code != 6 {
-		t.Errorf("exit code %d, want 6", code)
+		t.Errorf("up without a usable slot: exit code %d, want 6", code)
 	}
 	for _, m := range tr.Members {
 		if !strings.Contains(out, fmt.Sprintf("slot %d", m.Slot)) {

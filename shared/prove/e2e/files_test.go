@@ -287,7 +287,7 @@ func TestMoreFollowersThanFiles(t *testing.T) {
 	refused := func(code, want int, out string) {
 		t.Helper()
 		if code != want || !strings.Contains(out, "the limit is 151, and a cluster with 4 followers needs 152 ") {
-			t.Errorf("exit code %d, want %d\n%s", code, want, out)
+			t.Errorf("a number of followers above the limit: exit code %d, want %d\n%s", code, want, out)
 		}
 		sameProcesses(t, before, c.full(3))
 	}

@@ -15,7 +15,7 @@ func TestManualPages(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "man1")
 	c := newCluster(t)
 	if code, out := c.run("man", dir); code != 0 {
-		t.Fatalf("exit code %d\n%s", code, out)
+		t.Fatalf("writing the manual pages: exit code %d\n%s", code, out)
 	}
 	_, help := c.run("--help")
 	commands := regexp.MustCompile(`(?m)^  (\w+) {2,}\S`).FindAllStringSubmatch(help, -1)

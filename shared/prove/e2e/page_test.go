@@ -310,7 +310,7 @@ func TestPageSocket(t *testing.T) {
 		}
 		got, err := tree.Decode(raw.Bytes())
 		if err != nil {
-			t.Fatalf("%s: %v", &raw, err)
+			t.Fatalf("the page's tree is not valid: %s: %v", &raw, err)
 		}
 		return got
 	}

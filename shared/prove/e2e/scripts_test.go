@@ -27,7 +27,7 @@ func TestTreeScript(t *testing.T) {
 	tr := c.full()
 	code, out := script(t, "tree.sh", c.dir)
 	if code != 0 || strings.Count(out, "dynast:follower") != 2 || strings.Count(out, "dynast:leader") != 1 {
-		t.Errorf("exit code %d\n%s", code, out)
+		t.Errorf("tree.sh: exit code %d, or a wrong number of processes\n%s", code, out)
 	}
 	for _, f := range followersOf(tr) {
 		if !strings.Contains(out, f.Address) {
@@ -43,7 +43,7 @@ func TestTreeScript(t *testing.T) {
 func TestChaosScript(t *testing.T) {
 	t.Setenv("DYNAST", binary)
 	if code, out := script(t, "chaos.sh", "--help"); code != 0 || !strings.Contains(out, "--soak") {
-		t.Errorf("exit code %d\n%s", code, out)
+		t.Errorf("chaos.sh --help: exit code %d\n%s", code, out)
 	}
 	if code, out := script(t, "chaos.sh", "--nonsense"); code != 2 || !strings.Contains(out, "--nonsense") {
 		t.Errorf("an unknown argument: exit code %d, want 2\n%s", code, out)
@@ -58,7 +58,7 @@ func TestDemoScript(t *testing.T) {
 	t.Setenv("DEMO_PORTS", fmt.Sprintf("%d-%d", c.first, c.first+39))
 	code, out := script(t, "demo.sh")
 	if code != 0 {
-		t.Fatalf("exit code %d\n%s", code, out)
+		t.Fatalf("demo.sh: exit code %d\n%s", code, out)
 	}
 	readme, err := os.ReadFile("../../../README.md")
 	if err != nil {

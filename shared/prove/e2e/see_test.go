@@ -185,7 +185,7 @@ func TestIdleWritesNothing(t *testing.T) {
 	}
 	for path, was := range before {
 		if after[path] != was {
-			t.Errorf("%s:\n\t%s\n\t%s", path, was, after[path])
+			t.Errorf("%s changed while nothing happened:\n\tbefore: %s\n\tafter:  %s", path, was, after[path])
 		}
 	}
 }
@@ -210,7 +210,7 @@ func TestTree(t *testing.T) {
 	for _, want := range []string{"PROCESS", "PID", "UP", "LAG", "HEARD", "CPU", "MEM", "RESTARTS", now.Heir + " follower (heir)",
 		now.Leader + " leader", "├─", "└─", "last deaths (1 of 1)", old.Address, "signal: killed", "replaced by " + now.Leader} {
 		if !strings.Contains(out, want) {
-			t.Errorf("%q is missing in\n%s", want, out)
+			t.Errorf("the tree does not contain %q:\n%s", want, out)
 		}
 	}
 	if strings.Contains(out, "\x1b") {
@@ -244,7 +244,7 @@ func TestTree(t *testing.T) {
 	for range 2 {
 		var got tree.Tree
 		if err := json.Unmarshal([]byte(await(t, asJSON, "{")), &got); err != nil || got.Epoch != 3 {
-			t.Errorf("%+v, %v", got, err)
+			t.Errorf("tree --watch --json printed an unexpected tree: %+v, error %v", got, err)
 		}
 	}
 }

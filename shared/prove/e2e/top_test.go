@@ -113,7 +113,7 @@ func TestTreeInATerminal(t *testing.T) {
 	out := s.text()
 	for _, want := range []string{"\x1b[?1049h", "\x1b[H", "\x1b[32mserving", "\x1b[?1049l", "\x1b[?25h"} {
 		if !strings.Contains(out, want) {
-			t.Errorf("%q is missing in %q", want, out)
+			t.Errorf("the output does not contain %q: %q", want, out)
 		}
 	}
 	if strings.HasSuffix(strings.TrimSpace(out), "serving") {

@@ -39,7 +39,7 @@ func TestUnitFilesAreValid(t *testing.T) {
 	out, err := exec.Command(check, "verify", "--man=no", service, socket).CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		if strings.Contains(line, "dynast.") {
-			t.Errorf("%s", line)
+			t.Errorf("systemd's checker reports: %s", line)
 		}
 	}
 	if err != nil && t.Failed() {

@@ -137,7 +137,7 @@ func badBuilds(t *testing.T, c *cluster, dir string) {
 		code, out := c.run("upgrade", "--config", c.config, "--binary", path)
 		t.Logf("%s: %s", name, strings.TrimSpace(out))
 		if code != 1 || !strings.Contains(strings.ToLower(out), b.want) || !strings.Contains(out, "nothing was changed") {
-			t.Errorf("%s: exit code %d, want 1, %q and \"nothing was changed\" in\n%s", name, code, b.want, out)
+			t.Errorf("upgrade to %s: exit code %d, want 1; the output must contain %q and \"nothing was changed\":\n%s", name, code, b.want, out)
 		}
 		sameProcesses(t, before, c.full())
 	}
