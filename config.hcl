@@ -1,13 +1,14 @@
 # The default configuration of dynast. This file is built into the binary.
 #
-# Your own file (dynast up --config FILE) needs only the fields that it changes.
-# All other fields keep the values below. Each field also has a flag that
-# overrides the file: heartbeat { timeout } is --heartbeat-timeout.
+# Your own file (dynast up --config FILE) needs only the fields that you want to
+# change. All other fields keep the values below. Each field also has a flag that
+# overrides the file. For example, --heartbeat-timeout overrides
+# heartbeat { timeout }.
 #
 # Durations need a unit: ns, us, ms, s, m, h ("100ms", "1m30s").
 # Sizes need a binary unit: B, KiB, MiB, GiB, TiB ("64MiB").
-# Paths may start with "~/". A relative path starts at the working directory of
-# the process that reads this file, and becomes absolute there.
+# Paths may start with "~/". A relative path is relative to the working directory of
+# the process that reads this file.
 
 # The directory for all data of the cluster: write logs, databases, certificates,
 # locks. Each cluster needs its own directory, on a file system with working
@@ -16,50 +17,51 @@
 data_dir = "dynast-data"
 
 # The number of followers that the leader keeps alive. When there are fewer, it
-# starts more at once. With 0 the leader is alone, and no process takes over when
-# it dies.
+# starts more at once. With 0 there is only the leader, and no process takes over
+# when it dies.
 # Unit: processes, 0 to 32. Default: 2.
 followers = 2
 
 client {
   # The address that clients use. All members share the listening socket, and the
-  # current leader accepts, so the address stays open when a leader dies. An
-  # address other than loopback opens the store to the network.
+  # current leader accepts connections. So the address stays open when a leader dies.
+  # With an address other than loopback, other hosts can reach the store.
   # Unit: IP:PORT. Default: 127.0.0.1:2379.
   listen = "127.0.0.1:2379"
 
-  # The server's certificate, with the intermediate certificates. It turns TLS on,
-  # and plain connections are refused then. The TLS files are read again at most a
-  # second after they change, without a restart. Files that do not work change
-  # nothing and are reported in the log. PEM.
+  # A PEM file with the server's certificate and the intermediate certificates. If it
+  # is set, TLS is on, and plain connections are refused. The TLS files are read again
+  # at most a second after they change, without a restart. If the new files cannot be
+  # used, the old ones stay in use, and the log has an error.
   # Unit: path. Default: empty, no TLS.
   cert_file = ""
 
-  # The key of that certificate. PEM.
+  # A PEM file with the key of that certificate.
   # Unit: path. Default: empty.
   key_file = ""
 
-  # The CA of client certificates. Every client then needs a certificate of this CA.
-  # When there are users, the certificate's common name is the user name. PEM. The
-  # file is also read again when it changes.
+  # A PEM file with the CA of client certificates. If it is set, every client needs a
+  # certificate of this CA. When there are users, the certificate's common name is the
+  # user name. This file is also read again when it changes.
   # Unit: path. Default: empty, clients need no certificate.
   client_ca_file = ""
 
-  # The kind of tokens that users get when they log in, as in etcd's flag
-  # --auth-token: "simple", or "jwt,sign-method=RS256,priv-key=/FILE". The options
-  # pub-key=/FILE and ttl=10m may follow. Every member reads the key files.
+  # The kind of token that a user gets at login, with the syntax of etcd's flag
+  # --auth-token: "simple", or "jwt,sign-method=RS256,priv-key=/FILE". For jwt you can
+  # add the options pub-key=/FILE and ttl=10m. Every member reads the key files.
   # Unit: simple, or jwt and its options. Default: simple.
   auth_token = "simple"
 
-  # The number of client connections at the same time. A further connection is
+  # The maximum number of client connections at the same time. A further connection is
   # refused with an error. If the limit of open files (ulimit -n) allows fewer, a
   # further connection waits until one ends. An idle connection takes about 22 KiB
   # of memory.
   # Unit: connections, 16 to 1000000. Default: 12000.
   max_connections = 12000
 
-  # The number of requests and watches of one connection at the same time. Clients
-  # know the number. A further request waits until another one ends.
+  # The maximum number of requests and watches of one connection at the same time. The
+  # server tells clients this number. A client keeps further requests back until
+  # another one ends.
   # Unit: requests, 1 to 1000000. Default: 10000.
   max_streams = 10000
 
@@ -68,14 +70,14 @@ client {
   # Unit: size, 64KiB to 32MiB. Default: 1536KiB.
   max_request = "1536KiB"
 
-  # The number of operations in a transaction, those of inner transactions included.
+  # The maximum number of operations in a transaction, inner transactions included.
   # A transaction with more is refused ("too many operations in txn request"). This
   # is etcd's --max-txn-ops.
   # Unit: operations, 1 to 100000. Default: 128.
   max_txn_ops = 128
 
-  # How often the leader sends a progress notification to a watch that asked for it,
-  # while nothing changes. This is etcd's --watch-progress-notify-interval.
+  # How often the leader sends a progress notification to a watch that asked for it
+  # and has no events. This is etcd's --watch-progress-notify-interval.
   # Kubernetes needs 5s.
   # Unit: duration, 100ms to 24h. Default: 10m.
   watch_progress_interval = "10m"
@@ -83,10 +85,10 @@ client {
 
 dashboard {
   # The address of the dashboard page: processes, live graphs, events. The leader
-  # serves it, and like the clients' address it stays open when a leader dies. If
-  # the port is taken at the start, there is no page, and everything else works.
-  # The page is plain HTTP. For an address other than loopback, put a proxy with
-  # TLS before it.
+  # serves it. Like the clients' address, it stays open when a leader dies. If
+  # another program uses the port at the start, there is no page, but everything else
+  # works. The page is plain HTTP. For an address other than loopback, put a proxy
+  # with TLS in front of it.
   # Unit: IP:PORT, or off. Default: 127.0.0.1:2381.
   listen = "127.0.0.1:2381"
 
@@ -105,8 +107,8 @@ member {
   host = "127.0.0.1"
 
   # The ports for members. A new member gets the next free port above the highest
-  # one in use. After the last port the range starts again. It must have at least
-  # followers + 1 ports.
+  # one in use. After the last port, dynast starts again with the first one. The range
+  # must have at least followers + 1 ports.
   # Unit: FIRST-LAST, 1 to 65535. Default: 7400-7499.
   ports = "7400-7499"
 }
@@ -116,9 +118,10 @@ heartbeat {
   # Unit: duration, 10ms to 1m. Default: 250ms.
   interval = "250ms"
 
-  # A member that is silent for longer is killed and replaced. This is for processes
-  # that hang or are stopped; the death of a process is noticed at once. The value
-  # must be at least 3 intervals, so that one late heartbeat kills no process.
+  # A member that sends nothing for longer than this is killed and replaced. This is
+  # for processes that hang or are stopped. The death of a process is noticed at once.
+  # The value must be at least 3 intervals, so that one late heartbeat kills no
+  # process.
   # Unit: duration, 50ms to 10m. Default: 1s.
   timeout = "1s"
 }
@@ -126,44 +129,44 @@ heartbeat {
 replication {
   # How many followers must have a write in their logs, in addition to the leader's
   # fsync, before the write is acknowledged. When fewer followers are in sync, all of
-  # these must have it. The value must not exceed followers.
+  # the followers in sync must have it. The value must not exceed followers.
   # Unit: processes, 0 to 32. Default: 1.
   min_sync = 1
 
-  # The number of writes that may wait for an acknowledgement. A further write is
+  # The maximum number of writes that wait for an acknowledgement. A further write is
   # refused with ResourceExhausted ("too many requests").
   # Unit: requests, 1 to 1000000. Default: 10000.
   queue_requests = 10000
 
-  # The size of all waiting writes together. Further writes are refused in the same
-  # way.
+  # The maximum size of all waiting writes together. Further writes are refused with
+  # the same error.
   # Unit: size, 2MiB to 16GiB. Default: 64MiB.
   queue_bytes = "64MiB"
 }
 
 store {
-  # When more than this size of the database is in use, writes are refused and the
-  # NOSPACE alarm is raised. Reads and deletes continue. After deletes and a
-  # compaction, when no more than 9/10 of it is in use, writes are accepted again.
+  # When the database uses more than this, writes are refused and the NOSPACE alarm is
+  # raised. Reads and deletes continue. When deletes and a compaction have reduced the
+  # use to 9/10 of the quota or less, writes are accepted again.
   # Unit: size, 64KiB to 1TiB. Default: 2GiB.
   quota = "2GiB"
 
   # When less than this space is free on the disk, writes are refused until there
-  # is room again. The logs and the databases need this space to continue.
+  # is more. The write logs and the databases need this space to continue.
   # Unit: size, 16MiB to 1TiB. Default: 64MiB.
   disk_reserve = "64MiB"
 
   # How often changes are written from memory to the database file. No acknowledged
-  # write depends on it, because the log is on disk before. A longer interval is
-  # faster under load, but the next start reads more of the log.
+  # write depends on it, because the write is already in the log on disk. A longer
+  # interval is faster under load, but the next start has to read more of the log.
   # Unit: duration, 1ms to 1m. Default: 1s.
   commit_interval = "1s"
 
   # How much history is kept. "1000" keeps the last 1000 revisions and compacts
   # every 5 minutes. "1h" keeps the revisions of the last hour and compacts every
-  # tenth of that time. These are etcd's --auto-compaction-mode and -retention. Older
-  # values cannot be read, and watches cannot begin there. The newest values always
-  # stay.
+  # tenth of that time. This replaces etcd's --auto-compaction-mode and -retention.
+  # Compacted revisions cannot be read, and watches cannot start there. The newest
+  # value of each key always stays.
   # Unit: off, revisions (1 to 1000000000000, in quotes) or duration (1s to 8760h). Default: off.
   auto_compaction = "off"
 
@@ -176,9 +179,9 @@ store {
 }
 
 spawn {
-  # How long a new follower may take to join. After that it is killed, and this
-  # counts as a failure. A follower that works, because it opens a large database,
-  # may take up to sixty times as long.
+  # How long a new follower may take to join. After that it is killed, and the start
+  # counts as failed. A follower that is busy opening a large database may take up to
+  # sixty times as long.
   # Unit: duration, 100ms to 10m. Default: 10s.
   timeout = "10s"
 }
@@ -213,8 +216,9 @@ log {
 # the directory of the configuration file.
 #
 # service "web" {
-#   # The program and its arguments, without a shell. In place of it, script = "..."
-#   # is a text for "/bin/sh -c"; write "$${NAME}" there for a shell variable.
+#   # The program and its arguments, without a shell. Instead of command you can set
+#   # script = "...", a text for "/bin/sh -c". In it, write "$${NAME}" for a shell
+#   # variable.
 #   command = ["./server", "-port", "8080"]
 #   # The working directory. Default: the directory of this file.
 #   dir = "web"
@@ -230,19 +234,20 @@ log {
 #   # How many processes run, 0 to 1000: web/1 and web/2. With 0 nothing runs.
 #   # Default: 1.
 #   instances = 2
-#   # Which exits are followed by another start: always, on-failure or never.
+#   # After which exits the program is started again: always, on-failure or never.
 #   # Default: always, or never if there is a schedule.
 #   restart = "always"
 #   # A socket that dynast opens and passes to every instance (LISTEN_FDS). IP:PORT,
 #   # or unix:PATH with an absolute path. There can be several, with different names.
 #   listen "http" { address = "127.0.0.1:8080" }
-#   # Services that must be ready before this one starts, and services that must have
-#   # succeeded or be ready. Default: none.
+#   # needs: services that must be ready before this one starts. after: services that
+#   # must have succeeded or be ready before this one starts. Default: none.
 #   needs = ["db"]
 #   after = ["migrate"]
-#   # When an instance is ready. Exactly one of: http (a URL), exec (a program and its
-#   # arguments), tcp or grpc (HOST:PORT), notify = true (the program sends READY=1),
-#   # delay (a duration). Default: as soon as it runs.
+#   # The check that decides when an instance is ready. Exactly one of:
+#   # http (a URL), exec (a program and its arguments), tcp or grpc (HOST:PORT),
+#   # notify = true (the program sends READY=1), delay (a duration). Default: as soon
+#   # as it runs.
 #   ready {
 #     http = "http://127.0.0.1:8080/healthz"
 #     # The time between two attempts, and the time for one. 10ms to 1h. Default: 1s.
@@ -252,7 +257,7 @@ log {
 #     threshold = 3
 #   }
 #   # An instance that fails this check is restarted. The fields are those of ready,
-#   # without delay. notify = true is a watchdog: the program sends WATCHDOG=1 within
+#   # without delay. With notify = true the program has to send WATCHDOG=1 within
 #   # each interval. Default: only an exit restarts an instance.
 #   alive {
 #     exec     = ["./check"]
@@ -267,9 +272,9 @@ log {
 #   # What makes the program read its configuration again: a signal, or a command
 #   # with exec = ["PROGRAM", "ARGUMENT"]. Default: nothing does.
 #   reload { signal = "HUP" }
-#   # The delay of restarts after repeated failures: it starts with first and doubles
-#   # up to max. After limit failures in a short time the instance is failed; 0 means
-#   # no limit. Default: 100ms, 30s, 0.
+#   # The delay before restarts after repeated failures. It begins with the value of
+#   # first and doubles up to max. After as many failures in a short time as limit
+#   # says, the instance is failed. 0 means no limit. Default: 100ms, 30s, 0.
 #   backoff {
 #     first = "100ms"
 #     max   = "30s"
@@ -303,7 +308,8 @@ log {
 # }
 # service "backup" {
 #   command = ["./backup"]
-#   # Five fields: minute, hour, day of the month, month, day of the week. The service
-#   # is a task then, and a run that would overlap is skipped. Default: none.
+#   # Five fields: minute, hour, day of the month, month, day of the week. With a
+#   # schedule the service is a task. A run is skipped while the previous one still
+#   # runs. Default: none.
 #   schedule = "*/5 * * * *"
 # }

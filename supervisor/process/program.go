@@ -34,7 +34,7 @@ type Program struct {
 	Credential *syscall.Credential // nil: as this process; see LookupCredential
 	Cgroup     *os.File            // the directory of a cgroup v2 in which the program starts, or nil
 
-	// The following need a launcher, which adds about 3 ms to the start (see package launch).
+	// The following need a launcher, which adds about 4 ms to the start (see package launch).
 	Umask            *int // nil: as in this process
 	Limits           []launch.Limit
 	NoNewPrivileges  bool

@@ -23,6 +23,8 @@ type desired struct {
 	BootID string `json:"boot_id"`
 	// Stopped means that dynast was stopped in an orderly way, together with all services.
 	Stopped bool `json:"stopped"`
+	// Stopping means that such a stop has begun and has not ended.
+	Stopping bool `json:"stopping,omitempty"`
 	// Configured are the services of the configuration file, and Added those that an operator
 	// added at run time.
 	Configured []config.Service `json:"configured"`

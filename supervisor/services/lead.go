@@ -19,8 +19,8 @@ func (m *Manager) lead() error {
 		return err
 	}
 	fresh := m.desired.Stopped || m.desired.BootID != m.host.BootID
-	if m.host.Configured != nil {
-		m.desired.Configured = m.host.Configured
+	if m.host.Configured != nil { // an operator has started the cluster
+		m.desired.Configured, m.desired.Stopping = m.host.Configured, false
 	}
 	m.desired.Stopped = false
 	m.useSpecs()
@@ -35,7 +35,7 @@ func (m *Manager) lead() error {
 	m.openSockets()
 	m.listen()
 	m.clocks.set(m.effective(), m.desired.Fired, time.Now())
-	m.step(rules.Lead{Specs: m.rulesSpecs(), Wishes: m.desired.Wishes, Found: found, Fresh: fresh})
+	m.step(rules.Lead{Specs: m.rulesSpecs(), Wishes: m.desired.Wishes, Found: found, Fresh: fresh, Stopping: m.desired.Stopping})
 	return nil
 }
 

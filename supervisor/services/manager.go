@@ -423,6 +423,8 @@ func (m *Manager) StopAll(ctx context.Context) error {
 	done := make(chan struct{})
 	if err := m.ask(ctx, func() {
 		m.stopped = append(m.stopped, done)
+		m.desired.Stopping = true
+		m.saveDesired()
 		m.step(rules.StopAll{})
 	}); err != nil {
 		return err
@@ -439,11 +441,14 @@ func (m *Manager) StopAll(ctx context.Context) error {
 
 // tellStopped answers StopAll when no process is left.
 func (m *Manager) tellStopped() {
-	if len(m.stopped) == 0 || !m.core.Stopped() {
+	if !m.desired.Stopping || !m.core.Stopped() {
 		return
 	}
-	m.desired.Stopped = true
+	m.desired.Stopped, m.desired.Stopping = true, false
 	m.saveDesired()
+	if len(m.stopped) == 0 {
+		m.host.Stopped() // the leader before had begun it
+	}
 	for _, done := range m.stopped {
 		close(done)
 	}

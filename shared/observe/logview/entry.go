@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// textTime is the time format at the beginning of a line in the text format.
-const textTime = "2006-01-02T15:04:05.000Z0700"
+// TimeFormat is the format of the time at the beginning of a line in the text format.
+const TimeFormat = "2006-01-02T15:04:05.000Z0700"
 
-// Entry is a log line together with the lines that belong to it.
+// Entry is a log line of a member together with the lines that belong to it, or a line of the
+// output of an instance.
 type Entry struct {
 	At      time.Time
 	Level   string // trace, debug, info, warn, error; empty if it is not a log line
@@ -24,6 +25,26 @@ type Entry struct {
 	// Raw is the original text without the last line end. IsJSON says which format it has.
 	Raw    string
 	IsJSON bool
+
+	// Instance is web/1 for a line of the output of this instance. Such an entry has only the
+	// following fields, and At, Message and Raw.
+	Instance string
+	// Partial means that the line does not end here. It can go on in the next entry of the
+	// instance.
+	Partial bool
+	// Gap means that output of the instance is missing here. The message says so.
+	Gap bool
+	// position is the time by which the entries of an instance are merged. Unlike At it never
+	// goes back, so that they stay in order.
+	position time.Time
+}
+
+// order returns the time by which the entry is merged.
+func (e *Entry) order() time.Time {
+	if e.Instance != "" {
+		return e.position
+	}
+	return e.At
 }
 
 // Field is a named value: a text or a JSON value.
@@ -73,7 +94,7 @@ func parseText(line string) (Entry, bool) {
 	if !ok || !ok2 {
 		return Entry{}, false
 	}
-	at, err := time.Parse(textTime, stamp)
+	at, err := time.Parse(TimeFormat, stamp)
 	if err != nil {
 		return Entry{}, false
 	}
@@ -160,6 +181,9 @@ func (e *Entry) extend(line string) {
 
 // JSON returns the entry in the JSON format, without a line end.
 func (e *Entry) JSON() string {
+	if e.Instance != "" {
+		return e.outputJSON()
+	}
 	if e.IsJSON && !strings.Contains(e.Raw, "\n") {
 		return e.Raw
 	}
@@ -177,13 +201,19 @@ func (e *Entry) JSON() string {
 			m[f.Key] = f.Value
 		}
 	}
+	line, err := encode(m)
+	if err != nil {
+		return e.Raw // cannot happen with values that came from JSON or text
+	}
+	return line
+}
+
+func encode(v any) (string, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(m); err != nil {
-		return e.Raw // cannot happen with values that came from JSON or text
-	}
-	return strings.TrimRight(b.String(), "\n")
+	err := enc.Encode(v)
+	return strings.TrimRight(b.String(), "\n"), err
 }
 
 // Text returns the entry in the text format, without a line end.
@@ -192,7 +222,7 @@ func (e *Entry) Text() string {
 		return e.Raw
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %-7s ", e.At.Format(textTime), "["+strings.ToUpper(e.Level)+"]")
+	fmt.Fprintf(&b, "%s %-7s ", e.At.Format(TimeFormat), "["+strings.ToUpper(e.Level)+"]")
 	if e.Module != "" {
 		b.WriteString(e.Module + ": ")
 	}

@@ -57,7 +57,7 @@ func show(t *testing.T, q Query) []*Entry {
 	v := New(q)
 	defer v.Close()
 	var out []*Entry
-	if err := v.Show(func(e *Entry) error { out = append(out, e); return nil }); err != nil {
+	if err := v.Show(t.Context(), func(e *Entry) error { out = append(out, e); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -120,7 +120,7 @@ func TestEntryInItsOwnFormatIsUnchanged(t *testing.T) {
 }
 
 func line(at time.Time, address, message string) string {
-	return fmt.Sprintf("%s [INFO]  worker: %s: address=%s epoch=1\n", at.UTC().Format(textTime), message, address)
+	return fmt.Sprintf("%s [INFO]  worker: %s: address=%s epoch=1\n", at.UTC().Format(TimeFormat), message, address)
 }
 
 func messages(es []*Entry) string {
@@ -161,9 +161,9 @@ func TestMerge(t *testing.T) {
 		{Query{Tail: -1}, "m0 m1 m2 m3 m3.5 m4"},
 		{Query{Tail: 2}, "m3.5 m4"},
 		{Query{Tail: 0}, ""},
-		{Query{Tail: -1, Address: b}, "m1 m3"},
+		{Query{Tail: -1, Addresses: []string{b}}, "m1 m3"},
 		{Query{Tail: -1, Since: at(20)}, "m2 m3 m3.5 m4"},
-		{Query{Tail: -1, Address: "127.0.0.1:9"}, ""},
+		{Query{Tail: -1, Addresses: []string{"127.0.0.1:9"}}, ""},
 	} {
 		c.q.Directory = dir
 		if got := messages(show(t, c.q)); got != c.want {
@@ -179,7 +179,7 @@ func TestMerge(t *testing.T) {
 	if got := messages(show(t, Query{File: all, Tail: -1})); got != "x0 x1 x2" {
 		t.Errorf("%q", got)
 	}
-	if got := messages(show(t, Query{File: all, Tail: -1, Address: a})); got != "x0 x1" {
+	if got := messages(show(t, Query{File: all, Tail: -1, Addresses: []string{a}})); got != "x0 x1" {
 		t.Errorf("%q", got)
 	}
 	if _, err := Members(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
@@ -199,7 +199,7 @@ func TestFollow(t *testing.T) {
 		seen <- strings.ReplaceAll(e.Message+e.Raw[strings.Index(e.Raw+"\n", "\n"):], "\n", "")
 		return nil
 	}
-	if err := v.Show(emit); err != nil {
+	if err := v.Show(t.Context(), emit); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -5,7 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"io/fs"
+	"maps"
 	"slices"
 	"time"
 )
@@ -16,14 +17,22 @@ const (
 	reorder = 256
 	// pollInterval is how often Follow looks for new lines.
 	pollInterval = 100 * time.Millisecond
+	// searchInterval is how often Follow looks for new members and instances. It is longer,
+	// because each instance has a directory of its own.
+	searchInterval = 500 * time.Millisecond
 )
 
 // Query says what to show.
 type Query struct {
 	// Directory has a file for each member. Alternatively, File has the lines of all members.
+	// If both are empty, no members are shown.
 	Directory, File string
-	// Address is the only member to show. Empty means all.
-	Address string
+	// Addresses are the members to show. None means all.
+	Addresses []string
+	// Services is the directory of the services. If it is empty, no services are shown.
+	Services string
+	// Names are the services and instances to show. None means all.
+	Names []string
 	// Since leaves out older entries.
 	Since time.Time
 	// Tail is how many of the last entries are shown before following. Negative means all.
@@ -31,131 +40,214 @@ type Query struct {
 }
 
 func (q Query) wants(e *Entry) bool {
-	return !e.At.Before(q.Since) && (q.Address == "" || q.File == "" || e.Address == q.Address)
+	return !e.At.Before(q.Since) && (e.Instance != "" || q.File == "" || len(q.Addresses) == 0 || slices.Contains(q.Addresses, e.Address))
 }
 
-// View shows logs.
+// tail reads the log of a member or the output of an instance as it grows.
+type tail interface {
+	// next returns the next entry, or nil at the present end.
+	next(ctx context.Context) (*Entry, error)
+	// flush returns the unfinished entry at the present end, if there is one.
+	flush() *Entry
+	// settled is flush, but only if nothing was added to that entry since the last call.
+	settled() *Entry
+	close()
+}
+
+// stream is a tail and the entry that was read from it last, which waits for its turn.
+type stream struct {
+	tail tail
+	head *Entry
+}
+
+// View shows logs. Only one goroutine may use it.
 type View struct {
-	q     Query
-	tails map[string]*tail // the current files, by path
+	q       Query
+	streams map[string]*stream
 }
 
 // New makes a view.
-func New(q Query) *View { return &View{q: q, tails: map[string]*tail{}} }
+func New(q Query) *View { return &View{q: q, streams: map[string]*stream{}} }
 
 // Close closes the files.
 func (v *View) Close() {
-	for _, t := range v.tails {
-		t.close()
+	for _, s := range v.streams {
+		s.tail.close()
 	}
 }
 
 // Show calls f with the existing entries, ordered by time.
-func (v *View) Show(f func(*Entry) error) error {
-	if v.q.Tail >= 0 {
-		var last []*Entry
-		err := v.merge(func(e *Entry) error {
-			if last = append(last, e); len(last) > 2*v.q.Tail+1024 {
-				last = append(last[:0], last[len(last)-v.q.Tail:]...)
-			}
-			return nil
-		})
-		for _, e := range last[max(0, len(last)-v.q.Tail):] {
-			if err := f(e); err != nil {
-				return err
-			}
-		}
+func (v *View) Show(ctx context.Context, f func(*Entry) error) error {
+	if err := v.search(ctx, true); err != nil {
 		return err
 	}
-	return v.merge(f)
-}
-
-// stream reads the files of one member, one after the other.
-type stream struct {
-	paths []string
-	tail  *tail
-	head  *Entry
-}
-
-// advance reads the next entry into head. head is nil at the end.
-func (s *stream) advance(v *View) error {
-	s.head = nil
-	for {
-		if s.tail != nil {
-			e, err := s.tail.next()
-			if err != nil {
-				return err
-			}
-			if e != nil {
-				s.head = e
-				return nil
-			}
-			if len(s.paths) == 0 { // the current file stays open for Follow
-				s.head = s.tail.made.flush()
-				return nil
-			}
-			made := s.tail.made
-			s.tail.close()
-			s.tail = &tail{path: s.paths[0], made: made} // an entry can continue after a rotation
-		} else {
-			if len(s.paths) == 0 {
-				return nil
-			}
-			s.tail = &tail{path: s.paths[0]}
+	if v.q.Tail < 0 {
+		return v.merge(ctx, tail.flush, time.Time{}, f)
+	}
+	var last []*Entry
+	err := v.merge(ctx, tail.flush, time.Time{}, func(e *Entry) error {
+		if last = append(last, e); len(last) > 2*v.q.Tail+1024 {
+			last = append(last[:0], last[len(last)-v.q.Tail:]...)
 		}
-		s.paths = s.paths[1:]
-		if _, err := s.tail.open(); err != nil {
+		return nil
+	})
+	for _, e := range last[max(0, len(last)-v.q.Tail):] {
+		if err := f(e); err != nil {
 			return err
 		}
-		if len(s.paths) == 0 {
-			v.tails[s.tail.path] = s.tail
+	}
+	return err
+}
+
+// Follow calls f with the entries after Show, until ctx ends. It includes members and instances
+// that begin to log meanwhile.
+func (v *View) Follow(ctx context.Context, f func(*Entry) error) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	var search time.Time
+	for {
+		if now := time.Now(); !now.Before(search) {
+			search = now.Add(searchInterval)
+			if err := v.search(ctx, false); err != nil {
+				return err
+			}
+		}
+		// A program that writes faster than it is read must not prevent the search.
+		err := v.merge(ctx, tail.settled, search, f)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("follow logs: %w", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
 
-// streams is a heap, ordered by the heads.
-type streams []*stream
+// search finds the members and the instances, and adds a stream for each new one. What exists at
+// first can be long, so it is read from the place where the query begins. Later everything is new.
+func (v *View) search(ctx context.Context, first bool) error {
+	found := 0
+	if v.q.Services != "" {
+		ids, err := Instances(v.q.Services)
+		if err != nil {
+			return err
+		}
+		current := map[string]bool{}
+		for _, id := range ids {
+			if !Selected(v.q.Names, id) {
+				continue
+			}
+			found++
+			key := "services/" + id
+			current[key] = true
+			if v.streams[key] != nil {
+				continue
+			}
+			t := newInstanceTail(v.q.Services, id)
+			v.streams[key] = &stream{tail: t}
+			if !first {
+				continue
+			}
+			if err := t.seek(ctx, v.q); err != nil {
+				return err
+			}
+		}
+		// If somebody deletes the directory of an instance and it is made again, then its
+		// output begins anew.
+		for key, s := range v.streams {
+			if _, ok := s.tail.(*instanceTail); ok && s.head == nil && !current[key] {
+				s.tail.close()
+				delete(v.streams, key)
+			}
+		}
+	}
+	members, err := v.members()
+	if errors.Is(err, fs.ErrNotExist) && (found > 0 || !first) {
+		err = nil // there is something else to show, and the directory can still appear
+	}
+	for _, m := range members {
+		if key := "members/" + m.name; v.streams[key] == nil {
+			v.streams[key] = &stream{tail: &memberTail{closed: m.closed, path: m.current}}
+		}
+	}
+	return err
+}
 
-func (s streams) Len() int           { return len(s) }
-func (s streams) Less(i, j int) bool { return s[i].head.At.Before(s[j].head.At) }
-func (s streams) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
-func (s *streams) Push(x any)        { *s = append(*s, x.(*stream)) }
-func (s *streams) Pop() any {
-	old := *s
+func (v *View) members() ([]memberFiles, error) {
+	switch {
+	case v.q.File != "":
+		return []memberFiles{{current: v.q.File}}, nil
+	case v.q.Directory != "":
+		return list(v.q.Directory, v.q.Addresses)
+	}
+	return nil, nil
+}
+
+// advance reads the next entry into the head. At the present end it takes what atEnd returns.
+func (s *stream) advance(ctx context.Context, atEnd func(tail) *Entry) error {
+	var err error
+	if s.head, err = s.tail.next(ctx); s.head == nil && err == nil {
+		s.head = atEnd(s.tail)
+	}
+	return err
+}
+
+// queue is a heap of streams, ordered by their heads.
+type queue []*stream
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].head.order().Before(q[j].head.order()) }
+func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(x any)        { *q = append(*q, x.(*stream)) }
+func (q *queue) Pop() any {
+	old := *q
 	x := old[len(old)-1]
-	*s = old[:len(old)-1]
+	*q = old[:len(old)-1]
 	return x
 }
 
-func (v *View) merge(f func(*Entry) error) error {
-	files, err := v.files()
-	if err != nil {
-		return err
+// merge calls f with the entries up to the present ends of all streams, ordered by time. It ends
+// before that at a deadline, if there is one. The next call goes on from there.
+func (v *View) merge(ctx context.Context, atEnd func(tail) *Entry, deadline time.Time, f func(*Entry) error) error {
+	var q queue
+	var failed []error // returned after what the other streams have
+	advance := func(s *stream) {
+		if err := s.advance(ctx, atEnd); err != nil {
+			failed = append(failed, err)
+		}
 	}
-	var h streams
-	for _, m := range files {
-		s := &stream{paths: m.paths}
-		if err := s.advance(v); err != nil {
-			return err
+	for _, key := range slices.Sorted(maps.Keys(v.streams)) {
+		s := v.streams[key]
+		if s.head == nil {
+			advance(s)
 		}
 		if s.head != nil {
-			h = append(h, s)
+			q = append(q, s)
 		}
 	}
-	heap.Init(&h)
+	heap.Init(&q)
 	var held []*Entry
-	for h.Len() > 0 {
-		s := h[0]
+	for n := 0; q.Len() > 0; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if n%reorder == reorder-1 && !deadline.IsZero() && !time.Now().Before(deadline) {
+			break
+		}
+		s := q[0]
 		if v.q.wants(s.head) {
 			held = insert(held, s.head)
 		}
-		if err := s.advance(v); err != nil {
-			return err
-		}
+		advance(s)
 		if s.head == nil {
-			heap.Pop(&h)
+			heap.Pop(&q)
 		} else {
-			heap.Fix(&h, 0)
+			heap.Fix(&q, 0)
 		}
 		if len(held) > reorder {
 			if err := f(held[0]); err != nil {
@@ -169,65 +261,15 @@ func (v *View) merge(f func(*Entry) error) error {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // insert inserts an entry into a short list that is ordered by time. It nearly always belongs
 // at the end.
 func insert(held []*Entry, e *Entry) []*Entry {
 	i := len(held)
-	for i > 0 && e.At.Before(held[i-1].At) {
+	for i > 0 && e.order().Before(held[i-1].order()) {
 		i--
 	}
 	return slices.Insert(held, i, e)
-}
-
-func (v *View) files() ([]memberFiles, error) {
-	if v.q.File != "" {
-		return []memberFiles{{paths: []string{v.q.File}}}, nil
-	}
-	return list(v.q.Directory, v.q.Address)
-}
-
-// Follow calls f with the entries after Show, until ctx ends. It includes members that begin to
-// log meanwhile.
-func (v *View) Follow(ctx context.Context, f func(*Entry) error) error {
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		files, err := v.files()
-		if err != nil {
-			return err
-		}
-		for _, m := range files {
-			// A member with closed files only has no file that grows.
-			path := m.paths[len(m.paths)-1]
-			if v.tails[path] == nil && !rotated.MatchString(filepath.Base(path)) {
-				v.tails[path] = &tail{path: path}
-			}
-		}
-		var came []*Entry
-		for _, t := range v.tails {
-			es, pollErr := t.poll()
-			err = errors.Join(err, pollErr)
-			came = append(came, es...)
-		}
-		slices.SortStableFunc(came, func(a, b *Entry) int { return a.At.Compare(b.At) })
-		for _, e := range came {
-			if !v.q.wants(e) {
-				continue
-			}
-			if err := f(e); err != nil {
-				return err
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("follow logs: %w", err)
-		}
-	}
 }

@@ -2,6 +2,7 @@ package logview
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,40 +44,87 @@ func (a *assembler) flush() *Entry {
 	return done
 }
 
-// tail reads a file as it grows, and then the file that replaces it after a rotation.
-type tail struct {
-	path    string
-	f       *os.File
-	in      *bufio.Reader
-	partial strings.Builder
-	made    assembler
-	idle    bool // nothing was added since the last poll
+// memberTail reads the files of a member: the closed ones, then the current one as it grows, and
+// then the files that replace it.
+type memberTail struct {
+	closed   []string // not read yet
+	path     string   // of the current file
+	f        *os.File // the file that is read, or nil
+	current  bool     // it was the current one when it was opened
+	replaced bool     // it is no longer the current one
+	in       *bufio.Reader
+	partial  strings.Builder
+	made     assembler
+	grew     bool // something was read since the last call of settled
 }
 
-// open opens the file. It returns false if there is none.
-func (t *tail) open() (bool, error) {
-	f, err := os.Open(t.path)
+// open opens a file. It returns false if there is none.
+func (t *memberTail) open(path string) (bool, error) {
+	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read log file: %w", err)
 	}
+	t.close()
 	t.f, t.in = f, bufio.NewReader(f)
 	return true, nil
 }
 
-func (t *tail) close() {
+func (t *memberTail) close() {
 	if t.f != nil {
 		_ = t.f.Close()
 		t.f = nil
 	}
 }
 
-// next returns the next entry, or nil at the current end.
-func (t *tail) next() (*Entry, error) {
+func (t *memberTail) next(context.Context) (*Entry, error) {
+	for {
+		if e, err := t.read(); e != nil || err != nil {
+			return e, err
+		}
+		another, err := t.another()
+		if err != nil || !another {
+			return nil, err
+		}
+	}
+}
+
+// another prepares the reading of the next file. It returns false if there is none.
+func (t *memberTail) another() (bool, error) {
+	for len(t.closed) > 0 {
+		path := t.closed[0]
+		t.closed = t.closed[1:]
+		if ok, err := t.open(path); err != nil || ok {
+			return ok, err
+		}
+	}
+	if t.f != nil && t.current && !t.replaced {
+		info, err := os.Stat(t.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read log file: %w", err)
+		}
+		own, err := t.f.Stat()
+		// First read what was added to the old file meanwhile, then the new file.
+		t.replaced = err != nil || !os.SameFile(own, info)
+		return t.replaced, nil
+	}
+	ok, err := t.open(t.path)
+	if ok {
+		t.current, t.replaced = true, false
+	}
+	return ok, err
+}
+
+// read returns the next entry of the open file, or nil at its present end.
+func (t *memberTail) read() (*Entry, error) {
 	for t.f != nil {
 		piece, err := t.in.ReadString('\n')
+		t.grew = t.grew || piece != ""
 		if t.partial.Len()+len(piece) <= maxLineBytes {
 			t.partial.WriteString(piece)
 		}
@@ -95,52 +143,14 @@ func (t *tail) next() (*Entry, error) {
 	return nil, nil
 }
 
-// poll returns the entries since the last poll. The last entry of a file counts as complete
-// when nothing was added from one poll to the next.
-func (t *tail) poll() ([]*Entry, error) {
-	out, err := t.rest(nil)
-	if err != nil {
-		return out, err
-	}
-	info, err := os.Stat(t.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return out, fmt.Errorf("read log file: %w", err)
-	}
-	if err == nil {
-		same := false
-		if t.f != nil {
-			own, err := t.f.Stat()
-			same = err == nil && os.SameFile(own, info)
-		}
-		if !same {
-			// First read what was added to the old file, then the new file.
-			if out, err = t.rest(out); err != nil {
-				return out, err
-			}
-			t.close()
-			if _, err := t.open(); err != nil {
-				return out, err
-			}
-			if out, err = t.rest(out); err != nil {
-				return out, err
-			}
-		}
-	}
-	if len(out) == 0 && t.idle {
-		if e := t.made.flush(); e != nil {
-			out = append(out, e)
-		}
-	}
-	t.idle = len(out) == 0
-	return out, nil
-}
+func (t *memberTail) flush() *Entry { return t.made.flush() }
 
-func (t *tail) rest(out []*Entry) ([]*Entry, error) {
-	for {
-		e, err := t.next()
-		if e == nil || err != nil {
-			return out, err
-		}
-		out = append(out, e)
+// settled returns the last entry when nothing was added from one call to the next.
+func (t *memberTail) settled() *Entry {
+	grew := t.grew
+	t.grew = false
+	if grew {
+		return nil
 	}
+	return t.made.flush()
 }

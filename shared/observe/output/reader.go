@@ -121,6 +121,9 @@ func (r *Reader) Rest() (Line, bool) {
 	return r.take(true)
 }
 
+// Pending returns how much was read of the line that Rest would return.
+func (r *Reader) Pending() int { return len(r.line) }
+
 // fetch reads the next chunk and the part of the index that covers it.
 func (r *Reader) fetch(ctx context.Context) error {
 	c, err := r.src.readAt(ctx, r.buf, r.next)

@@ -2,6 +2,7 @@ package term
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -14,13 +15,15 @@ type Colour string
 
 // Red marks a fault, Yellow a fault that dynast repairs itself, and Green a good state.
 const (
-	Plain  Colour = ""
-	Bold   Colour = "1"
-	Dim    Colour = "2"
-	Red    Colour = "31"
-	Green  Colour = "32"
-	Yellow Colour = "33"
-	Cyan   Colour = "36"
+	Plain   Colour = ""
+	Bold    Colour = "1"
+	Dim     Colour = "2"
+	Red     Colour = "31"
+	Green   Colour = "32"
+	Yellow  Colour = "33"
+	Blue    Colour = "34"
+	Magenta Colour = "35"
+	Cyan    Colour = "36"
 )
 
 // Style says whether output has colours. The zero value has none.
@@ -57,6 +60,39 @@ func Printable(text string) string {
 		}
 		return utf8.RuneError
 	}, text)
+}
+
+// colouring matches a control sequence that sets colours or another look of the text.
+var colouring = regexp.MustCompile(`\x1b\[[0-9;:]*m`)
+
+// Output makes a line of a program's output safe for a terminal. Colours of the program are kept
+// if the style has colours, and end with the line. Tabs are kept. Other control characters are
+// replaced.
+func (s Style) Output(line string) string {
+	var b strings.Builder
+	rest := strings.TrimSuffix(line, "\r")
+	coloured := false
+	for rest != "" {
+		at := colouring.FindStringIndex(rest)
+		if at == nil {
+			at = []int{len(rest), len(rest)}
+		}
+		for i, part := range strings.Split(rest[:at[0]], "\t") {
+			if i > 0 {
+				b.WriteByte('\t')
+			}
+			b.WriteString(Printable(part))
+		}
+		if s.Colour && at[0] < at[1] {
+			b.WriteString(rest[at[0]:at[1]])
+			coloured = true
+		}
+		rest = rest[at[1]:]
+	}
+	if coloured {
+		b.WriteString("\x1b[0m")
+	}
+	return b.String()
 }
 
 // Cell is one cell of a table.

@@ -39,3 +39,21 @@ func TestPrintable(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestOutput(t *testing.T) {
+	for _, c := range []struct{ in, coloured, plain string }{
+		{"", "", ""},
+		{"a\tb\r", "a\tb", "a\tb"},
+		{"\x1b[1;38:5:9mred\x1b[0m \x1b[2J\a", "\x1b[1;38:5:9mred\x1b[0m \ufffd[2J\ufffd\x1b[0m", "red \ufffd[2J\ufffd"},
+		{"\x1b]0;title\a\x1b[31", "\ufffd]0;title\ufffd\ufffd[31", "\ufffd]0;title\ufffd\ufffd[31"},
+		{"\x1b\x1b[m[2J", "\ufffd\x1b[m[2J\x1b[0m", "\ufffd[2J"},
+		{"1%\r2%\n\u009b2J\xff", "1%\ufffd2% \ufffd2J\ufffd", "1%\ufffd2% \ufffd2J\ufffd"},
+	} {
+		if got := (Style{Colour: true}).Output(c.in); got != c.coloured {
+			t.Errorf("%q becomes %q with colours, want %q", c.in, got, c.coloured)
+		}
+		if got := (Style{}).Output(c.in); got != c.plain {
+			t.Errorf("%q becomes %q, want %q", c.in, got, c.plain)
+		}
+	}
+}

@@ -293,18 +293,20 @@ func TestLogs(t *testing.T) {
 }
 
 func TestLogsWithoutFiles(t *testing.T) {
-	c := start(t)
+	c := newCluster(t)
+	c.up("--log-directory", "off")
+	c.full()
 	// The harness sends the standard error of all processes to a file, which the command finds.
 	text := c.output("logs", "--config", c.config)
 	if !strings.Contains(text, "became leader:") || !strings.Contains(text, "following leader:") {
 		t.Errorf("logs must show the file that standard error goes to:\n%s", text)
 	}
 	c.output("stop", "--config", c.config)
-	code, out := c.run("logs", "--config", c.config)
+	code, out := c.run("logs", "--config", c.config, "--log-directory", "off")
 	if code != 1 || !strings.Contains(out, "log { directory") {
 		t.Errorf("logs without a running cluster: exit code %d, want 1: %s", code, out)
 	}
-	cmd := exec.Command(binary, "up", "--config", c.config)
+	cmd := exec.Command(binary, "up", "--config", c.config, "--log-directory", "off")
 	if err := cmd.Start(); err != nil { // its standard error is /dev/null
 		t.Fatal(err)
 	}

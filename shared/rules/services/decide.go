@@ -41,7 +41,7 @@ func (c *Core) held() map[string]bool {
 func (c *Core) decide(i *instance, held map[string]bool) bool {
 	switch i.Phase {
 	case Idle:
-		if i.spec == nil || c.surplus(i) {
+		if i.removed() || c.surplus(i) {
 			delete(c.instances, i.ID)
 			delete(c.saved, i.ID)
 			c.order = nil
@@ -99,7 +99,7 @@ func (c *Core) surge(i *instance) bool {
 
 // wanted reports whether an instance should run, apart from what it waits for.
 func (c *Core) wanted(i *instance) bool {
-	if c.stopping || i.spec == nil || c.surplus(i) {
+	if c.stopping || i.removed() || c.surplus(i) {
 		return false
 	}
 	w := c.wishes[i.ID.Service]

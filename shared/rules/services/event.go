@@ -14,6 +14,8 @@ type (
 		// Fresh means that the services start anew: the host has booted since, or dynast was
 		// stopped in an orderly way. What was finished or had failed runs again.
 		Fresh bool
+		// Stopping means that the leader before had begun to stop all services.
+		Stopping bool
 	}
 	// Configured replaces the specs. An instance whose fingerprint differs is restarted.
 	Configured struct{ Specs []Spec }
@@ -84,6 +86,9 @@ type (
 		// are ready.
 		Rolling bool
 	}
+	// Batch are events that happen at the same moment, for example a command about several
+	// services.
+	Batch struct{ Events []Event }
 	// StopAll stops all services, those that need others first. They stay stopped until a Lead
 	// that is Fresh.
 	StopAll struct{}
@@ -102,6 +107,7 @@ func (Due) event()           {}
 func (StartWanted) event()   {}
 func (StopWanted) event()    {}
 func (RestartWanted) event() {}
+func (Batch) event()         {}
 func (StopAll) event()       {}
 
 // Found is what a new leader found of an instance: its record, and what is left of it.

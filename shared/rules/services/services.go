@@ -40,8 +40,14 @@ type Core struct {
 // instance is a record and its spec.
 type instance struct {
 	Record
-	spec *Spec // nil if the service, or this instance of it, is gone
+	spec *Spec // the last one that is known; nil if an earlier leader knew it
+	gone bool  // the service is not configured any more
+	// early means that the program said READY=1 before its start was reported.
+	early bool
 }
+
+// removed reports whether an instance belongs to no configured service.
+func (i *instance) removed() bool { return i.spec == nil || i.gone }
 
 // New returns a Core that waits for Lead. rng is the source of the jitter.
 func New(rng *rand.Rand) *Core {
@@ -119,7 +125,7 @@ func (c *Core) setWish(service string, w Wish) {
 }
 
 func (c *Core) lead(e Lead) {
-	c.leading = true
+	c.leading, c.stopping = true, e.Stopping
 	c.wishes = map[string]Wish{}
 	for name, w := range e.Wishes {
 		if e.Fresh {
@@ -212,7 +218,11 @@ func (c *Core) configure(specs []Spec) {
 		}
 	}
 	for _, i := range c.instances {
-		i.spec = c.specs[i.ID.Service]
+		if s := c.specs[i.ID.Service]; s != nil {
+			i.spec, i.gone = s, false
+		} else {
+			i.gone = true
+		}
 	}
 	c.sort()
 }
@@ -240,6 +250,12 @@ func (c *Core) handle(ev Event) {
 	case Tick:
 	case Configured:
 		c.configure(e.Specs)
+		for _, i := range c.order {
+			if i.Phase == Up { // the checks may have changed
+				c.do(EndChecks{ID: i.ID, Run: i.Run})
+				c.check(i)
+			}
+		}
 	case Started:
 		c.started(e)
 	case StartFailed:
@@ -261,6 +277,10 @@ func (c *Core) handle(ev Event) {
 		c.due(e.Service)
 	case StopAll:
 		c.stopping = true
+	case Batch:
+		for _, ev := range e.Events {
+			c.handle(ev)
+		}
 	case StartWanted:
 		c.startWanted(e)
 	case StopWanted:
@@ -289,19 +309,24 @@ func (c *Core) started(e Started) {
 func (c *Core) up(i *instance, main Process) {
 	i.Process, i.StartedAt = main, c.now
 	c.setPhase(i, Up)
+	i.Reason = ""
 	c.do(Adopt{ID: i.ID, Run: i.Run, Process: main})
-	if i.spec == nil || !i.spec.ReadyCheck {
+	if i.early {
+		i.early = false
 		c.ready(i)
-	} else {
-		c.check(i)
+		return
 	}
+	c.check(i)
 }
 
-// check begins the check that is due for a process.
+// check begins the check that is due for a process. Without a ready check it is ready.
 func (c *Core) check(i *instance) {
 	switch {
-	case i.spec == nil || i.Phase != Up:
-	case !i.Ready && i.spec.ReadyCheck:
+	case i.Phase != Up:
+	case !i.Ready && (i.spec == nil || !i.spec.ReadyCheck):
+		c.ready(i)
+	case i.spec == nil:
+	case !i.Ready:
 		c.do(Check{ID: i.ID, Run: i.Run})
 	case i.Ready && i.spec.AliveFailures > 0:
 		c.do(Check{ID: i.ID, Run: i.Run, Alive: true})
@@ -309,7 +334,7 @@ func (c *Core) check(i *instance) {
 }
 
 func (c *Core) ready(i *instance) {
-	i.Ready, i.AliveMisses, i.PingBy = true, 0, 0
+	i.Ready, i.AliveMisses, i.PingBy, i.Reason = true, 0, 0, ""
 	if i.spec != nil && i.spec.Watchdog > 0 {
 		i.PingBy = c.now + i.spec.Watchdog
 	}
@@ -357,7 +382,7 @@ func (c *Core) exited(i *instance, exit Exit) {
 	i.Reason = exit.String()
 	c.tell(i, ToldExited, i.Reason)
 	switch {
-	case i.spec == nil:
+	case i.removed():
 	case i.spec.Restart != Always && exit.OK():
 		c.give(i, Succeeded, "")
 	case i.spec.Restart == Never:
@@ -370,7 +395,7 @@ func (c *Core) exited(i *instance, exit Exit) {
 // again schedules the next start after a failure. ran is how long the process ran.
 func (c *Core) again(i *instance, ran time.Duration) {
 	s := i.spec
-	if s == nil {
+	if i.removed() {
 		return
 	}
 	i.Failures = i.Failures*math.Exp2(-float64(ran)/float64(failureHalfLife)) + 1
@@ -428,6 +453,9 @@ func (c *Core) checked(e Checked) {
 
 func (c *Core) notified(e Notified) {
 	i := c.current(e.ID, e.Run)
+	if i != nil && i.Phase == Starting && e.Ready {
+		i.early = true
+	}
 	if i == nil || (i.Phase != Up && i.Phase != Ending) {
 		return
 	}

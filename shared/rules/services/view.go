@@ -60,7 +60,7 @@ func (c *Core) state(i *instance) (State, string) {
 		return StateDone, ""
 	case i.Outcome == Failed:
 		return StateFailed, i.Reason
-	case i.spec == nil, c.stopping, c.stopped(i):
+	case i.removed(), c.stopping, c.stopped(i):
 		return StateStopped, ""
 	case i.spec.Scheduled && !i.Armed:
 		return StateWaiting, "waits for its schedule"
