@@ -1,6 +1,6 @@
 // Package worker is what every process of a cluster runs. It holds the life of a member: the
-// start (boot.go), the loop, the takeover, reloads, and the end. The work itself is done in
-// packages below it:
+// start (boot.go for the order, join.go, listen.go, signals.go), the loop, the takeover,
+// reloads, and the end. The work itself is done in packages below it:
 //
 //   - replica: the member's copy of the data, with the writer, syncer and applier;
 //   - link: the streams to other members;

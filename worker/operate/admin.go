@@ -185,7 +185,7 @@ func (a *admin) Upgrade(ctx context.Context, r *wire.UpgradeRequest) (*wire.Upgr
 	}
 	b, err := findBuild(ctx, r.Binary)
 	if err != nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "nothing is changed: %v", err)
+		return nil, status.Errorf(codes.FailedPrecondition, "nothing was changed: %v", err)
 	}
 	answer, err := a.o.Request(ctx, func(ref chan core.Answer) core.Event {
 		return core.UpgradeRequested{Build: b.path, Patience: upgradePatience, Ref: ref}

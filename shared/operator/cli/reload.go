@@ -64,7 +64,7 @@ func Reload(ctx context.Context, dataDir string, dry, asJSON bool, out io.Writer
 	err = askAtLength(ctx, dir, reloadPatience, func(ctx context.Context, a *admin) (err error) {
 		r, err = a.Reload(ctx, &wire.ReloadRequest{DryRun: dry})
 		if status.Code(err) == codes.InvalidArgument {
-			invalid = &Error{Code: ExitUsage, Err: fmt.Errorf("reload: nothing is changed: %s", status.Convert(err).Message())}
+			invalid = &Error{Code: ExitUsage, Err: fmt.Errorf("reload: nothing was changed: %s", status.Convert(err).Message())}
 			return nil
 		}
 		return err

@@ -63,11 +63,11 @@ func as(t *testing.T, uid uint32, args ...string) (code int, stdout, stderr stri
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-func TestAnotherUserMayLookAndNotTouch(t *testing.T) {
+func TestAnotherUserMayReadButNotChange(t *testing.T) {
 	c := start(t, withDataDir(filepath.Join(open(t), "data")))
 	before := c.full()
 	if code, out, errs := as(t, nobody, "tree", "--data-dir", c.dir); code != 4 || !strings.Contains(errs, "chmod g+rx") {
-		t.Errorf("the data directory is closed, and nobody is told: exit code %d: %s%s", code, out, errs)
+		t.Errorf("tree, without access to the data directory: exit code %d, want 4 and a message with \"chmod g+rx\"\n%s%s", code, out, errs)
 	}
 	if err := os.Chmod(c.dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func TestJoinRefusals(t *testing.T) {
 		code, out := c.run(append([]string{"join"}, args...)...)
 		for _, w := range want {
 			if !strings.Contains(out, w) {
-				t.Errorf("join %v does not name %q:\n%s", args, w, out)
+				t.Errorf("the output of join %v does not contain %q:\n%s", args, w, out)
 			}
 		}
 		if code != wantCode {
@@ -161,7 +161,7 @@ func (c *cluster) handoff(req *wire.HandoffRequest) *wire.HandoffResponse {
 	return &resp
 }
 
-// stranger is a member as a process on another host would introduce itself.
+// stranger returns the description that a process on another host would send about itself.
 func stranger(c *cluster) *wire.MemberInfo {
 	self := proc.Self()
 	return &wire.MemberInfo{Address: fmt.Sprintf("%s:%d", c.host, c.first+39), Pid: int64(self.PID), StartTime: self.StartTime, Slot: 9, State: 2}
@@ -199,7 +199,7 @@ func TestMembersOfOtherHostsAndClustersAreRefused(t *testing.T) {
 	}{
 		"another host":    {&wire.Hello{Member: stranger(c), ClusterId: clusterID, BootId: "another-host"}, codes.FailedPrecondition},
 		"another cluster": {&wire.Hello{Member: stranger(c), ClusterId: clusterID + 1, BootId: boot}, codes.PermissionDenied},
-		"nobody":          {&wire.Hello{ClusterId: clusterID, BootId: boot}, codes.InvalidArgument},
+		"no member":       {&wire.Hello{ClusterId: clusterID, BootId: boot}, codes.InvalidArgument},
 		"no hello":        {nil, codes.InvalidArgument},
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -212,15 +212,15 @@ func TestMembersOfOtherHostsAndClustersAreRefused(t *testing.T) {
 		}
 		cancel()
 		if status.Code(err) != tc.want {
-			t.Errorf("%s: %v, want %s", name, err, tc.want)
+			t.Errorf("hello with %s: error %v, want code %s", name, err, tc.want)
 		}
 	}
 	sameProcesses(t, before, c.full())
 }
 
-// TestStrangersHarmNobody sends random bytes, silence and wrong certificates to every port and
+// TestStrangersDoNoHarm sends random bytes, silence and wrong certificates to every port and
 // socket of a cluster.
-func TestStrangersHarmNobody(t *testing.T) {
+func TestStrangersDoNoHarm(t *testing.T) {
 	_, rng := seeded(t)
 	c := start(t)
 	rec := record(t, c, 2)
@@ -271,7 +271,7 @@ func TestStrangersHarmNobody(t *testing.T) {
 			_, err = stream.Recv()
 		}
 		if err == nil {
-			t.Errorf("%s listens to a member of another cluster", m.Address)
+			t.Errorf("member %s accepted a stream from a member of another cluster", m.Address)
 		}
 		cancel()
 		conn.Close()
@@ -280,12 +280,12 @@ func TestStrangersHarmNobody(t *testing.T) {
 	sameProcesses(t, before, c.full())
 	// The connections that are still open do not delay a takeover.
 	c.signal(leaderOf(before), syscall.SIGKILL)
-	c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 	rec.more(t, 50)
 	c.full()
 	rec.check(t, c)
 	if len(silent) == 0 {
-		t.Error("nobody was silent")
+		t.Error("no silent connection was opened: the test checked nothing")
 	}
 }
 

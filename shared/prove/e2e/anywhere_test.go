@@ -69,7 +69,7 @@ func TestDamageAnywhere(t *testing.T) {
 	for i := range rounds(6) {
 		tr := c.full()
 		last := leaderOf(tr).Index
-		eventually(t, "the followers have everything", func() bool {
+		eventually(t, "the followers have all entries of the leader", func() bool {
 			if tr = c.tree(); tr == nil {
 				return false
 			}
@@ -97,7 +97,7 @@ func TestDamageAnywhere(t *testing.T) {
 	}
 	for _, bad := range []string{"\ngoroutine ", "unexpected fault"} {
 		if strings.Contains(c.logText(), bad) {
-			t.Errorf("the log has %q", bad)
+			t.Errorf("the log contains %q", bad)
 		}
 	}
 }

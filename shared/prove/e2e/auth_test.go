@@ -51,7 +51,8 @@ func (c *cluster) nextLeader() {
 	c.wait("the next leader", func(t *tree.Tree) bool { return t.Epoch > before.Epoch })
 }
 
-// enableRoot turns on authentication with the only user root, and logs it in.
+// enableRoot creates the user root, turns on authentication, logs in as root, and returns the
+// token.
 func (c *cluster) enableRoot() (token string) {
 	c.t.Helper()
 	cl, ctx := c.dial(), testContext(c.t)
@@ -69,7 +70,8 @@ func (c *cluster) enableRoot() (token string) {
 	return login.Token
 }
 
-// putter writes with a token. It is not the stock client, which would log in again by itself.
+// putter returns a function that writes with a token. It does not use the stock client, because
+// that client would log in again by itself.
 func (c *cluster) putter() func(token string) error {
 	c.t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+c.client, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -85,9 +87,11 @@ func (c *cluster) putter() func(token string) error {
 	}
 }
 
-// A token is valid under the next leader, even if that member was started after the login.
-func TestTokenOverTakeovers(t *testing.T) {
-	// The login is soon in the databases, so that a new member does not find it in the log.
+// TestTokenAcrossTakeovers: a token is valid under the next leader, even if that member was
+// started after the login.
+func TestTokenAcrossTakeovers(t *testing.T) {
+	// With a short commit interval, the login reaches the databases soon. A new member then gets
+	// it from a database and not from the log.
 	c := start(t, withExtra(`store { commit_interval = "1ms" }`))
 	token := c.enableRoot()
 	put := c.putter()
@@ -96,20 +100,20 @@ func TestTokenOverTakeovers(t *testing.T) {
 	}
 	c.nextLeader()
 	if err := put(token); err != nil {
-		t.Errorf("with the heir: %v", err)
+		t.Errorf("a write with the token under the heir: %v", err)
 	}
 	c.replaceFollowers()
 	c.nextLeader()
 	if err := put(token); err != nil {
-		t.Errorf("with a leader that started after the login: %v", err)
+		t.Errorf("a write with the token under a leader that was started after the login: %v", err)
 	}
 	if err := put(token + "0"); !errors.Is(err, rpctypes.ErrInvalidAuthToken) {
-		t.Errorf("a token that is none: %v", err)
+		t.Errorf("a write with an invalid token: error %v, want %v", err, rpctypes.ErrInvalidAuthToken)
 	}
 }
 
-// A JWT is valid under the next leader, because all members have the key.
-func TestJWTOverATakeover(t *testing.T) {
+// TestJWTAcrossATakeover: a JWT is valid under the next leader, because all members have the key.
+func TestJWTAcrossATakeover(t *testing.T) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +122,7 @@ func TestJWTOverATakeover(t *testing.T) {
 	testkit.WriteKey(t, file, key)
 	c := newCluster(t)
 	if out, err := c.command("up", "--config", c.config, "--client-auth-token", "jwt,sign-method=EdDSA,priv-key="+file+".none").Output(); err == nil {
-		t.Fatalf("without a key it starts: %s", out)
+		t.Fatalf("dynast started although the key file does not exist: %s", out)
 	}
 	c.up("--client-auth-token", "jwt,sign-method=EdDSA,priv-key="+file)
 	c.full()
@@ -132,12 +136,12 @@ func TestJWTOverATakeover(t *testing.T) {
 		t.Error(err)
 	}
 	if err := put(token + "x"); !errors.Is(err, rpctypes.ErrInvalidAuthToken) {
-		t.Errorf("a token that is none: %v", err)
+		t.Errorf("a write with an invalid token: error %v, want %v", err, rpctypes.ErrInvalidAuthToken)
 	}
 }
 
-// "snapshot save" from a running cluster gives a complete database, and a running cluster can be
-// defragmented.
+// TestBackupOfARunningCluster: "snapshot save" from a running cluster gives a complete database,
+// and a running cluster can be defragmented.
 func TestBackupOfARunningCluster(t *testing.T) {
 	c := start(t)
 	cl, ctx := c.dial(), testContext(t)
@@ -165,7 +169,7 @@ func TestBackupOfARunningCluster(t *testing.T) {
 	}
 	db, sum := raw[:len(raw)-sha256.Size], raw[len(raw)-sha256.Size:]
 	if got := sha256.Sum256(db); !bytes.Equal(got[:], sum) || len(db)%512 != 0 {
-		t.Fatalf("%d bytes with the wrong sum", len(db))
+		t.Fatalf("the snapshot of %d bytes has a wrong checksum or size", len(db))
 	}
 	dir := t.TempDir()
 	if err := os.WriteFile(store.Path(dir), db, 0o600); err != nil {
@@ -177,6 +181,6 @@ func TestBackupOfARunningCluster(t *testing.T) {
 	}
 	defer s.Close()
 	if s.Revision() != last.Header.Revision {
-		t.Errorf("revision %d, want %d", s.Revision(), last.Header.Revision)
+		t.Errorf("the snapshot has revision %d, want %d", s.Revision(), last.Header.Revision)
 	}
 }

@@ -41,19 +41,19 @@ func TestBenchCommandsMeasureACluster(t *testing.T) {
 			want *= 3 // watchers
 		}
 		if res.Schema != bench.Schema || res.Workload != w || res.Operations != want || res.Errors != 0 || res.Latency.P50 <= 0 || res.PerSecond <= 0 {
-			t.Errorf("%s: %+v", w, res)
+			t.Errorf("bench %s: unexpected result %+v", w, res)
 		}
 		if got := slices.Sorted(slices.Values(res.Servers.PIDs)); !slices.Equal(got, pids) {
-			t.Errorf("%s: servers %v, want %v", w, got, pids)
+			t.Errorf("%s: the result names the server processes %v, want %v", w, got, pids)
 		}
 	}
 	var rest bench.Resting
 	if resp, err := c.dial().Get(testContext(t), "bench/", clientv3.WithPrefix(), clientv3.WithCountOnly()); err != nil || resp.Count != 0 {
-		t.Errorf("the loads left keys: %v, %v", resp, err)
+		t.Errorf("keys are left after the loads: %v, %v", resp, err)
 	}
 	c.bench(&rest, "memory", "--keys", "200", "--rest", "10ms", "--keep")
 	if resp, err := c.dial().Get(testContext(t), "bench/0000000199"); err != nil || len(resp.Kvs) != 1 {
-		t.Errorf("the last of the keys: %v, %v", resp, err)
+		t.Errorf("get the last key of the load: %v, %v", resp, err)
 	}
 	if rest.Keys != 200 || rest.Servers.RSSBytes < rest.Servers.PSSBytes || rest.Servers.PSSBytes == 0 {
 		t.Errorf("memory: %+v", rest)
@@ -73,7 +73,7 @@ func TestBenchCommandsMeasureACluster(t *testing.T) {
 		t.Errorf("hand-over: %+v", fail)
 	}
 	if c.full().Leader == led {
-		t.Errorf("%s is still the leader", led)
+		t.Errorf("%s is still the leader after the hand-over", led)
 	}
 }
 
@@ -86,7 +86,8 @@ func (c *cluster) pids() []int {
 	return pids
 }
 
-// A load continues when the leader dies, and reports which processes it could not count.
+// TestBenchOutlivesALeader: a load continues when the leader dies, and reports which processes it
+// could not count.
 func TestBenchOutlivesALeader(t *testing.T) {
 	c := start(t)
 	for _, workload := range []string{"put", "watch"} {
@@ -104,11 +105,11 @@ func TestBenchOutlivesALeader(t *testing.T) {
 		})
 		c.kill(leaderOf(full))
 		if err := cmd.Wait(); err != nil {
-			t.Fatalf("%s: %v\n%s%s", workload, err, &out, &errs)
+			t.Fatalf("bench %s: %v\n%s%s", workload, err, &out, &errs)
 		}
 		for _, want := range []string{workload + ": ", "/s", "latency: ", "1 of 3 server processes ended during the measurement", "2 server processes: "} {
 			if !strings.Contains(out.String(), want) {
-				t.Errorf("%s: %q is missing in\n%s", workload, want, &out)
+				t.Errorf("the output of bench %s does not contain %q:\n%s", workload, want, &out)
 			}
 		}
 	}
@@ -126,7 +127,7 @@ func TestBenchErrorsNameTheMissingFlag(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || args[0] != "nonsense" && !strings.Contains(string(out), want) {
-			t.Errorf("%v: %v, want a message with %q:\n%s", args, err, want, out)
+			t.Errorf("%v: error %v, want a message with %q:\n%s", args, err, want, out)
 		}
 	}
 }
@@ -145,11 +146,11 @@ func TestBenchOverTLS(t *testing.T) {
 	var res bench.Result
 	c.bench(&res, append([]string{"put", "--total", "20", "--cacert", roots, "--cert", mine, "--key", mineKey}, secure...)...)
 	if res.Operations != 20 || res.Errors != 0 || len(res.Servers.PIDs) != 3 {
-		t.Errorf("%+v", res)
+		t.Errorf("bench over TLS: unexpected result %+v", res)
 	}
 	out, err := exec.Command(binary, append([]string{"bench", "put", "--total", "20", "--config", c.config}, secure...)...).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "--cacert") {
-		t.Errorf("without a CA: %v\n%s", err, out)
+		t.Errorf("bench without a CA: error %v, want a message that names the flag\n%s", err, out)
 	}
 }
 
@@ -178,19 +179,19 @@ func TestBenchScript(t *testing.T) {
 		}
 		for _, w := range append(c.want, "before\n", "after\n") {
 			if !strings.Contains(string(raw), w) {
-				t.Errorf("%v: %q is not there:\n%s", c.args, w, raw)
+				t.Errorf("%v: the page does not contain %q:\n%s", c.args, w, raw)
 			}
 		}
 		if strings.Count(string(raw), "old\n") != 1 {
 			t.Errorf("%v: exactly one of the two sections must be replaced:\n%s", c.args, raw)
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, "dynast-bench-*")); len(left) > 0 {
-			t.Errorf("%v: %v was left", c.args, left)
+			t.Errorf("%v: the script left the files %v", c.args, left)
 		}
 		cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, f := range cmdlines {
 			if raw, err := os.ReadFile(f); err == nil && bytes.Contains(raw, []byte(dir)) {
-				t.Errorf("%v: a process was left: %q", c.args, raw)
+				t.Errorf("%v: the script left a process: %q", c.args, raw)
 			}
 		}
 	}

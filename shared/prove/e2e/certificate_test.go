@@ -48,8 +48,8 @@ func (i *issuer) config(name string) *tls.Config {
 	return c
 }
 
-// The common name of a client's certificate is the user, under each leader and for etcdctl too. A
-// login takes precedence.
+// TestCertificateUserAcrossATakeover: the common name of a client's certificate is the user,
+// under each leader and for etcdctl too. A login takes precedence.
 func TestCertificateUserAcrossATakeover(t *testing.T) {
 	ca := newIssuer(t)
 	cert, key := ca.issue("server")
@@ -85,19 +85,19 @@ func TestCertificateUserAcrossATakeover(t *testing.T) {
 	}
 	for range 2 {
 		if err := put(anna, "a1"); err != nil {
-			t.Errorf("anna, where she may: %v", err)
+			t.Errorf("a write by anna to a key that she may write: %v", err)
 		}
 		if err := put(anna, "z"); !errors.Is(err, rpctypes.ErrPermissionDenied) {
-			t.Errorf("anna, where she may not: %v", err)
+			t.Errorf("a write by anna to a key that she may not write: error %v, want \"permission denied\"", err)
 		}
 		if err := put(root, "z"); err != nil {
-			t.Errorf("root: %v", err)
+			t.Errorf("a write by root: %v", err)
 		}
 		if err := put(stranger, "a1"); err == nil {
-			t.Error("a name that is no user may write")
+			t.Error("a client whose certificate names no user could write")
 		}
 		if err := put(both, "z"); err != nil {
-			t.Errorf("anna's certificate and root's password: %v", err)
+			t.Errorf("a write with anna's certificate and root's password: %v", err)
 		}
 		c.certificatesOfOthers(ca)
 		c.nextLeader()
@@ -112,18 +112,18 @@ func (c *cluster) certificatesOfOthers(ca *issuer) {
 		return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: cfg}}
 	}
 	if code, text, err := ask(testContext(t), web(ca.config("")), "GET", "https://"+c.client+"/health", ""); err == nil {
-		t.Errorf("without a certificate: %d %s", code, text)
+		t.Errorf("a request without a certificate got status %d: %s", code, text)
 	}
 	body := fmt.Sprintf(`{"key":%q,"value":%q}`, b64("a1"), b64("v"))
 	if code, text, err := ask(testContext(t), web(ca.config("anna")), "POST", "https://"+c.client+"/v3/kv/put", body); err != nil || code != 400 {
-		t.Errorf("anna over the gateway: %d %s %v", code, text, err)
+		t.Errorf("anna through the gateway: status %d, want 400: %s, %v", code, text, err)
 	}
 	cert, key := ca.issue("anna")
 	flags := []string{"--endpoints=https://" + c.client, "--cacert=" + filepath.Join(ca.dir, "ca.crt"), "--cert=" + cert, "--key=" + key}
 	if code, out, errs := c.ctl("", append(flags, "put", "a2", "v")...); code != 0 || out != "OK\n" {
-		t.Errorf("anna with etcdctl: %d %s%s", code, out, errs)
+		t.Errorf("put with etcdctl as anna: exit code %d\n%s%s", code, out, errs)
 	}
 	if code, _, errs := c.ctl("", append(flags, "put", "z", "v")...); code != 1 || !strings.Contains(errs, "permission denied") {
-		t.Errorf("anna with etcdctl, where she may not: %d %s", code, errs)
+		t.Errorf("put with etcdctl as anna, to a key that she may not write: exit code %d, want 1\n%s", code, errs)
 	}
 }

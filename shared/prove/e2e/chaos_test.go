@@ -46,7 +46,7 @@ func runChaos(t *testing.T, args ...string) chaosRun {
 	_ = cmd.Wait()
 	r.code, r.errs = cmd.ProcessState.ExitCode(), errs.String()
 	if err := json.Unmarshal(out.Bytes(), &r.report); err != nil {
-		t.Fatalf("exit code %d, invalid JSON: %v\n%s%s", r.code, err, out.String(), r.errs)
+		t.Fatalf("chaos --json: exit code %d, invalid JSON: %v\n%s%s", r.code, err, out.String(), r.errs)
 	}
 	return r
 }
@@ -54,10 +54,10 @@ func runChaos(t *testing.T, args ...string) chaosRun {
 func (r chaosRun) passed(t *testing.T) {
 	t.Helper()
 	if r.code != 0 || !r.report.Passed() || r.report.Schema != chaos.Schema {
-		t.Fatalf("exit code %d, verdict %q, findings %+v\n%s", r.code, r.report.Verdict, r.report.Findings, tail(r.errs, 20000))
+		t.Fatalf("the run must pass: exit code %d, verdict %q, findings %+v\n%s", r.code, r.report.Verdict, r.report.Findings, tail(r.errs, 20000))
 	}
 	if left, err := os.ReadDir(r.temp); err != nil || len(left) > 0 {
-		t.Errorf("left in the directory for temporary files: %v, %v", left, err)
+		t.Errorf("the run left files in the directory for temporary files: %v, %v", left, err)
 	}
 	answered := 0
 	for _, o := range r.report.Operations {
@@ -71,7 +71,7 @@ func (r chaosRun) passed(t *testing.T) {
 // TestChaos is a short run with all faults; DYNAST_E2E_CHAOS makes it longer.
 func TestChaos(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes its time")
+		t.Skip("-short skips this test, because it takes long")
 	}
 	seed, _ := seeded(t)
 	duration := "12s"
@@ -83,22 +83,22 @@ func TestChaos(t *testing.T) {
 	r.passed(t)
 	t.Logf("%d faults, %+v", len(r.report.Faults), r.report.FaultStats)
 	if raw, err := os.ReadFile(page); err != nil || !bytes.Contains(raw, []byte("<svg")) {
-		t.Errorf("the page: %d bytes, %v", len(raw), err)
+		t.Errorf("the HTML report has %d bytes, error %v", len(raw), err)
 	}
 }
 
 // TestChaosOnASmallDisk fills a small disk, if the test can mount one.
 func TestChaosOnASmallDisk(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes its time")
+		t.Skip("-short skips this test, because it takes long")
 	}
 	seed, _ := seeded(t)
 	r := runChaos(t, "--duration", "5s", "--seed", fmt.Sprint(seed), "--faults", "fill-disk=3,kill-follower")
 	if len(r.report.LeftOut) > 0 {
 		if !strings.Contains(r.report.LeftOut[0], "fill-disk: ") {
-			t.Errorf("left out: %q", r.report.LeftOut)
+			t.Errorf("the run left out other faults than fill-disk: %q", r.report.LeftOut)
 		}
-		t.Skipf("left out: %q", r.report.LeftOut)
+		t.Skipf("the run left out a fault: %q", r.report.LeftOut)
 	}
 	r.passed(t)
 	refused := 0
@@ -114,7 +114,7 @@ func TestChaosOnASmallDisk(t *testing.T) {
 // removes its keys.
 func TestChaosOfARunningCluster(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes its time")
+		t.Skip("-short skips this test, because it takes long")
 	}
 	seed, _ := seeded(t)
 	c := start(t)
@@ -123,15 +123,15 @@ func TestChaosOfARunningCluster(t *testing.T) {
 	r.passed(t)
 	tr := c.full()
 	if len(r.report.Replicas) != len(tr.Members) {
-		t.Errorf("compared: %+v", r.report.Replicas)
+		t.Errorf("the run did not compare all members: %+v", r.report.Replicas)
 	}
 	resp, err := c.dial().Get(testContext(t), "", clientv3.WithPrefix())
 	if err != nil || len(resp.Kvs) != 1 || string(resp.Kvs[0].Key) != "mine" {
-		t.Errorf("keys after the run: %v, %v", resp, err)
+		t.Errorf("the cluster must only have the key \"mine\" after the run: %v, %v", resp, err)
 	}
 	code, out := c.run("chaos", "--config", c.config, "--data-dir", c.dir, "--faults", "kill-all", "--duration", "1s")
 	if code != 1 || !strings.Contains(out, "kill-all: only possible in a cluster that this command started") {
-		t.Errorf("all at once: exit code %d\n%s", code, out)
+		t.Errorf("chaos with kill-all in a running cluster: exit code %d, want 1\n%s", code, out)
 	}
 	sameProcesses(t, tr, c.full())
 }
@@ -152,7 +152,7 @@ func TestASoakEndsWhenItIsInterrupted(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a fault", func() bool {
+	eventually(t, "the first fault", func() bool {
 		said, err := os.ReadFile(errs.Name())
 		return err == nil && bytes.Contains(said, []byte("kill-follower: follower"))
 	})
@@ -160,10 +160,10 @@ func TestASoakEndsWhenItIsInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "verdict: passed") || !strings.Contains(out.String(), "seed 7") {
-		t.Errorf("%v\n%s", err, out.String())
+		t.Errorf("the interrupted run: error %v, want the verdict \"passed\" and seed 7\n%s", err, out.String())
 	}
 	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
+		t.Errorf("the interrupted run left files: %v, %v", left, err)
 	}
 }
 
@@ -177,7 +177,7 @@ func TestChaosNamesInvalidFlags(t *testing.T) {
 		"--rate":          {"--rate", "-1"},
 	} {
 		if code, out := c.run(append([]string{"chaos"}, args...)...); code != 2 || !strings.Contains(out, want) {
-			t.Errorf("%v: exit code %d\n%s", args, code, out)
+			t.Errorf("chaos %v: exit code %d\n%s", args, code, out)
 		}
 	}
 }
@@ -208,13 +208,13 @@ func TestChaosFindsALoss(t *testing.T) {
 		checks[f.Check] = true
 	}
 	if r.code != 1 || r.report.Passed() || !checks[chaos.CheckLinearizable] || !checks[chaos.CheckWatch] {
-		t.Fatalf("exit code %d, findings of %v", r.code, checks)
+		t.Fatalf("the run must find the loss: exit code %d, findings of the checks %v", r.code, checks)
 	}
 	if !strings.Contains(r.errs, r.report.Kept) || !strings.Contains(r.errs, fmt.Sprint(seed)) {
-		t.Errorf("the message lacks the directory or the seed:\n%s", tail(r.errs, 2000))
+		t.Errorf("the message does not name the directory and the seed:\n%s", tail(r.errs, 2000))
 	}
 	if found, err := filepath.Glob(filepath.Join(r.report.Kept, "counterexample-*.html")); err != nil || len(found) == 0 {
-		t.Errorf("no picture of the history in %s", r.report.Kept)
+		t.Errorf("%s contains no picture of the history", r.report.Kept)
 	}
 }
 
@@ -235,7 +235,7 @@ func TestChaosFindsAWrongReplica(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			wrong = s.Slot%3 + 1 // not the leader's
+			wrong = s.Slot%3 + 1 // a slot other than the leader's
 			if err := settle(dir.Slot(wrong)); err != nil {
 				return err
 			}
@@ -250,11 +250,11 @@ func TestChaosFindsAWrongReplica(t *testing.T) {
 	}
 	odd := slices.DeleteFunc(slices.Clone(report.Replicas), func(r chaos.Replica) bool { return r.Slot == wrong })
 	if len(odd) != 2 || odd[0].Hash != odd[1].Hash {
-		t.Errorf("slot %d was changed: %+v", wrong, report.Replicas)
+		t.Errorf("the report does not show that slot %d differs: %+v", wrong, report.Replicas)
 	}
 	for _, name := range []string{"data", "log"} {
 		if _, err := os.Stat(filepath.Join(report.Kept, name)); err != nil {
-			t.Errorf("not kept: %v", err)
+			t.Errorf("the run did not keep a file: %v", err)
 		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // container is a cluster in which the leader's parent is the first process of a PID namespace.
-// The pids in its tree are those inside, so the test sends them no signal.
+// The pids in its tree are those inside the namespace, so the test must not send signals to them.
 type container struct {
 	*cluster
 	cmd *exec.Cmd // unshare(1); its child is the first process of the namespace
@@ -40,7 +40,7 @@ func contain(t *testing.T, c *cluster, unshare []string, command ...string) *con
 	}
 	probe := slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, "--root") })
 	if out, err := exec.Command(tool, append(probe, "true")...).CombinedOutput(); err != nil {
-		t.Skipf("needs root, or leave to make namespaces: %v: %s", err, out)
+		t.Skipf("needs root, or permission to create namespaces: %v: %s", err, out)
 	}
 	cmd := exec.Command(tool, append(args, command...)...)
 	cmd.Stderr, cmd.Stdout = c.logs, c.logs
@@ -72,7 +72,7 @@ func (k *container) look() *tree.Tree {
 func (k *container) settled(other string) *tree.Tree {
 	k.t.Helper()
 	var tr *tree.Tree
-	eventually(k.t, "full strength in the container", func() bool {
+	eventually(k.t, "the container has a new leader and two followers in sync", func() bool {
 		tr = k.look()
 		return tr != nil && tr.Leader != other && count(tr, "in_sync") == 2
 	})
@@ -100,7 +100,7 @@ func (k *container) outside(inside int) int {
 			}
 		}
 	}
-	k.t.Fatalf("process %d of the container is not to be found", inside)
+	k.t.Fatalf("cannot find process %d of the container", inside)
 	return 0
 }
 
@@ -140,7 +140,7 @@ func (k *container) ended() int {
 		}
 		return k.cmd.ProcessState.ExitCode()
 	case <-time.After(patience):
-		k.t.Fatal("the container goes on")
+		k.t.Fatal("the container did not end in time")
 		return -1
 	}
 }
@@ -151,20 +151,20 @@ func TestContainerSurvivesItsLeader(t *testing.T) {
 	before := k.settled("")
 	cl := c.dial()
 	put(t, cl, "container", "x")
-	for range 2 { // first its own child, then an adopted orphan
+	for range 2 { // the first leader is a child of the first process; the second one is an adopted orphan
 		if pid := leaderOf(before).PID; pid == 1 {
-			t.Fatal("the leader is the first process")
+			t.Fatal("the leader is the first process of the namespace, want a child of it")
 		}
 		if err := syscall.Kill(k.outside(leaderOf(before).PID), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		after := k.settled(before.Leader)
 		if resp, err := cl.Get(testContext(t), "container"); err != nil || len(resp.Kvs) != 1 {
-			t.Fatalf("after the death of a leader: %v, %v", resp, err)
+			t.Fatalf("get after the death of a leader: %v, %v", resp, err)
 		}
 		before = after
 	}
-	// The leader gets the hangup, and no process ends.
+	// SIGHUP to the first process is passed on to the leader. No process may end because of it.
 	if err := syscall.Kill(k.first(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
@@ -173,10 +173,10 @@ func TestContainerSurvivesItsLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code := k.ended(); code != 0 {
-		t.Errorf("stopped in order, exit code %d", code)
+		t.Errorf("the container was stopped in order: exit code %d, want 0", code)
 	}
 	if !strings.Contains(c.logText(), "stopping the cluster") {
-		t.Error("no leader was told to stop")
+		t.Error("the log does not show that a leader stopped the cluster")
 	}
 }
 
@@ -184,7 +184,7 @@ func TestContainerSurvivesItsLeader(t *testing.T) {
 func noZombies(t *testing.T, k *container) {
 	t.Helper()
 	ns := k.namespace(k.first())
-	eventually(t, "nobody is left unreaped", func() bool {
+	eventually(t, "all dead processes are reaped", func() bool {
 		paths, _ := filepath.Glob("/proc/[0-9]*/status")
 		for _, path := range paths {
 			raw, err := os.ReadFile(path)
@@ -205,7 +205,7 @@ func TestContainerStartsAgain(t *testing.T) {
 	cl := c.dial()
 	var before, tr *tree.Tree
 	for n := range 3 {
-		eventually(t, "another leader, alone", func() bool {
+		eventually(t, "a new leader without followers", func() bool {
 			tr = k.look()
 			return tr != nil && (before == nil || leaderOf(tr).PID != leaderOf(before).PID)
 		})
@@ -213,18 +213,18 @@ func TestContainerStartsAgain(t *testing.T) {
 		if n == 0 {
 			put(t, cl, "container", "x")
 		} else if resp, err := cl.Get(testContext(t), "container"); err != nil || len(resp.Kvs) != 1 {
-			t.Fatalf("after the death of all: %v, %v", resp, err)
+			t.Fatalf("get after the death of all members: %v, %v", resp, err)
 		}
 		if err := syscall.Kill(k.outside(leaderOf(tr).PID), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "three delays are told", func() bool { return strings.Count(c.logText(), "starting the cluster again in") == 3 })
+	eventually(t, "the log shows three delays", func() bool { return strings.Count(c.logText(), "starting the cluster again in") == 3 })
 	if err := syscall.Kill(k.first(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if code := k.ended(); code != 128+int(syscall.SIGKILL) {
-		t.Errorf("exit code %d, want that of a killed process", code)
+		t.Errorf("the container has exit code %d, want the one of a killed process", code)
 	}
 }
 
@@ -235,6 +235,6 @@ func TestContainerEndsWithItsLastMember(t *testing.T) {
 	blocker := listen(t, c.client)
 	defer blocker.Close()
 	if code := contain(t, c, []string{"--mount-proc"}, binary, "up", "--config", c.config).ended(); code != 1 || !strings.Contains(c.logText(), c.client) {
-		t.Errorf("a leader that cannot start: exit code %d\n%s", code, c.logText())
+		t.Errorf("a leader that cannot start: exit code %d, want 1 and a message with the address\n%s", code, c.logText())
 	}
 }

@@ -86,7 +86,7 @@ func (r *recorder) check(t *testing.T, c *cluster) {
 	for k, v := range r.acked {
 		if there[k] != v {
 			missing++
-			t.Errorf("acknowledged %s = %s, there is %q", k, v, there[k])
+			t.Errorf("%s = %s was acknowledged, but the store has %q", k, v, there[k])
 		}
 		if missing > 10 {
 			break
@@ -145,21 +145,21 @@ func TestLeaderKilledClientsCarryOn(t *testing.T) {
 		before := c.full()
 		rec.more(t, 20)
 		c.signal(leaderOf(before), syscall.SIGKILL)
-		after := c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+		after := c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 		if after.Epoch != before.Epoch+1 {
-			t.Errorf("epoch %d after %d", after.Epoch, before.Epoch)
+			t.Errorf("the takeover led to epoch %d, the epoch before was %d", after.Epoch, before.Epoch)
 		}
 		rec.more(t, 20)
 		for _, m := range followersOf(before) {
 			now, ok := find(after, m.Address)
 			if !ok || now.PID != m.PID {
-				t.Errorf("healthy member %s (pid %d) did not stay: %+v", m.Address, m.PID, now)
+				t.Errorf("the takeover replaced the healthy member %s (pid %d): %+v", m.Address, m.PID, now)
 			}
 		}
 	}
 	final := c.full()
 	if len(final.Deaths) != 3 {
-		t.Errorf("deaths: %+v", final.Deaths)
+		t.Errorf("the tree must show 3 deaths: %+v", final.Deaths)
 	}
 	rec.check(t, c)
 }
@@ -171,21 +171,21 @@ func TestFollowerKilledIsReplaced(t *testing.T) {
 		before := c.full()
 		victim := followersOf(before)[0]
 		c.signal(victim, syscall.SIGKILL)
-		c.wait("the dead is dropped", func(t *tree.Tree) bool {
+		c.wait("the tree no longer has the dead follower", func(t *tree.Tree) bool {
 			m, ok := find(t, victim.Address)
 			return !ok || m.PID != victim.PID
 		})
 		after := c.full()
 		d := after.Deaths[len(after.Deaths)-1]
 		if d.PID != victim.PID || d.ReplacedBy == "" || d.Reason == "" {
-			t.Errorf("death: %+v", d)
+			t.Errorf("unexpected fields of a death: %+v", d)
 		}
 		rec.more(t, 10)
 	}
 	rec.check(t, c)
 }
 
-func TestColdStartAfterTheDeathOfAll(t *testing.T) {
+func TestColdStartAfterAllProcessesDied(t *testing.T) {
 	c := start(t)
 	for range 3 {
 		rec := record(t, c, 4)
@@ -205,7 +205,7 @@ func TestColdStartAfterTheDeathOfAll(t *testing.T) {
 // awaitGone waits until no process of a tree is left.
 func (c *cluster) awaitGone(tr *tree.Tree) {
 	c.t.Helper()
-	eventually(c.t, "all processes gone", func() bool {
+	eventually(c.t, "all processes are gone", func() bool {
 		for _, m := range tr.Members {
 			if !c.gone(m) {
 				return false
@@ -221,14 +221,14 @@ func TestStoppedFollowerIsReplacedAndWritesGoOn(t *testing.T) {
 	before := c.full()
 	victim := followersOf(before)[0]
 	c.signal(victim, syscall.SIGSTOP)
-	rec.more(t, 50) // the other follower acknowledges
-	c.wait("the silent one is gone", func(t *tree.Tree) bool {
+	rec.more(t, 50) // the other follower acknowledges the writes
+	c.wait("the tree no longer has the stopped follower", func(t *tree.Tree) bool {
 		m, ok := find(t, victim.Address)
 		return !ok || m.PID != victim.PID
 	})
 	after := c.full()
 	if d := after.Deaths[0]; d.PID != victim.PID || !strings.Contains(d.Reason, "silent") {
-		t.Errorf("death: %+v", d)
+		t.Errorf("unexpected fields of a death: %+v", d)
 	}
 	rec.check(t, c)
 }
@@ -240,16 +240,16 @@ func TestStoppedLeaderIsFenced(t *testing.T) {
 	rec.more(t, 20)
 	old := leaderOf(before)
 	c.signal(old, syscall.SIGSTOP)
-	after := c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	after := c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 	if !c.gone(old) {
-		t.Errorf("the stopped leader, pid %d, still lives beside leader %s", old.PID, after.Leader)
+		t.Errorf("the stopped leader, pid %d, is still alive while %s leads", old.PID, after.Leader)
 	}
 	rec.more(t, 20)
 	c.full()
 	rec.check(t, c)
 }
 
-func TestBriefStopIsNoDeath(t *testing.T) {
+func TestBriefPauseOfTheLeaderCausesNoTakeover(t *testing.T) {
 	c := start(t, withTimeout("5s"))
 	rec := record(t, c, 2)
 	before := c.full()
@@ -260,7 +260,7 @@ func TestBriefStopIsNoDeath(t *testing.T) {
 	eventually(t, "writes go on", func() bool { return rec.count() > stopped+10 })
 	after := c.full()
 	if after.Epoch != before.Epoch || len(after.Deaths) != 0 {
-		t.Errorf("a pause of the leader led to epoch %d, deaths %+v", after.Epoch, after.Deaths)
+		t.Errorf("after a short pause of the leader: epoch %d, deaths %+v; want no takeover and no death", after.Epoch, after.Deaths)
 	}
 	rec.check(t, c)
 }
@@ -285,7 +285,7 @@ func TestJoinerWithALowerAddressFollows(t *testing.T) {
 	rec := record(t, c, 2)
 	rec.more(t, 20)
 	c.signal(leaderOf(after), syscall.SIGKILL)
-	c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != after.Leader })
+	c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != after.Leader })
 	rec.more(t, 20)
 	c.full()
 	rec.check(t, c)
@@ -317,7 +317,7 @@ func TestRosterInResponsesAndMemberList(t *testing.T) {
 	}
 	for _, m := range list.Members {
 		if leads := m.Name == tr.Leader; leads != (len(m.ClientURLs) == 1) || m.Name == "" {
-			t.Errorf("member %+v, leader is %s", m, tr.Leader)
+			t.Errorf("member list: %+v, the leader is %s; only the leader has a client URL", m, tr.Leader)
 		}
 	}
 	// A client that takes its endpoints from the member list still works.
@@ -351,7 +351,7 @@ func TestTakeoverWhileEveryHandlerIsBusy(t *testing.T) {
 	for _, f := range followersOf(before) {
 		c.signal(f, syscall.SIGCONT)
 	}
-	c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 	if _, err := c.dial().Put(testContext(t), "after", "1"); err != nil {
 		t.Fatal(err)
 	}
@@ -360,11 +360,11 @@ func TestTakeoverWhileEveryHandlerIsBusy(t *testing.T) {
 	c.full()
 }
 
-func TestLogsGoOnInTheFirstLeadersTerminal(t *testing.T) {
+func TestLaterLeadersLogToTheFirstLeadersTerminal(t *testing.T) {
 	c := start(t)
 	before := c.full()
 	c.signal(leaderOf(before), syscall.SIGKILL)
-	after := c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	after := c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 	eventually(t, "the new leader's log", func() bool {
 		return strings.Contains(c.logText(), "took_over") && strings.Contains(c.logText(), "address="+after.Leader)
 	})
@@ -381,11 +381,11 @@ func TestStopEndsAll(t *testing.T) {
 	}
 	for _, m := range tr.Members {
 		if !c.gone(m) {
-			t.Errorf("%s, pid %d, is still there after: %s", m.Address, m.PID, out)
+			t.Errorf("%s, pid %d, is still alive after the command printed: %s", m.Address, m.PID, out)
 		}
-		s, err := store.Open(store.Config{Dir: slotOf(c, m.Slot).DBDir()}) // it opens at once, because no process has it open
+		s, err := store.Open(store.Config{Dir: slotOf(c, m.Slot).DBDir()}) // the database opens at once, because no process has it open
 		if err != nil {
-			t.Errorf("the database of slot %d after: %s%v", m.Slot, out, err)
+			t.Errorf("cannot open the database of slot %d after the command printed: %s%v", m.Slot, out, err)
 			continue
 		}
 		if err := s.Close(); err != nil {
@@ -397,7 +397,7 @@ func TestStopEndsAll(t *testing.T) {
 	}
 	// The cluster starts again with its data, and stopping a stopped cluster succeeds.
 	if out, err := exec.Command(binary, "stop", "--config", c.config).CombinedOutput(); err != nil {
-		t.Errorf("second stop: %v\n%s", err, out)
+		t.Errorf("stop of a stopped cluster: %v\n%s", err, out)
 	}
 	c.up()
 	c.full()

@@ -16,8 +16,8 @@ import (
 	"github.com/dynast-io/dynast/shared/prove/chaos"
 )
 
-// everyone finds all processes of the cluster by their arguments, including those that do not own
-// a slot yet.
+// everyone returns all processes of the cluster by their arguments, including those that do not
+// own a slot yet.
 func (c *cluster) everyone() []proc.Identity {
 	c.t.Helper()
 	found, err := chaos.Processes(c.dir, c.config)
@@ -34,7 +34,7 @@ func (c *cluster) everyone() []proc.Identity {
 // meanwhile.
 func (c *cluster) killEveryone() {
 	c.t.Helper()
-	eventually(c.t, "nobody is left", func() bool {
+	eventually(c.t, "no process is left", func() bool {
 		all := c.everyone()
 		for _, id := range all {
 			signalSame(id, syscall.SIGKILL)
@@ -43,9 +43,9 @@ func (c *cluster) killEveryone() {
 	})
 }
 
-// TestKilledAtAnyMomentOfItsLife kills all processes at random moments, mostly during a start,
+// TestClusterKilledAtRandomMoments kills all processes at random moments, mostly during a start,
 // and starts the cluster again. No acknowledged write is lost.
-func TestKilledAtAnyMomentOfItsLife(t *testing.T) {
+func TestClusterKilledAtRandomMoments(t *testing.T) {
 	_, rng := seeded(t)
 	c := newCluster(t)
 	all := stored{}
@@ -62,7 +62,7 @@ func TestKilledAtAnyMomentOfItsLife(t *testing.T) {
 	t.Logf("%d acknowledged writes", len(all))
 	all.check(t, c.dial())
 	if strings.Contains(c.logText(), "may be lost") {
-		t.Error("a loss was reported, and nothing was damaged")
+		t.Error("the log reports a loss, although nothing was damaged")
 	}
 }
 
@@ -91,13 +91,13 @@ func (c *cluster) writeUntil(ctx context.Context, all stored, round int) {
 	}
 }
 
-// TestAFollowerThatKeepsDyingIsStartedMoreSlowly also checks that a later start has no delay.
+// TestAFollowerThatKeepsDyingIsStartedMoreSlowly kills every process of one slot until a start is
+// delayed. When the test stops doing so, the cluster is complete again.
 func TestAFollowerThatKeepsDyingIsStartedMoreSlowly(t *testing.T) {
 	c := start(t)
 	before := c.full()
 	leader := leaderOf(before)
-	// The test kills each process of the slot, until a start is delayed.
-	eventually(t, "the delay is told", func() bool {
+	eventually(t, "the log shows a delayed start", func() bool {
 		tr := c.tree()
 		if tr == nil {
 			return false
@@ -112,21 +112,21 @@ func TestAFollowerThatKeepsDyingIsStartedMoreSlowly(t *testing.T) {
 	line := c.logText()[strings.Index(c.logText(), "event=spawn_delayed"):]
 	line, _, _ = strings.Cut(line, "\n")
 	if !strings.Contains(line, "slot 2") || !strings.Contains(line, "next start in") {
-		t.Errorf("what is told of the delay: %s", line)
+		t.Errorf("the line about the delay must name the slot and the time of the next start: %s", line)
 	}
 	after := c.full()
 	if after.Leader != leader.Address || len(after.Deaths) < 3 {
-		t.Errorf("leader %s, deaths %+v", after.Leader, after.Deaths)
+		t.Errorf("leader %s with deaths %+v, want the same leader as before and at least 3 deaths", after.Leader, after.Deaths)
 	}
 	for _, d := range after.Deaths {
 		if d.PID == 0 || d.Reason == "" {
-			t.Errorf("death: %+v", d)
+			t.Errorf("a death without a pid or a reason: %+v", d)
 		}
 	}
 }
 
 // TestJoinerIsBuiltFromASnapshot: the log no longer has the entries that the new follower lacks,
-// and clients continue to write. Then it inherits, and all data is there.
+// and clients continue to write. Later this follower becomes leader, and it has all data.
 func TestJoinerIsBuiltFromASnapshot(t *testing.T) {
 	c := start(t)
 	all, rec := stored{}, record(t, c, 2)
@@ -141,7 +141,7 @@ func TestJoinerIsBuiltFromASnapshot(t *testing.T) {
 	go func() { _ = cmd.Wait() }()
 	c.full(3)
 	if !strings.Contains(c.logText()[logged:], "sending a snapshot") {
-		t.Error("no snapshot was sent: nothing was tested")
+		t.Error("no snapshot was sent: the test checked nothing")
 	}
 	rec.more(t, 50)
 	c.signal(leaderOf(before), syscall.SIGKILL)

@@ -116,18 +116,18 @@ func TestTenThousandStrangersOnTheMemberPort(t *testing.T) {
 	files, memory := openFiles(leader.PID), rss(t, c)
 	leave := crowd(t, leader.Address, n, "")
 	if now := openFiles(leader.PID); now > files+200 {
-		t.Errorf("the leader has %d open files, %d before %d strangers came", now, files, n)
+		t.Errorf("the leader has %d open files; it had %d before %d connections were opened", now, files, n)
 	}
 	rec.more(t, 50)
 	sameProcesses(t, before, c.full())
 	if now := rss(t, c); now > memory+mayTake {
-		t.Errorf("the leader takes %d bytes, %d before", now, memory)
+		t.Errorf("the leader uses %d bytes of memory; it used %d before", now, memory)
 	}
 	// A follower that dies is replaced, and the new one can connect.
 	c.kill(followersOf(before)[0])
 	before = c.full()
 	rec.more(t, 20)
-	// The same at the port of the heir.
+	// The same happens at the port of the heir.
 	heir, ok := find(before, before.Heir)
 	if !ok {
 		t.Fatalf("no heir: %+v", before)
@@ -135,7 +135,7 @@ func TestTenThousandStrangersOnTheMemberPort(t *testing.T) {
 	leave()
 	crowd(t, heir.Address, n, "\x16\x03\x01") // the beginning of a handshake only
 	c.signal(leaderOf(before), syscall.SIGKILL)
-	c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 	rec.more(t, 50)
 	c.full()
 	rec.check(t, c)
@@ -155,7 +155,7 @@ func TestTenThousandStrangersOnTheClientPort(t *testing.T) {
 	before, memory := c.full(), rss(t, c)
 	leave := crowd(t, c.client, n, "")
 	if now := openFiles(leaderOf(before).PID); now > 1024+200 {
-		t.Errorf("%d open files for %d clients that say nothing", now, n)
+		t.Errorf("the leader has %d open files with %d silent clients", now, n)
 	}
 	put(t, c.dial(), "a client that speaks", "is served")
 	rec.more(t, 20)
@@ -167,11 +167,11 @@ func TestTenThousandStrangersOnTheClientPort(t *testing.T) {
 	each := (int64(now) - int64(memory)) / int64(n)
 	t.Logf("%d idle connections: %d bytes each", n, each)
 	if each > 100<<10 && !raceEnabled { // the race detector keeps a shadow of all memory
-		t.Errorf("an idle connection takes %d bytes", each)
+		t.Errorf("an idle connection takes %d bytes of memory", each)
 	}
 	sameProcesses(t, before, c.full())
 	c.signal(leaderOf(before), syscall.SIGKILL)
-	c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 	rec.more(t, 20)
 	leave()
 	c.full()
@@ -194,16 +194,16 @@ func TestLimitsOfClients(t *testing.T) {
 	put(t, cl, "small", strings.Repeat("x", 60<<10))
 	_, err = cl.Put(testContext(t), "large", strings.Repeat("x", 65<<10))
 	if !errors.Is(err, rpctypes.ErrRequestTooLarge) {
-		t.Errorf("a request of 65 KiB: %v", err)
+		t.Errorf("a request of 65 KiB: error %v, want \"request is too large\"", err)
 	}
 	_, err = cl.Put(testContext(t), "huge", strings.Repeat("x", 4<<20))
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "larger than max") {
-		t.Errorf("a request of 4 MiB: %v", err)
+		t.Errorf("a request of 4 MiB: error %v, want ResourceExhausted", err)
 	}
 	leave := crowd(t, c.client, 16, http2Hello)
 	ctx, done := context.WithTimeout(context.Background(), patience)
 	defer done()
-	eventually(t, "one more is told of the limit", func() bool {
+	eventually(t, "one more client gets an error that names the limit", func() bool {
 		attempt, done := context.WithTimeout(ctx, 2*time.Second)
 		defer done()
 		conn, err := grpc.NewClient("passthrough:///"+c.client, grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -65,7 +65,7 @@ func (c *cluster) ctlOn(args ...string) *running {
 	return r
 }
 
-// says waits for a text in the command's output.
+// says waits until the command's output matches a pattern.
 func (r *running) says(pattern string) {
 	r.t.Helper()
 	re := regexp.MustCompile(pattern)
@@ -79,7 +79,7 @@ func (r *running) interrupt() {
 	select {
 	case <-r.done:
 	case <-time.After(patience):
-		r.t.Fatalf("%v does not end when it is interrupted", r.cmd.Args[4:])
+		r.t.Fatalf("%v did not end after an interrupt", r.cmd.Args[4:])
 	}
 }
 
@@ -101,7 +101,7 @@ func (c *cluster) ctlAll(cases []ctlCase) {
 	}
 }
 
-// Every command of etcdctl does the same here as with etcd.
+// TestEtcdctl: every command of etcdctl does the same here as with etcd.
 func TestEtcdctl(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a hundred processes")
@@ -190,10 +190,10 @@ func (c *cluster) maintenanceCommands() {
 	})
 	st, err := restore.Status(file)
 	if err != nil || st.TotalKey == 0 {
-		t.Errorf("%+v %v", st, err)
+		t.Errorf("status of the snapshot: %+v, %v", st, err)
 	}
 	if info, err := os.Stat(file); err != nil || info.Size() <= st.TotalSize {
-		t.Errorf("%v %v", info, err)
+		t.Errorf("the file of the snapshot must be larger than its database: %v, %v", info, err)
 	}
 	if code, out := c.run("snapshot", "status", file, "--json"); code != 0 || !strings.Contains(out, fmt.Sprintf(`"hash":%d,"revision":%d`, st.Hash, st.Revision)) {
 		t.Errorf("snapshot status: %d %s", code, out)
@@ -221,13 +221,13 @@ func (c *cluster) streamCommands() {
 	}
 	put := func(key, value string) {
 		t.Helper()
-		eventually(t, "a put", func() bool {
+		eventually(t, "etcdctl put succeeds", func() bool {
 			code, _, _ := c.ctl("", "put", key, value)
 			return code == 0
 		})
 	}
 	put("w/0", "before") // watchers start at this revision or a little later
-	eventually(t, "the watchers", func() bool {
+	eventually(t, "both watchers have seen the probe", func() bool {
 		put("w/1", "probe")
 		return strings.Contains(events.text(), "probe") && strings.Contains(hook.text(), "seen \"probe\"")
 	})

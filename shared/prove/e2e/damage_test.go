@@ -25,7 +25,7 @@ import (
 // damages are the kinds of damage of package chaos.
 var damages = chaos.Damages
 
-// damage applies one of them.
+// damage applies one kind of damage to a slot.
 func damage(t *testing.T, d chaos.Damage, rng *rand.Rand, s datadir.Slot) {
 	t.Helper()
 	if err := d.Do(rng, s); err != nil {
@@ -89,7 +89,7 @@ func (c *cluster) promote(slot int) {
 			return
 		}
 		c.signal(leaderOf(tr), syscall.SIGKILL)
-		c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != tr.Leader })
+		c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != tr.Leader })
 	}
 }
 
@@ -123,7 +123,7 @@ func (s stored) check(t *testing.T, cl *clientv3.Client) {
 	}
 	for k, v := range s {
 		if there[k] != v {
-			t.Fatalf("acknowledged %s = %s, there is %q; %d of %d keys are there", k, v, there[k], len(there), len(s))
+			t.Fatalf("%s = %s was acknowledged, but the store has %q; %d of %d keys are there", k, v, there[k], len(there), len(s))
 		}
 	}
 }
@@ -140,7 +140,7 @@ func TestDamagedFollowersAreRebuilt(t *testing.T) {
 		var slots []int
 		for _, f := range followersOf(tr) {
 			d := damages[rng.IntN(len(damages))]
-			t.Logf("slot %d: %s, while all are dead", f.Slot, d.Name)
+			t.Logf("slot %d: %s, while all processes are dead", f.Slot, d.Name)
 			damage(t, d, rng, c.openDir().Slot(f.Slot))
 			slots = append(slots, f.Slot)
 		}
@@ -174,9 +174,9 @@ func TestDamagedFollowersAreRebuilt(t *testing.T) {
 	}
 }
 
-// TestNamedSlotDamagedAtAColdStart damages the slot that succession.json names. The cluster
-// starts with what is left of it and of the other slots.
-func TestNamedSlotDamagedAtAColdStart(t *testing.T) {
+// TestLeadersSlotDamagedBeforeAColdStart damages the slot that succession.json names. The cluster
+// starts with what is left of this slot and of the other slots.
+func TestLeadersSlotDamagedBeforeAColdStart(t *testing.T) {
 	_, rng := seeded(t)
 	c := start(t)
 	cl, all := c.dial(), stored{}
@@ -184,7 +184,7 @@ func TestNamedSlotDamagedAtAColdStart(t *testing.T) {
 	for i, d := range damages {
 		tr := c.killAll()
 		slot := leaderOf(tr).Slot
-		t.Logf("slot %d, the named one: %s", slot, d.Name)
+		t.Logf("slot %d, which succession.json names: %s", slot, d.Name)
 		damage(t, d, rng, c.openDir().Slot(slot))
 		logged := len(c.logText())
 		c.up()
@@ -198,15 +198,15 @@ func TestNamedSlotDamagedAtAColdStart(t *testing.T) {
 		went := strings.Contains(news, "extended the own log with entries from another slot")
 		want := strings.Contains(d.Name, "log") || d.Name == "slot deleted"
 		if loud != want && !(d.Name == "log cut" && went) {
-			t.Errorf("%s: loss reported: %t, want %t:\n%s", d.Name, loud, want, news)
+			t.Errorf("%s: a loss is reported: %t, want %t:\n%s", d.Name, loud, want, news)
 		}
 		all.write(t, cl, fmt.Sprint("after", i), 5)
 	}
 }
 
-// TestNamedDatabaseLostAfterCompaction deletes the named database when the log alone no longer
-// has all data.
-func TestNamedDatabaseLostAfterCompaction(t *testing.T) {
+// TestLeadersDatabaseLostAfterCompaction deletes the database of the slot that succession.json
+// names, when the log alone no longer has all data.
+func TestLeadersDatabaseLostAfterCompaction(t *testing.T) {
 	c := start(t)
 	cl, all := c.dial(), stored{}
 	all.write(t, cl, "first", 5)
@@ -245,7 +245,7 @@ func TestSuccessionFileDamaged(t *testing.T) {
 				tr := c.full()
 				do()
 				c.signal(leaderOf(tr), syscall.SIGKILL)
-				c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != tr.Leader })
+				c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != tr.Leader })
 			} else {
 				c.killAll()
 				do()
@@ -255,7 +255,7 @@ func TestSuccessionFileDamaged(t *testing.T) {
 			c.full()
 			all.check(t, cl)
 			if news := c.logText()[logged:]; !strings.Contains(news, "[ERROR] worker: acknowledged writes may be lost") || !strings.Contains(news, "succession.json") {
-				t.Errorf("%s: nothing was said about it:\n%s", name, news)
+				t.Errorf("%s: the log does not report the damage:\n%s", name, news)
 			}
 		}
 	}
@@ -268,9 +268,9 @@ func write0(t *testing.T, path string) {
 	}
 }
 
-// TestNothingUsableChangesNothing: without a usable slot the cluster does not start. It says why,
-// and leaves the files unchanged so that an operator can save them.
-func TestNothingUsableChangesNothing(t *testing.T) {
+// TestWithoutAUsableSlotNothingIsChanged: without a usable slot the cluster does not start. It
+// prints the reason, and leaves the files unchanged so that an operator can save them.
+func TestWithoutAUsableSlotNothingIsChanged(t *testing.T) {
 	_, rng := seeded(t)
 	c := start(t)
 	cl, all := c.dial(), stored{}
@@ -291,14 +291,14 @@ func TestNothingUsableChangesNothing(t *testing.T) {
 	before := checksums(t, c.dir)
 	code, out := c.run("up", "--config", c.config)
 	if code != 6 {
-		t.Errorf("exit code %d, want 6", code)
+		t.Errorf("up without a usable slot: exit code %d, want 6", code)
 	}
 	for _, m := range tr.Members {
 		if !strings.Contains(out, fmt.Sprintf("slot %d", m.Slot)) {
-			t.Errorf("nothing is said of slot %d:\n%s", m.Slot, out)
+			t.Errorf("the output does not name slot %d:\n%s", m.Slot, out)
 		}
 	}
-	t.Logf("what the user sees:\n%s", out)
+	t.Logf("the output of up:\n%s", out)
 	for path, sum := range checksums(t, c.dir) {
 		if before[path] != sum {
 			t.Errorf("%s was changed", path)

@@ -35,13 +35,13 @@ const (
 	reserveBytes = 16 << 20 // store.disk_reserve of these tests
 )
 
-// mount mounts a disk, which only root can do.
+// mount mounts a disk. Only root can do this.
 func mount(t *testing.T) *disk { return mountTmpfs(t, diskBytes) }
 
 func mountTmpfs(t *testing.T, bytes int64) *disk {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("needs root, to mount a small file system")
+		t.Skip("needs root to mount a small file system")
 	}
 	d := &disk{t: t, path: filepath.Join(t.TempDir(), "disk")}
 	if err := os.Mkdir(d.path, 0o700); err != nil {
@@ -49,7 +49,7 @@ func mountTmpfs(t *testing.T, bytes int64) *disk {
 	}
 	if err := unix.Mount("dynast-e2e", d.path, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", bytes)); err != nil {
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-			t.Skipf("may not mount a small file system here: %v", err)
+			t.Skipf("this user may not mount a small file system: %v", err)
 		}
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func refused(t *testing.T, cl *clientv3.Client) {
 	eventually(t, "a write is refused for lack of space", func() bool {
 		_, err := cl.Put(testContext(t), "refused", "?")
 		if err != nil && !errors.Is(err, rpctypes.ErrNoSpace) && status.Code(err) != codes.Unavailable {
-			t.Fatalf("refused with %v, want ResourceExhausted and etcd's text for no space", err)
+			t.Fatalf("the write failed with %v, want ResourceExhausted and etcd's text for no space", err)
 		}
 		return errors.Is(err, rpctypes.ErrNoSpace)
 	})
@@ -151,11 +151,11 @@ func reads(t *testing.T, cl *clientv3.Client, key, value string) {
 func sameProcesses(t *testing.T, before, after *tree.Tree) {
 	t.Helper()
 	if len(after.Deaths) > len(before.Deaths) {
-		t.Errorf("deaths: %+v", after.Deaths)
+		t.Errorf("processes died: %+v", after.Deaths)
 	}
 	for _, m := range before.Members {
 		if now, ok := find(after, m.Address); !ok || now.PID != m.PID {
-			t.Errorf("%s (pid %d) is no more: %+v", m.Address, m.PID, now)
+			t.Errorf("%s (pid %d) is gone or was replaced: %+v", m.Address, m.PID, now)
 		}
 	}
 }
@@ -209,7 +209,7 @@ func TestLeaderKilledWhileTheDiskIsFull(t *testing.T) {
 			d.fill(leave)
 			refused(t, cl)
 			c.signal(leaderOf(before), syscall.SIGKILL)
-			c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+			c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 			reads(t, cl, "kept", "1")
 			refused(t, cl)
 			d.makeRoom()
@@ -222,9 +222,9 @@ func TestLeaderKilledWhileTheDiskIsFull(t *testing.T) {
 	}
 }
 
-// TestAlarmIsDisarmedByWhoeverLeads: when there is room again, the leader that raised the alarm
-// is dead, or all processes are.
-func TestAlarmIsDisarmedByWhoeverLeads(t *testing.T) {
+// TestALaterLeaderDisarmsTheAlarm: the leader that raised the alarm dies, or all processes die,
+// before it sees that there is room again. The next leader disarms the alarm.
+func TestALaterLeaderDisarmsTheAlarm(t *testing.T) {
 	d, c := startOnDisk(t)
 	cl := c.dial()
 	put(t, cl, "kept", "1")
@@ -233,7 +233,7 @@ func TestAlarmIsDisarmedByWhoeverLeads(t *testing.T) {
 		d.fill(reserveBytes / 2)
 		refused(t, cl)
 		alarmed(t, cl, true)
-		c.signal(leaderOf(before), syscall.SIGSTOP) // the leader must not see that there is room
+		c.signal(leaderOf(before), syscall.SIGSTOP) // so that the leader does not see that there is room
 		d.makeRoom()
 		if all {
 			for _, m := range followersOf(before) {
@@ -251,8 +251,8 @@ func TestAlarmIsDisarmedByWhoeverLeads(t *testing.T) {
 	}
 }
 
-// TestDiskFilledToTheLastByte: another program fills the disk within a moment. That may block the
-// cluster, but loses no acknowledged write.
+// TestDiskFilledToTheLastByte: another program fills the disk within a moment. This may block the
+// cluster, but no acknowledged write is lost.
 func TestDiskFilledToTheLastByte(t *testing.T) {
 	d, c := startOnDisk(t)
 	rec := record(t, c, 2)
@@ -273,7 +273,7 @@ func TestDiskFilledToTheLastByte(t *testing.T) {
 	}
 	refused(t, cl)
 	if s := deaths(); s != "" {
-		t.Errorf("deaths: %s", s)
+		t.Errorf("processes died because the disk was full: %s", s)
 	}
 	d.makeRoom()
 	accepted(t, cl)
@@ -291,7 +291,7 @@ func TestDiskFilledToTheLastByte(t *testing.T) {
 	c.awaitGone(before)
 	logged := len(c.logText())
 	c.up()
-	eventually(t, "a leader on the full disk, or its end", func() bool {
+	eventually(t, "the leader serves clients on the full disk, or has ended", func() bool {
 		return !same(c.last) || strings.Contains(c.logText()[logged:], "serves clients")
 	})
 	d.makeRoom()

@@ -18,15 +18,15 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// etcdProcess is an environment variable. It holds a configuration and turns this test program
-// into an etcd; see TestMain. An etcd within the test process would leave goroutines behind,
-// because its services Lock and Election never close their client.
+// etcdProcess is an environment variable with a configuration. It makes this test program run
+// etcd; see TestMain. An etcd within the test process would leave goroutines behind, because its
+// services Lock and Election never close their client.
 const etcdProcess = "DYNAST_E2E_ETCD"
 
 // etcdConfig configures a single etcd, or a member of an etcd cluster.
 type etcdConfig struct{ Name, Dir, Client, Peer, Cluster string }
 
-// beEtcd runs an etcd until standard input ends. It commits its database only at its end, so that
+// beEtcd runs an etcd until standard input ends. It commits its database only at its end, so
 // until then only the log has the writes.
 func beEtcd(raw string) error {
 	var own etcdConfig

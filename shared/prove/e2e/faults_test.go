@@ -23,8 +23,8 @@ func seeded(t *testing.T) (uint64, *rand.Rand) {
 	return seed, rand.New(rand.NewPCG(seed, 0))
 }
 
-// rounds is how often a test breaks something: a few times in a normal run, and any number for a
-// soak.
+// rounds returns how often a test breaks something: a few times in a normal run, and any number
+// of times in a soak.
 func rounds(usual int) int {
 	if n, err := strconv.Atoi(os.Getenv("DYNAST_E2E_ROUNDS")); err == nil {
 		return n
@@ -74,7 +74,7 @@ func signalSame(id proc.Identity, sig syscall.Signal) {
 	}
 }
 
-// kill kills a member and waits until the others know.
+// kill kills a member and waits until the others know of its death.
 func (c *cluster) kill(m tree.Member) {
 	c.t.Helper()
 	c.signal(m, syscall.SIGKILL)

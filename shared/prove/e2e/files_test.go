@@ -20,8 +20,8 @@ import (
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
 
-// limited prepares the program with a limit of open files, given as to ulimit: "-n 120" sets both
-// limits.
+// limited prepares the program with a limit of open files. It runs the ulimit command that the
+// caller gives: "ulimit -n 120" sets the soft and the hard limit.
 func (c *cluster) limited(ulimit string, args ...string) *exec.Cmd {
 	c.t.Helper()
 	shell, err := exec.LookPath("sh")
@@ -48,12 +48,12 @@ func (c *cluster) upLimited(ulimit string, args ...string) {
 	go func() { _ = cmd.Wait() }()
 }
 
-// noneLacked fails the test if a process ran out of descriptors.
+// noneLacked fails the test if a member ran out of descriptors.
 func (c *cluster) noneLacked() {
 	c.t.Helper()
 	for line := range strings.Lines(c.logText()) {
 		if strings.Contains(line, "too many open files") || strings.Contains(line, "too few open files") {
-			c.t.Errorf("a member lacked descriptors: %s", line)
+			c.t.Errorf("a member ran out of descriptors: %s", line)
 		}
 	}
 }
@@ -116,19 +116,19 @@ func TestTooFewFiles(t *testing.T) {
 		err := cmd.Run()
 		text := c.logText()
 		if cmd.ProcessState.ExitCode() != 2 {
-			t.Errorf("limit %d, %d followers: %v\n%s", tc.limit, tc.followers, err, text)
+			t.Errorf("limit %d, %d followers: error %v, want exit code 2\n%s", tc.limit, tc.followers, err, text)
 		}
 		for _, want := range []string{"dynast: ", fmt.Sprintf("the limit is %d,", tc.limit), fmt.Sprintf("%d followers", tc.followers),
 			fmt.Sprintf("needs %d ", tc.need), "ulimit -n", "LimitNOFILE=", "--ulimit nofile="} {
 			if !strings.Contains(text, want) {
-				t.Errorf("limit %d, %d followers: %q is not in %q", tc.limit, tc.followers, want, text)
+				t.Errorf("limit %d, %d followers: the message does not contain %q: %q", tc.limit, tc.followers, want, text)
 			}
 		}
 		if strings.Count(text, "\n") != 1 {
-			t.Errorf("limit %d, %d followers: more than one line\n%s", tc.limit, tc.followers, text)
+			t.Errorf("limit %d, %d followers: the message must have one line\n%s", tc.limit, tc.followers, text)
 		}
 		if _, err := os.Stat(c.dir); err == nil {
-			t.Errorf("limit %d, %d followers: refused, and there is a data directory", tc.limit, tc.followers)
+			t.Errorf("limit %d, %d followers: the refused process created a data directory", tc.limit, tc.followers)
 		}
 	}
 }
@@ -156,7 +156,7 @@ func TestFewestFiles(t *testing.T) {
 				c.kill(leaderOf(before))
 				after := c.full()
 				if after.Leader == before.Leader {
-					t.Fatal("no takeover")
+					t.Fatal("the killed leader still leads: there was no takeover")
 				}
 				// The leader is ready although its own read would wait like the clients.
 				eventually(t, "the next leader is ready", func() bool {
@@ -164,10 +164,11 @@ func TestFewestFiles(t *testing.T) {
 					return strings.Contains(string(raw), fmt.Sprintf("PID=%d\n", leaderOf(after).PID))
 				})
 				if n := openFiles(leaderOf(after).PID); n > limit-8 {
-					t.Errorf("%d of %d descriptors are in use", n, limit)
+					t.Errorf("the leader uses %d of %d descriptors", n, limit)
 				}
 			}
-			// All followers and their copies at once, so that each gets a snapshot.
+			// All followers are killed at once and their copies are removed, so that each gets a
+			// snapshot.
 			before = c.full()
 			for _, m := range followersOf(before) {
 				c.signal(m, syscall.SIGSTOP) // from here on the process changes no file
@@ -177,7 +178,7 @@ func TestFewestFiles(t *testing.T) {
 				c.signal(m, syscall.SIGKILL)
 			}
 			c.happened("rebuilt")
-			c.wait("others follow", func(t *tree.Tree) bool {
+			c.wait("new followers are in sync", func(t *tree.Tree) bool {
 				return count(t, "in_sync") == 2 && followersOf(t)[0].PID != followersOf(before)[0].PID
 			})
 			if code, out := c.run("promote", "--config", c.config); code != 0 {
@@ -189,7 +190,7 @@ func TestFewestFiles(t *testing.T) {
 			rec.check(t, c)
 			c.noneLacked()
 			if text := c.logText(); !strings.Contains(text, fmt.Sprintf("connections=%d", clients)) {
-				t.Errorf("nothing tells that %d connections of clients are possible", clients)
+				t.Errorf("the log does not say that %d connections of clients are possible", clients)
 			}
 		})
 	}
@@ -204,7 +205,7 @@ func (c *cluster) putsOnce() <-chan error {
 	}
 	ctx := testContext(c.t)
 	go func() {
-		_, err := pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte("who waits"), Value: []byte("is served")})
+		_, err := pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte("a waiting client"), Value: []byte("is served")})
 		_ = conn.Close()
 		done <- err
 	}()
@@ -220,24 +221,23 @@ func TestClientsWait(t *testing.T) {
 	leave := crowd(t, c.client, 32, greetOnly)
 	c.happened("clients_wait")
 	waits := c.putsOnce()
-	// The client waits behind the waiting clients of the crowd. These leave, and some that were
-	// served.
+	// The client waits behind the waiting clients of the crowd, until clients of the crowd leave.
 	select {
 	case err := <-waits:
-		t.Fatalf("served while others take all places: %v", err)
+		t.Fatalf("the client was served while other clients used all descriptors: %v", err)
 	default:
 	}
 	leave()
 	if err := <-waits; err != nil {
-		t.Errorf("a client that had to wait: %v", err)
+		t.Errorf("the put of a client that had to wait: %v", err)
 	}
 	c.happened("clients_accepted")
 	crowd(t, c.client, 32, greetOnly)
-	eventually(t, "all places are taken", func() bool { return strings.Count(c.logText(), "clients wait to be accepted") == 2 })
+	eventually(t, "clients use all descriptors again", func() bool { return strings.Count(c.logText(), "clients wait to be accepted") == 2 })
 	waits = c.putsOnce()
 	c.kill(leaderOf(before))
 	if err := <-waits; err != nil {
-		t.Errorf("a client that had to wait when the leader was killed: %v", err)
+		t.Errorf("the put of a client that was waiting when the leader was killed: %v", err)
 	}
 	c.full()
 	c.noneLacked()
@@ -258,7 +258,7 @@ func TestSoftLimitIsRaised(t *testing.T) {
 			for line := range strings.Lines(string(raw)) {
 				if rest, ok := strings.CutPrefix(line, "Max open files"); ok {
 					if f := strings.Fields(rest); f[0] != "120" || f[1] != "120" {
-						t.Errorf("%s: %s", m.Address, line)
+						t.Errorf("%s has other limits than 120: %s", m.Address, line)
 					}
 				}
 			}
@@ -271,23 +271,23 @@ func TestSoftLimitIsRaised(t *testing.T) {
 }
 
 // TestMoreFollowersThanFiles: a number of followers that the limit does not allow is refused and
-// changes nothing. A number that it allows works although clients took the descriptors.
+// changes nothing. A number that it allows works, although clients used the descriptors.
 func TestMoreFollowersThanFiles(t *testing.T) {
 	c := newCluster(t)
 	c.upLimited("ulimit -n 151")
-	besiege(t, c.client, 100) // clients have 47 places
+	besiege(t, c.client, 100) // 47 clients can be connected at the same time
 	c.happened("clients_wait")
 	if code, out := c.run("scale", "3", "--config", c.config); code != 0 {
 		t.Fatalf("scale 3: exit code %d\n%s", code, out)
 	}
 	before := c.full(3)
 	if n := openFiles(leaderOf(before).PID); n > 151-16 {
-		t.Errorf("%d of 151 descriptors are in use, clients did not make room", n)
+		t.Errorf("the leader uses %d of 151 descriptors: it closed no connection of a client", n)
 	}
 	refused := func(code, want int, out string) {
 		t.Helper()
 		if code != want || !strings.Contains(out, "the limit is 151, and a cluster with 4 followers needs 152 ") {
-			t.Errorf("exit code %d, want %d\n%s", code, want, out)
+			t.Errorf("a number of followers above the limit: exit code %d, want %d\n%s", code, want, out)
 		}
 		sameProcesses(t, before, c.full(3))
 	}
@@ -304,10 +304,10 @@ func TestMoreFollowersThanFiles(t *testing.T) {
 	cmd := c.limited("ulimit -n 150", "join", "--config", c.config, "--leader", before.Leader)
 	err := cmd.Run()
 	if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(c.logText(), "the limit is 150, and a cluster with 4 followers needs 152 ") {
-		t.Errorf("a joining process with fewer files than the leader: %v", err)
+		t.Errorf("join with a lower limit than the leader's: error %v, want exit code 2", err)
 	}
 	sameProcesses(t, before, c.full(3))
 	if strings.Contains(c.logText(), "too many open files") {
-		t.Error("a member lacked descriptors")
+		t.Error("a member ran out of descriptors")
 	}
 }

@@ -29,7 +29,7 @@ import (
 func mountExt4(t *testing.T, bytes int64) *disk {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("needs root, to mount a small file system")
+		t.Skip("needs root to mount a small file system")
 	}
 	d := &disk{t: t, path: filepath.Join(t.TempDir(), "disk")}
 	image := filepath.Join(t.TempDir(), "image")
@@ -146,7 +146,7 @@ func (f *flood) check(cl *clientv3.Client) {
 	f.t.Helper()
 	f.stop()
 	if len(f.acked) == 0 {
-		f.t.Error("no write was acknowledged: nothing was tested")
+		f.t.Error("no write was acknowledged: the test checked nothing")
 	}
 	f.t.Logf("%d acknowledged writes, %d refused for lack of space", len(f.acked), f.refused)
 	missing := 0
@@ -159,7 +159,7 @@ func (f *flood) check(cl *clientv3.Client) {
 			if missing++; missing > 5 {
 				break
 			}
-			f.t.Errorf("acknowledged %s is not there as it was written", key)
+			f.t.Errorf("%s was acknowledged, but it is missing or has another value", key)
 		}
 	}
 }
@@ -191,7 +191,7 @@ func (f *flood) flows() {
 	f.eventually("writes are acknowledged again", func() bool { now, _ := f.counts(); return now >= before+20 })
 }
 
-// lacksOfSpace returns the deaths that the test did not cause.
+// lacksOfSpace describes the deaths that the test did not cause.
 func lacksOfSpace(tr *tree.Tree, killed map[int]bool) string {
 	var b strings.Builder
 	for _, d := range tr.Deaths {
@@ -237,9 +237,9 @@ func TestWritersFillTheDisk(t *testing.T) {
 				}
 				d.shrink(step)
 				f.flows()
-				tr := c.wait("somebody leads", func(t *tree.Tree) bool { return !killed[leaderOf(t).PID] })
+				tr := c.wait("a member leads", func(t *tree.Tree) bool { return !killed[leaderOf(t).PID] })
 				if s := lacksOfSpace(tr, killed); s != "" {
-					t.Errorf("round %d: deaths: %s", round, s)
+					t.Errorf("round %d: processes died that the test did not kill: %s", round, s)
 				}
 			}
 			f.full()
@@ -247,12 +247,12 @@ func TestWritersFillTheDisk(t *testing.T) {
 			f.stop()
 			tr := c.full()
 			if s := lacksOfSpace(tr, killed); s != "" {
-				t.Errorf("deaths: %s", s)
+				t.Errorf("processes died that the test did not kill: %s", s)
 			}
 			f.check(c.dial())
 			for _, bad := range []string{"panic:", "goroutine ", "may be lost"} {
 				if log := c.logText(); bytes.Contains([]byte(log), []byte(bad)) {
-					t.Errorf("the log has %q", bad)
+					t.Errorf("the log contains %q", bad)
 				}
 			}
 		})

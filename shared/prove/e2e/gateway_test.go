@@ -103,8 +103,8 @@ type webAnswer struct {
 	body any
 }
 
-// send sends the request, and removes the names of servers from the answer. Of a watch, which
-// does not end, it returns the first two objects.
+// send sends the request, and removes the names of servers from the answer. A watch does not end,
+// so send returns its first two objects.
 func (k webCase) send(t *testing.T, web *http.Client, base string) webAnswer {
 	t.Helper()
 	req := must(http.NewRequestWithContext(testContext(t), k.method, base+k.path, strings.NewReader(k.body)))(t)
@@ -159,8 +159,8 @@ func withoutNames(v any) {
 	}
 }
 
-// The JSON gateway and the pages for health checks answer like etcd, in codes, types and every
-// field.
+// TestGatewaySameAsEtcd: the JSON gateway and the pages for health checks give the same status
+// codes, content types and fields as etcd.
 func TestGatewaySameAsEtcd(t *testing.T) {
 	stop, address := realEtcd(t, filepath.Join(t.TempDir(), "etcd"))
 	defer stop()
@@ -169,7 +169,7 @@ func TestGatewaySameAsEtcd(t *testing.T) {
 	for i, k := range gatewayCases {
 		got, want := k.send(t, web, "http://"+c.client), k.send(t, web, "http://"+address)
 		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%d: %s\nours: %s\netcd: %s", i, k, got, want)
+			t.Errorf("request %d: %s\ndynast: %s\netcd:   %s", i, k, got, want)
 		}
 	}
 }

@@ -106,7 +106,7 @@ type option func(*settings)
 
 type settings struct {
 	host, dataDir, extra string
-	dashboard            string // off, because tests run clusters side by side
+	dashboard            string // the dashboard is off, because tests run clusters side by side
 	followers            int
 	timeout              string
 }
@@ -170,7 +170,7 @@ func freePort(t *testing.T) int {
 // end kills all processes, and shows the logs of a failed test.
 func (c *cluster) end() {
 	if err := cli.Stop(context.Background(), c.dir, 5*time.Second, &bytes.Buffer{}); err != nil && !errors.Is(err, os.ErrNotExist) {
-		c.t.Logf("stop in the end: %v", err)
+		c.t.Logf("stop at the end of the test: %v", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -249,7 +249,7 @@ func (c *cluster) note(id proc.Identity) {
 	c.seen[id] = true
 }
 
-// tree asks the leader. It returns nil if no leader answers at the moment.
+// tree returns the leader's tree, or nil if no leader answers at the moment.
 func (c *cluster) tree() *tree.Tree {
 	var out bytes.Buffer
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -339,7 +339,7 @@ func followersOf(t *tree.Tree) []tree.Member                { return t.FollowerM
 func (c *cluster) signal(m tree.Member, sig syscall.Signal) {
 	c.t.Helper()
 	if m.PID <= 1 {
-		c.t.Fatalf("no process: %+v", m)
+		c.t.Fatalf("the member has no process: %+v", m)
 	}
 	if err := syscall.Kill(m.PID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		c.t.Fatal(err)

@@ -84,14 +84,14 @@ func TestHTTPAcrossATakeover(t *testing.T) {
 		t.Helper()
 		code, text, err := ask(ctx, web, "GET", base+path, "")
 		if err != nil || code != 200 || !strings.Contains(text, want) {
-			t.Errorf("%s: %d %.200s %v", path, code, text, err)
+			t.Errorf("get %s: status %d, %.200s, %v", path, code, text, err)
 		}
 	}
 	put := func(value string) {
 		t.Helper()
 		code, text, err := ask(ctx, web, "POST", base+"/v3/kv/put", fmt.Sprintf(`{"key":%q,"value":%q}`, b64("web"), b64(value)))
 		if err != nil || code != 200 {
-			t.Fatalf("put: %d %s %v", code, text, err)
+			t.Fatalf("put: status %d, %s, %v", code, text, err)
 		}
 	}
 	get("/health", `{"health":"true","reason":""}`)
@@ -103,13 +103,13 @@ func TestHTTPAcrossATakeover(t *testing.T) {
 	put("1")
 	put("2")
 	if got := strings.Join(next(t, lines, 2), ","); got != "1,2" {
-		t.Errorf("watched %s", got)
+		t.Errorf("the watch returned the values %s", got)
 	}
 
 	old := leaderOf(c.full())
 	c.signal(old, syscall.SIGKILL)
 	began, refused := time.Now(), 0
-	eventually(t, "health after the leader died", func() bool {
+	eventually(t, "/health succeeds after the leader died", func() bool {
 		code, _, err := ask(ctx, web, "GET", base+"/health", "")
 		if err != nil && strings.Contains(err.Error(), "refused") {
 			refused++
@@ -118,11 +118,11 @@ func TestHTTPAcrossATakeover(t *testing.T) {
 	})
 	t.Logf("healthy %s after the kill", time.Since(began).Round(time.Millisecond))
 	if refused > 0 {
-		t.Errorf("the address was closed for %d requests", refused)
+		t.Errorf("%d requests were refused, because no process listened", refused)
 	}
 	put("3")
 	if got := strings.Join(next(t, watchHTTP(t, web, base, "web"), 3), ","); got != "1,2,3" {
-		t.Errorf("watched %s", got)
+		t.Errorf("the watch returned the values %s", got)
 	}
 	c.full()
 }
@@ -137,7 +137,8 @@ func writeCertificate(t *testing.T, cert, key, name string) *x509.CertPool {
 	return a.Pool()
 }
 
-// A replaced certificate is used without a restart, and by the next leader.
+// TestTLSAcrossATakeover: a replaced certificate is used without a restart, and by the next
+// leader.
 func TestTLSAcrossATakeover(t *testing.T) {
 	c := newCluster(t)
 	cert, key := filepath.Join(t.TempDir(), "server.crt"), filepath.Join(t.TempDir(), "server.key")
@@ -166,13 +167,13 @@ func TestTLSAcrossATakeover(t *testing.T) {
 		code, _, err := ask(testContext(t), web, "GET", "https://"+c.client+"/health", "")
 		return err == nil && code == 200
 	}
-	eventually(t, "the new certificate", healthy)
+	eventually(t, "the leader uses the new certificate", healthy)
 	put(pool, "2")
 	c.signal(leaderOf(c.full()), syscall.SIGKILL)
-	eventually(t, "health of the next leader", healthy)
+	eventually(t, "the next leader uses the new certificate", healthy)
 	put(pool, "3")
 	if code, text, err := ask(testContext(t), http.DefaultClient, "GET", "http://"+c.client+"/health", ""); err != nil || code != 400 {
-		t.Errorf("without TLS: %d %s %v", code, text, err)
+		t.Errorf("a request without TLS: status %d, want 400: %s, %v", code, text, err)
 	}
 	http.DefaultClient.CloseIdleConnections()
 }

@@ -33,10 +33,10 @@ func dockerfile(t *testing.T) map[string]string {
 // directory has nothing but the program, /proc and the data directory.
 func TestImage(t *testing.T) {
 	if os.Getenv("DYNAST_E2E_STATIC") == "" {
-		t.Skip("builds everything anew without cgo, which takes minutes: DYNAST_E2E_STATIC=1 runs it")
+		t.Skip("this test builds everything without cgo, which takes minutes: set DYNAST_E2E_STATIC=1 to run it")
 	}
 	if os.Getuid() != 0 {
-		t.Skip("needs root, for a root directory and a user of its own")
+		t.Skip("needs root to change the root directory and the user")
 	}
 	in := dockerfile(t)
 	root := filepath.Join(t.TempDir(), "root")
@@ -48,7 +48,7 @@ func TestImage(t *testing.T) {
 		}
 	}
 	if err := syscall.Mknod(filepath.Join(root, "dev/null"), syscall.S_IFCHR|0o666, 1<<8|3); err != nil {
-		t.Skipf("needs leave to make a device: %v", err)
+		t.Skipf("needs permission to create a device: %v", err)
 	}
 	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(root, "dynast"), "github.com/dynast-io/dynast")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -58,7 +58,7 @@ func TestImage(t *testing.T) {
 	noInterpreter(t, filepath.Join(root, "dynast"))
 	var uid, gid int
 	if _, err := fmt.Sscanf(in["USER"], "%d:%d", &uid, &gid); err != nil || uid == 0 {
-		t.Fatalf("USER %s: want numbers, and not root's: %v", in["USER"], err)
+		t.Fatalf("USER %s: want a numeric uid and gid other than root's: %v", in["USER"], err)
 	}
 	if err := os.Chown(data, uid, gid); err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestImage(t *testing.T) {
 		}
 		command = append(command, part...)
 	}
-	// Ports of this test; the last of two equal flags counts.
+	// Use the ports of this test. The last one of two equal flags wins.
 	command = append(command, "--client-listen", c.client, "--member-ports", fmt.Sprintf("%d-%d", c.first, c.first+39))
 	k := contain(t, c, []string{"--mount-proc", "--root=" + root, fmt.Sprintf("--setuid=%d", uid), fmt.Sprintf("--setgid=%d", gid)}, command...)
 	before := k.settled("")
@@ -89,7 +89,7 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code := k.ended(); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("the container was stopped in order: exit code %d, want 0", code)
 	}
 }
 

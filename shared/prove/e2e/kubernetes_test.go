@@ -33,10 +33,10 @@ func fillRegistry(t *testing.T, cl *clientv3.Client, n int, lease clientv3.Lease
 	return rev
 }
 
-// The requests of kube-apiserver to its store, each with a change of leader in the middle: lists
+// TestKubernetesAcrossTakeovers sends the requests that kube-apiserver sends to its store: lists
 // in pages at one revision, writes that compare revisions, compacted revisions, progress of
-// watches, and many objects with one lease.
-func TestKubernetesOverTakeovers(t *testing.T) {
+// watches, and many objects with one lease. In the middle of each, the leader changes.
+func TestKubernetesAcrossTakeovers(t *testing.T) {
 	c := start(t)
 	cl := c.dial()
 	lease, err := cl.Grant(testContext(t), 600)
@@ -52,14 +52,14 @@ func TestKubernetesOverTakeovers(t *testing.T) {
 		c.takeover()
 		keys, err := cl.TimeToLive(testContext(t), lease.ID, clientv3.WithAttachedKeys())
 		if err != nil || len(keys.Keys) != 19 { // one object was updated without the lease
-			t.Fatalf("%d keys with the lease, %v", len(keys.Keys), err)
+			t.Fatalf("%d keys have the lease, want 19: %v", len(keys.Keys), err)
 		}
 		if _, err := cl.Revoke(testContext(t), lease.ID); err != nil {
 			t.Fatal(err)
 		}
 		left, err := kubernetesClient(cl).Count(testContext(t), registry, kubernetes.CountOptions{})
 		if err != nil || left != 1 {
-			t.Errorf("%d objects outlived their lease's, want 1, %v", left, err)
+			t.Errorf("%d objects are left after their lease was revoked, want 1: %v", left, err)
 		}
 	})
 }
@@ -81,7 +81,7 @@ func listInPages(t *testing.T, c *cluster, cl *clientv3.Client, rev int64) {
 		t.Fatal(err)
 	}
 	if len(rest.Kvs) != 13 || string(rest.Kvs[0].Key) != registry+"07" || string(rest.Kvs[12].Key) != registry+"19" {
-		t.Errorf("the second page has %d objects: %v", len(rest.Kvs), rest.Kvs)
+		t.Errorf("the second page has %d objects, want 13: %v", len(rest.Kvs), rest.Kvs)
 	}
 	if _, err := cl.Delete(testContext(t), registry+"99"); err != nil {
 		t.Fatal(err)
@@ -94,21 +94,21 @@ func compareRevisions(t *testing.T, c *cluster, cl *clientv3.Client) {
 	key := registry + "00"
 	got, err := k.Get(testContext(t), key, kubernetes.GetOptions{})
 	if err != nil || got.KV == nil {
-		t.Fatalf("%+v, %v", got, err)
+		t.Fatalf("get %s: %+v, %v", key, got, err)
 	}
 	read := got.KV.ModRevision
 	c.takeover()
 	put, err := k.OptimisticPut(testContext(t), key, []byte("1"), read, kubernetes.PutOptions{})
 	if err != nil || !put.Succeeded {
-		t.Fatalf("an update at the right revision: %+v, %v", put, err)
+		t.Fatalf("an update that compares with the current revision must succeed: %+v, %v", put, err)
 	}
 	again, err := k.OptimisticPut(testContext(t), key, []byte("2"), read, kubernetes.PutOptions{GetOnFailure: true})
 	if err != nil || again.Succeeded || again.KV == nil || again.KV.ModRevision != put.Revision {
-		t.Errorf("an update at an old revision: %+v, %v", again, err)
+		t.Errorf("an update that compares with an old revision must return the current object: %+v, %v", again, err)
 	}
 	gone, err := k.OptimisticDelete(testContext(t), key, read, kubernetes.DeleteOptions{GetOnFailure: true})
 	if err != nil || gone.Succeeded || gone.KV == nil || string(gone.KV.Value) != "1" {
-		t.Errorf("a delete at an old revision: %+v, %v", gone, err)
+		t.Errorf("a delete that compares with an old revision must return the current object: %+v, %v", gone, err)
 	}
 }
 
@@ -124,7 +124,7 @@ func askForProgress(t *testing.T, c *cluster, cl *clientv3.Client) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "progress", func() bool {
+		eventually(t, "the watch reports its progress", func() bool {
 			// A request on a stream that just broke gets no answer.
 			if err := cl.RequestProgress(ctx); err != nil {
 				t.Fatal(err)
@@ -149,14 +149,14 @@ func readCompacted(t *testing.T, c *cluster, cl *clientv3.Client, rev int64) {
 	c.takeover()
 	_, err := kubernetesClient(cl).List(testContext(t), registry, kubernetes.ListOptions{Revision: rev})
 	if !errors.Is(err, rpctypes.ErrCompacted) {
-		t.Errorf("a list before the compacted revision: %v", err)
+		t.Errorf("a list before the compacted revision: error %v, want etcd's error", err)
 	}
 	w := <-cl.Watch(testContext(t), registry, clientv3.WithPrefix(), clientv3.WithRev(rev))
 	if !errors.Is(w.Err(), rpctypes.ErrCompacted) || w.CompactRevision != rev+1 {
-		t.Errorf("a watch before the compacted revision: %v, compacted at %d", w.Err(), w.CompactRevision)
+		t.Errorf("a watch before the compacted revision: error %v, compacted revision %d", w.Err(), w.CompactRevision)
 	}
 	now, err := kubernetesClient(cl).List(testContext(t), registry, kubernetes.ListOptions{})
 	if err != nil || now.Count != 20 {
-		t.Errorf("%d objects after the compaction, %v", now.Count, err)
+		t.Errorf("%d objects are left after the compaction, want 20: %v", now.Count, err)
 	}
 }

@@ -19,10 +19,10 @@ import (
 	"github.com/dynast-io/dynast/shared/prove/chaos"
 )
 
-// takings is the resources of a cluster whose followers are all in sync.
-type takings struct {
+// resources counts what a cluster uses while all its followers are in sync.
+type resources struct {
 	fds        int // of the leader
-	follower   int // descriptors of the follower with the most
+	follower   int // descriptors of the follower that has the most
 	goroutines int // of the leader
 	processes  int
 	slots      int
@@ -33,9 +33,9 @@ type takings struct {
 
 var goroutines = regexp.MustCompile(`(?m)^go_goroutines (\d+)$`)
 
-func (c *cluster) takings(tr *tree.Tree) takings {
+func (c *cluster) resources(tr *tree.Tree) resources {
 	c.t.Helper()
-	k := takings{processes: len(c.everyone())}
+	k := resources{processes: len(c.everyone())}
 	for _, m := range tr.Members {
 		n := len(descriptors(m.PID))
 		if m.Address == tr.Leader {
@@ -95,8 +95,8 @@ func descriptors(pid int) map[string]string {
 }
 
 // TestTakeoversLeaveNothingBehind kills one leader after the other. Each generation of processes
-// is started by the previous one, so anything that one does not close or remove, the next one has
-// too. DYNAST_E2E_TAKEOVERS=200 is the long form.
+// is started by the previous one. So if one generation does not close or remove something, all
+// later ones have it too. DYNAST_E2E_TAKEOVERS=200 makes the test longer.
 func TestTakeoversLeaveNothingBehind(t *testing.T) {
 	n := 15
 	if more, err := strconv.Atoi(os.Getenv("DYNAST_E2E_TAKEOVERS")); err == nil {
@@ -105,39 +105,39 @@ func TestTakeoversLeaveNothingBehind(t *testing.T) {
 	// A dead process's socket is removed once it is older than the longest start.
 	c := start(t, withExtra(`spawn { timeout = "3s" }`))
 	cl := c.dial()
-	var all []takings
+	var all []resources
 	for i := range n {
 		before := c.full()
 		for j := range 5 {
 			put(t, cl, fmt.Sprint("key", j), fmt.Sprint(i))
 		}
 		c.signal(leaderOf(before), syscall.SIGKILL)
-		c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+		c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 		put(t, cl, "taken over", fmt.Sprint(i))
-		all = append(all, c.takings(c.full()))
+		all = append(all, c.resources(c.full()))
 	}
-	t.Logf("in the beginning %+v", all[4])
-	t.Logf("in the end       %+v", all[n-1])
-	// The first few processes have another ancestor: "up", which no leader started.
+	t.Logf("at the beginning: %+v", all[4])
+	t.Logf("at the end:       %+v", all[n-1])
+	// The first few generations do not count, because no leader started the process of "up".
 	early, late := all[4:4+max(n/5, 4)], all[n-max(n/5, 4):]
 	for name, f := range map[string]struct {
-		of    func(takings) int
+		of    func(resources) int
 		slack int
 	}{
-		"descriptors of the leader":   {func(k takings) int { return k.fds }, 4},
-		"descriptors of a follower":   {func(k takings) int { return k.follower }, 4},
-		"goroutines of the leader":    {func(k takings) int { return k.goroutines }, 12},
-		"processes":                   {func(k takings) int { return k.processes }, 0},
-		"slots":                       {func(k takings) int { return k.slots }, 1},
-		"kibibytes on the disk":       {func(k takings) int { return k.kibibytes }, 8 << 10},
-		"files besides those sockets": {func(k takings) int { return k.files - 2*k.sockets }, 12},
+		"descriptors of the leader": {func(k resources) int { return k.fds }, 4},
+		"descriptors of a follower": {func(k resources) int { return k.follower }, 4},
+		"goroutines of the leader":  {func(k resources) int { return k.goroutines }, 12},
+		"processes":                 {func(k resources) int { return k.processes }, 0},
+		"slots":                     {func(k resources) int { return k.slots }, 1},
+		"kibibytes on the disk":     {func(k resources) int { return k.kibibytes }, 8 << 10},
+		"files other than sockets":  {func(k resources) int { return k.files - 2*k.sockets }, 12},
 	} {
 		if a, b := median(early, f.of), median(late, f.of); b > a+f.slack {
-			t.Errorf("%s: %d in the beginning, %d after %d takeovers", name, a, b, n)
+			t.Errorf("%s: %d at the beginning, %d after %d takeovers", name, a, b, n)
 		}
 	}
 	tr := c.full()
-	eventually(t, "only the living have sockets", func() bool { return c.takings(tr).sockets <= len(tr.Members) })
+	eventually(t, "the sockets of dead processes are removed", func() bool { return c.resources(tr).sockets <= len(tr.Members) })
 	sameProcesses(t, tr, c.full())
 	if t.Failed() {
 		for _, m := range tr.Members {
@@ -152,14 +152,14 @@ func TestTakeoversLeaveNothingBehind(t *testing.T) {
 		t.Fatalf("stop: exit code %d\n%s", code, out)
 	}
 	if left, err := chaos.Processes(c.dir, c.config); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
+		t.Errorf("processes are left after the stop: %v, %v", left, err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(c.dir, "run", "p", "*")); len(left) > 0 {
-		t.Errorf("left: %v", left)
+		t.Errorf("sockets are left after the stop: %v", left)
 	}
 }
 
-func median(all []takings, of func(takings) int) int {
+func median(all []resources, of func(resources) int) int {
 	var out []int
 	for _, k := range all {
 		out = append(out, of(k))

@@ -59,7 +59,7 @@ func exists(t *testing.T, cl *clientv3.Client, key string) bool {
 	return len(resp.Kvs) == 1
 }
 
-func TestLeasesOverTakeovers(t *testing.T) {
+func TestLeasesAcrossTakeovers(t *testing.T) {
 	c := start(t)
 	cl := c.dial()
 	const shortTTL, keptTTL = 5, 3
@@ -77,39 +77,39 @@ func TestLeasesOverTakeovers(t *testing.T) {
 		for range alive {
 		}
 	}()
-	// When the short lease has little time left, a lease that began again would have its full
-	// time.
-	eventually(t, "most of the short lease's time to be over", func() bool { return remaining(t, cl, short) < 2 })
+	// Wait until the short lease has little time left. If the takeover restarted it, it would
+	// have its full time again.
+	eventually(t, "the short lease has less than 2 s left", func() bool { return remaining(t, cl, short) < 2 })
 	left := remaining(t, cl, long)
 	c.takeover()
 	killed := time.Now()
 	if got := remaining(t, cl, short); got > shortTTL-1 {
-		t.Errorf("the short lease has %d s after the takeover", got)
+		t.Errorf("the short lease has %d s left after the takeover: the takeover restarted it", got)
 	}
 	if got := remaining(t, cl, long); got < left-5 && time.Since(killed) < 2*time.Second {
-		t.Errorf("the long lease had %d s, and has %d s after the takeover", left, got)
+		t.Errorf("the long lease had %d s left before the takeover and %d s after it", left, got)
 	}
-	eventually(t, "the short lease's key to be gone", func() bool { return !exists(t, cl, "short") })
+	eventually(t, "the key of the short lease is gone", func() bool { return !exists(t, cl, "short") })
 	gone, sinceKill := time.Since(began), time.Since(killed)
 	t.Logf("the key with %d s to live lived %v, %v of it after the takeover", shortTTL, gone, sinceKill)
 	if gone < shortTTL*time.Second {
-		t.Errorf("gone after %v: too early", gone)
+		t.Errorf("the key was gone after %v: too early", gone)
 	}
 	if sinceKill > shortTTL*time.Second+500*time.Millisecond {
-		t.Errorf("gone %v after the takeover: it began anew", sinceKill)
+		t.Errorf("the key was gone %v after the takeover: the takeover restarted the lease", sinceKill)
 	}
 	// By now, the kept lease would have ended twice if it had not been renewed.
-	eventually(t, "twice the kept lease's time", func() bool { return time.Since(began) > 2*keptTTL*time.Second })
+	eventually(t, "twice the time to live of the kept lease is over", func() bool { return time.Since(began) > 2*keptTTL*time.Second })
 	select {
 	case <-lost:
-		t.Error("the client was told that the kept lease ended")
+		t.Error("the client was told that the kept lease had ended")
 	default:
 	}
 	if !exists(t, cl, "kept") {
-		t.Error("a lease that is kept alive ended")
+		t.Error("the lease that was kept alive has ended")
 	}
 	if got := remaining(t, cl, long); got > 58 {
-		t.Errorf("the long lease has %d s", got)
+		t.Errorf("the long lease has %d s left: the takeover restarted it", got)
 	}
 }
 
@@ -129,14 +129,14 @@ func TestLeasesAreExact(t *testing.T) {
 	var wg sync.WaitGroup
 	kills := 0
 	wg.Go(func() { kills = killLeaders(c, 300*time.Millisecond, over) })
-	// While no leader answers, a test cannot see the end of a lease.
+	// While no leader answers, the test cannot see that a lease ended.
 	var outage time.Duration
 	wg.Go(func() { outage = longestOutage(c, over) })
 	lives := make(chan leaseLife, 1000)
 	for _, ttl := range []int64{2, 5, 10} {
 		for n := range 4 {
 			wg.Go(func() {
-				time.Sleep(time.Duration(n) * 130 * time.Millisecond) // so that they are at different moments of a takeover
+				time.Sleep(time.Duration(n) * 130 * time.Millisecond) // so that the leases are at different moments of their life during a takeover
 				liveAndEnd(c, fmt.Sprintf("left/%d/%d", ttl, n), ttl, over, lives)
 			})
 		}
@@ -156,12 +156,12 @@ func TestLeasesAreExact(t *testing.T) {
 	}
 	for _, ttl := range []int64{2, 5} {
 		if key := fmt.Sprintf("kept/%d", ttl); !exists(t, c.dial(), key) {
-			t.Errorf("the lease of %s was kept alive and ended", key)
+			t.Errorf("the lease of %s ended, although it was kept alive", key)
 		}
 	}
 	t.Logf("%d leaders killed; leases ended, by time to live: %v; at most %s late; longest time without an answer %s", kills, ended, worst, outage)
 	if ended[2] == 0 || ended[5] == 0 || kills < 5 {
-		t.Errorf("ended: %v, kills: %d", ended, kills)
+		t.Errorf("too little happened: ended leases by time to live: %v, kills: %d", ended, kills)
 	}
 }
 
@@ -243,7 +243,7 @@ func liveAndEnd(c *cluster, prefix string, ttl int64, over func() bool, lives ch
 	}
 }
 
-func TestLocksOverATakeover(t *testing.T) {
+func TestLocksAcrossATakeover(t *testing.T) {
 	c := start(t)
 	ctx := testContext(t)
 	open := func() *concurrency.Session {
@@ -277,27 +277,27 @@ func TestLocksOverATakeover(t *testing.T) {
 			return err == nil && resp.Count == n
 		}
 	}
-	eventually(t, "two to wait for the lock", queued("lock/", 3))
-	eventually(t, "a second candidate", queued("election/", 2))
+	eventually(t, "two clients wait for the lock", queued("lock/", 3))
+	eventually(t, "the election has a second candidate", queued("election/", 2))
 
 	c.takeover()
 	if !queued("lock/", 3)() || !queued("election/", 2)() {
-		t.Error("a place in a queue was lost")
+		t.Error("a client lost its place in a queue")
 	}
 	for _, s := range []*concurrency.Session{first, second, third} {
 		if _, err := s.Client().KeepAliveOnce(ctx, s.Lease()); err != nil {
-			t.Errorf("a session over the takeover: %v", err)
+			t.Errorf("keep a session alive after the takeover: %v", err)
 		}
 	}
 	select {
 	case err := <-acquired:
-		t.Fatalf("the held lock was given away (%v)", err)
+		t.Fatalf("another client got the lock while it was held (%v)", err)
 	case err := <-served:
-		t.Fatalf("the held lock was given away (%v)", err)
+		t.Fatalf("another client got the lock while it was held (%v)", err)
 	case err := <-won:
 		t.Fatalf("the election has two winners (%v)", err)
 	case <-first.Done():
-		t.Fatal("the session ended")
+		t.Fatal("the session of the lock's holder ended")
 	default:
 	}
 	handOver(t, ctx, held, waiting, acquired, served)
@@ -305,10 +305,10 @@ func TestLocksOverATakeover(t *testing.T) {
 		t.Error(err)
 	}
 	if err := <-won; err != nil {
-		t.Errorf("campaign over the takeover: %v", err)
+		t.Errorf("the campaign that began before the takeover: %v", err)
 	}
 	if resp, err := candidate.Leader(ctx); err != nil || string(resp.Kvs[0].Value) != "second" {
-		t.Errorf("elected: %v, %v", resp, err)
+		t.Errorf("the elected leader must be \"second\": %v, %v", resp, err)
 	}
 }
 
@@ -323,17 +323,17 @@ func handOver(t *testing.T, ctx context.Context, held, waiting *concurrency.Mute
 		select {
 		case err := <-acquired:
 			if err != nil {
-				t.Fatalf("lock over the takeover: %v", err)
+				t.Fatalf("lock after a takeover: %v", err)
 			}
 			if err := waiting.Unlock(ctx); err != nil {
 				t.Error(err)
 			}
 		case err := <-served:
 			if err != nil {
-				t.Fatalf("lock service over the takeover: %v", err)
+				t.Fatalf("lock through the Lock service after a takeover: %v", err)
 			}
 		case <-ctx.Done():
-			t.Fatal("the lock was not handed over")
+			t.Fatal("no waiting client got the lock")
 		}
 	}
 }

@@ -9,8 +9,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Limits that the test suites of other clients set: etcd's --max-txn-ops, a small
-// --quota-backend-bytes, and --watch-progress-notify-interval, which is reloaded.
+// TestLimitsOfEtcdsFlags checks limits that the test suites of other clients set: etcd's
+// --max-txn-ops, a small --quota-backend-bytes, and --watch-progress-notify-interval, which is
+// reloaded.
 func TestLimitsOfEtcdsFlags(t *testing.T) {
 	c := newCluster(t)
 	c.up("--client-max-txn-ops", "200", "--store-quota", "512KiB")
@@ -26,21 +27,21 @@ func TestLimitsOfEtcdsFlags(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := cl.Txn(testContext(t)).Then(ops(201)...).Commit(); err == nil || !strings.Contains(err.Error(), "too many operations") {
-		t.Errorf("201 operations: %v", err)
+		t.Errorf("a transaction with 201 operations: error %v, want \"too many operations\"", err)
 	}
 	progress := cl.Watch(testContext(t), "nothing", clientv3.WithProgressNotify(), clientv3.WithCreatedNotify())
 	<-progress
 	c.reconfigure("client {", "client {\n  watch_progress_interval = \"100ms\"\n")
 	if code, out, errs := c.reload(); code != 0 || !strings.Contains(out, "client.watch_progress_interval") {
-		t.Fatalf("exit code %d\n%s%s", code, out, errs)
+		t.Fatalf("reload: exit code %d\n%s%s", code, out, errs)
 	}
 	select {
 	case w := <-progress:
 		if !w.IsProgressNotify() {
-			t.Errorf("%+v", w)
+			t.Errorf("the watch must only report progress: %+v", w)
 		}
 	case <-time.After(patience):
-		t.Error("no progress after the reload")
+		t.Error("the watch reported no progress after the reload")
 	}
 	for i := range 1000 {
 		if _, err := cl.Put(testContext(t), "big", strings.Repeat("x", 100<<10)); err != nil {
@@ -50,5 +51,5 @@ func TestLimitsOfEtcdsFlags(t *testing.T) {
 			return
 		}
 	}
-	t.Error("100 MiB found room in 512 KiB")
+	t.Error("100 MiB were written, although the quota is 512 KiB")
 }

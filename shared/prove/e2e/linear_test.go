@@ -16,7 +16,7 @@ import (
 )
 
 // TestLinearizable lets clients put, read, delete and exchange values on a few keys while
-// processes are killed and stopped. Then porcupine searches an order of all operations that a
+// processes are killed and stopped. Then porcupine searches for an order of all operations that a
 // single process could have produced.
 func TestLinearizable(t *testing.T) {
 	seed, rng := seeded(t)
@@ -112,11 +112,11 @@ func (c *cluster) more(h *chaos.History, n int) {
 func check(t *testing.T, h *chaos.History) {
 	t.Helper()
 	ops := h.Operations()
-	t.Logf("%d operations, %d with an answer", len(ops), h.Known())
+	t.Logf("%d operations, %d of them with an answer", len(ops), h.Known())
 	switch l := chaos.CheckLinear(ops, patience); l.Result {
 	case porcupine.Ok:
 	case porcupine.Unknown:
-		t.Log("porcupine did not finish: nothing is proved")
+		t.Log("porcupine did not finish: the history may or may not be linearizable")
 	default:
 		t.Errorf("the history is not linearizable\n%s", tail(l.Explain(), 20000))
 	}

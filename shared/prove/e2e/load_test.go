@@ -116,9 +116,9 @@ func (c *cluster) memory(tr *tree.Tree, when string, keys, clients, watchers int
 	bound := 192<<20 + keys*600 + 4*queue + clients*256<<10 + watchers*64<<10
 	for _, m := range tr.Members {
 		used := anonymous(c.t, m.PID)
-		c.t.Logf("%s: %s takes %d MiB, the bound is %d MiB", when, m.Role, used>>20, bound>>20)
+		c.t.Logf("%s: the %s takes %d MiB, the bound is %d MiB", when, m.Role, used>>20, bound>>20)
 		if used > bound && !raceEnabled {
-			c.t.Errorf("%s: %s takes %d MiB, more than the bound of %d MiB", when, m.Role, used>>20, bound>>20)
+			c.t.Errorf("%s: the %s takes %d MiB, more than the bound of %d MiB", when, m.Role, used>>20, bound>>20)
 		}
 	}
 }
@@ -149,7 +149,7 @@ func stalled(t *testing.T, what string, h *chaos.History) {
 	stall := h.Stall()
 	t.Logf("%s: %d answers, the longest time without an acknowledged write was %s", what, h.Known(), stall.Round(time.Millisecond))
 	if fullLoad && stall > time.Second {
-		t.Errorf("%s: a stall of %s", what, stall)
+		t.Errorf("%s: no write was acknowledged for %s", what, stall)
 	}
 }
 
@@ -158,16 +158,16 @@ func (c *cluster) unexpected(tr *tree.Tree, caused map[int]bool) {
 	c.t.Helper()
 	for _, d := range tr.Deaths {
 		if !caused[d.PID] {
-			c.t.Errorf("a false death: %+v", d)
+			c.t.Errorf("a process died that the test did not kill: %+v", d)
 		}
 	}
 }
 
 // TestLargeDatabases: members open large databases, follow, are rebuilt under load and take over.
-// No working process is taken for dead, although opening takes longer than spawn.timeout here.
+// No working process is considered dead, although opening takes longer than spawn.timeout here.
 func TestLargeDatabases(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes its time")
+		t.Skip("-short skips this test, because it takes long")
 	}
 	sizes := map[string]struct {
 		keys, valueBytes int
@@ -198,7 +198,7 @@ store { quota = "8GiB" }`, size.spawnTimeout)))
 			began := time.Now()
 			c.up()
 			tr := c.full()
-			t.Logf("%d keys of %d bytes: full strength after %s", size.keys, size.valueBytes, time.Since(began).Round(time.Millisecond))
+			t.Logf("%d keys of %d bytes: all followers in sync after %s", size.keys, size.valueBytes, time.Since(began).Round(time.Millisecond))
 			c.unexpected(tr, caused)
 			h, stop := c.load(rng, 8, 256, 4*time.Millisecond)
 			c.more(h, 100)
@@ -215,7 +215,7 @@ store { quota = "8GiB" }`, size.spawnTimeout)))
 				return (!ok || victim.PID != mustFind(t, victim.Address).PID) && count(t, "in_sync") == 2
 			})
 			if !strings.Contains(c.logText()[logged:], "sending a snapshot") {
-				t.Error("no snapshot was sent: nothing was tested")
+				t.Error("no snapshot was sent: the test checked nothing")
 			}
 			t.Logf("rebuilt under load after %s", time.Since(began).Round(time.Millisecond))
 			c.more(h, 100)
@@ -226,10 +226,10 @@ store { quota = "8GiB" }`, size.spawnTimeout)))
 			began = time.Now()
 			caused[leaderOf(tr).PID] = true
 			c.signal(leaderOf(tr), syscall.SIGKILL)
-			next := c.wait("another leads", func(now *tree.Tree) bool { return now.Leader != tr.Leader })
+			next := c.wait("another member leads", func(now *tree.Tree) bool { return now.Leader != tr.Leader })
 			c.more(h, 100)
 			tr = c.full()
-			t.Logf("epoch %d; full strength %s after the leader's death", next.Epoch, time.Since(began).Round(time.Millisecond))
+			t.Logf("epoch %d; all followers in sync %s after the leader's death", next.Epoch, time.Since(began).Round(time.Millisecond))
 			stalled(t, "with a takeover", h)
 			stop()
 			c.unexpected(tr, caused)
@@ -248,7 +248,7 @@ func mustFind(t *tree.Tree, address string) tree.Member {
 // during all of this. No watcher misses an event.
 func TestManyClients(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes its time")
+		t.Skip("-short skips this test, because it takes long")
 	}
 	clients, watchers, perClient := 60, 300, 30
 	if fullLoad {
@@ -269,7 +269,7 @@ func TestManyClients(t *testing.T) {
 		large.Go(func() {
 			for range 4 {
 				if _, err := writer.Put(testContext(t), fmt.Sprint("limit/", i), limit); err != nil {
-					t.Errorf("a value at the limit: %v", err)
+					t.Errorf("put of a value at the size limit: %v", err)
 				}
 			}
 		})
@@ -290,11 +290,11 @@ func TestManyClients(t *testing.T) {
 	stalled(t, "with values at the limit", h)
 	c.unexpected(c.full(), caused)
 	if _, err := writer.Put(testContext(t), "limit/0", limit+limit[:300<<10]); !errors.Is(err, rpctypes.ErrRequestTooLarge) {
-		t.Errorf("beyond the limit: %v", err)
+		t.Errorf("put of a value above the size limit: error %v", err)
 	}
 	caused[leaderOf(tr).PID] = true
 	c.signal(leaderOf(tr), syscall.SIGKILL)
-	c.wait("another leads", func(now *tree.Tree) bool { return now.Leader != tr.Leader })
+	c.wait("another member leads", func(now *tree.Tree) bool { return now.Leader != tr.Leader })
 	watched("after")
 	c.more(h, clients)
 	tr = c.full()
@@ -364,7 +364,7 @@ func (w *audience) all(t *testing.T, cl *clientv3.Client) {
 	})
 	for i := range w.saw {
 		if n := w.saw[i].Load(); n != events {
-			t.Errorf("watcher %d saw %d events of %d", i, n, events)
+			t.Errorf("watcher %d saw %d events, want %d", i, n, events)
 		}
 	}
 }
@@ -374,6 +374,6 @@ func (w *audience) leave(t *testing.T) {
 	w.cancel()
 	w.watching.Wait()
 	if n := w.broken.Load(); n > 0 {
-		t.Errorf("%d events or ends of watches that should not have been", n)
+		t.Errorf("%d watches ended early, or got an event twice or out of order", n)
 	}
 }

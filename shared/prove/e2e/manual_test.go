@@ -15,12 +15,12 @@ func TestManualPages(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "man1")
 	c := newCluster(t)
 	if code, out := c.run("man", dir); code != 0 {
-		t.Fatalf("exit code %d\n%s", code, out)
+		t.Fatalf("writing the manual pages: exit code %d\n%s", code, out)
 	}
 	_, help := c.run("--help")
 	commands := regexp.MustCompile(`(?m)^  (\w+) {2,}\S`).FindAllStringSubmatch(help, -1)
 	if len(commands) < 10 {
-		t.Fatalf("%d commands in\n%s", len(commands), help)
+		t.Fatalf("found only %d commands in the help:\n%s", len(commands), help)
 	}
 	for _, m := range commands {
 		if m[1] == "help" {
@@ -32,7 +32,7 @@ func TestManualPages(t *testing.T) {
 			continue
 		}
 		if !strings.Contains(string(raw), ".TH ") || !strings.Contains(string(raw), "dynast-"+m[1]+" - ") || !strings.Contains(string(raw), ".SH OPTIONS") {
-			t.Errorf("%s:\n%s", m[1], raw)
+			t.Errorf("the page of %s is not as expected:\n%s", m[1], raw)
 		}
 	}
 }
@@ -43,7 +43,7 @@ func TestCompletion(t *testing.T) {
 	for shell, check := range map[string][]string{"bash": {"bash", "-n"}, "zsh": {"zsh", "-n"}, "fish": {"fish", "--no-execute"}} {
 		out, err := exec.Command(binary, "completion", shell).Output()
 		if err != nil || len(out) < 1000 {
-			t.Errorf("%s: %d bytes, %v", shell, len(out), err)
+			t.Errorf("the completion script for %s has %d bytes, error %v", shell, len(out), err)
 		}
 		if _, err := exec.LookPath(check[0]); err != nil {
 			continue
@@ -53,7 +53,7 @@ func TestCompletion(t *testing.T) {
 			t.Fatal(err)
 		}
 		if out, err := exec.Command(check[0], append(check[1:], file)...).CombinedOutput(); err != nil {
-			t.Errorf("%s does not accept its script: %v\n%s", shell, err, out)
+			t.Errorf("%s does not accept its completion script: %v\n%s", shell, err, out)
 		}
 	}
 	for _, command := range []string{"promote", "remove", "logs"} {
@@ -65,7 +65,7 @@ func TestCompletion(t *testing.T) {
 		}
 		for _, m := range c.full().Members {
 			if !strings.Contains(out.String(), m.Address+"\t"+m.Role) {
-				t.Errorf("%s: %s is not offered in\n%s", command, m.Address, out.String())
+				t.Errorf("completion of %s: %s is missing in\n%s", command, m.Address, out.String())
 			}
 		}
 	}

@@ -60,7 +60,7 @@ func (c *cluster) upIn(group string) {
 	c.launch(cmd)
 }
 
-// oomKills returns the number of processes of a control group that the kernel has killed.
+// oomKills returns how many processes of a control group the kernel has killed.
 func oomKills(t *testing.T, group string) int {
 	for _, name := range []string{"memory.oom_control", "memory.events"} {
 		raw, err := os.ReadFile(filepath.Join(group, name))
@@ -80,14 +80,14 @@ func oomKills(t *testing.T, group string) int {
 	return 0
 }
 
-// TestMemoryLimit is a small container in which 32 clients write values of 8 KiB.
-// DYNAST_E2E_MEMORY sets the duration.
+// TestMemoryLimit runs a cluster with the memory of a small container, in which 32 clients write
+// values of 8 KiB. DYNAST_E2E_MEMORY sets the duration.
 func TestMemoryLimit(t *testing.T) { underMemoryLimit(t, 260<<20) }
 
 // TestMemoryLimitTooSmall: with so little memory, some writes must be refused.
 func TestMemoryLimitTooSmall(t *testing.T) {
 	if raceEnabled {
-		t.Skip("the race detector needs more than that by itself")
+		t.Skip("the race detector alone needs more memory than this")
 	}
 	if refused := underMemoryLimit(t, 62<<20); refused == 0 {
 		t.Error("no write was refused")
@@ -119,7 +119,7 @@ func underMemoryLimit(t *testing.T, limit int64) int64 {
 	c.upIn(group)
 	before := c.full()
 	if n, m := oomScore(t, leaderOf(before).PID), oomScore(t, followersOf(before)[0].PID); m <= n {
-		t.Errorf("the kernel would not take a follower (%d) sooner than the leader (%d)", m, n)
+		t.Errorf("the kernel would not kill a follower (OOM score %d) before the leader (OOM score %d)", m, n)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), period)
 	defer cancel()
@@ -146,10 +146,10 @@ func underMemoryLimit(t *testing.T, limit int64) int64 {
 	t.Logf("%d writes acknowledged (%.1f times the limit), %d refused, %d failed otherwise; %d OOM kills; longest time without an answer %s",
 		sum.acknowledged, float64(sum.bytes)/float64(limit), sum.refused, sum.failed, oomKills(t, group), longest.Round(time.Millisecond))
 	if longest > 5*time.Second {
-		t.Errorf("no answer for %s", longest)
+		t.Errorf("clients got no answer for %s", longest)
 	}
 	if sum.acknowledged == 0 {
-		t.Error("nothing was written")
+		t.Error("no write was acknowledged")
 	}
 	c.full()
 	cl := c.dial()
@@ -195,7 +195,7 @@ func (w *largeWriter) run(ctx context.Context, cl *clientv3.Client) {
 			delete(w.unsure, key)
 		case status.Code(err) == codes.ResourceExhausted || strings.Contains(err.Error(), "space exceeded"):
 			w.refused++
-			time.Sleep(20 * time.Millisecond) // as a client would
+			time.Sleep(20 * time.Millisecond) // as a client would wait
 		default:
 			w.failed++
 			w.unsure[key] = true
@@ -216,7 +216,7 @@ func (w *largeWriter) check(t *testing.T, cl *clientv3.Client) {
 	}
 	for key, want := range w.last {
 		if found[key] != want && !w.unsure[key] {
-			t.Errorf("%s is %.8q, and %.8q was acknowledged last", key, found[key], want)
+			t.Errorf("%s is %.8q, but %.8q was acknowledged last", key, found[key], want)
 		}
 	}
 }

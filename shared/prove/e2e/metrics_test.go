@@ -72,12 +72,12 @@ func TestMetrics(t *testing.T) {
 	documented := testkit.DocumentedMetrics(string(raw))
 	for name := range got {
 		if documented[name] == "" && !strings.HasPrefix(name, "go_") && !strings.HasPrefix(name, "process_") {
-			t.Errorf("%s is served and not explained in docs/metrics.md", name)
+			t.Errorf("%s is served, but docs/metrics.md does not explain it", name)
 		}
 	}
 	for name := range documented {
 		if got[name] == nil {
-			t.Errorf("%s is explained in docs/metrics.md and not served", name)
+			t.Errorf("docs/metrics.md explains %s, but it is not served", name)
 		}
 	}
 	check := func(got map[string]*dto.MetricFamily, name string, want float64, labels ...string) {
@@ -93,16 +93,16 @@ func TestMetrics(t *testing.T) {
 	check(got, "dynast_restarts_total", 0)
 	check(got, "dynast_takeovers_total", 0)
 	if total(got["dynast_wal_fsync_duration_seconds"]) < 1 || total(got["dynast_member_resident_memory_bytes"]) < 1<<20 {
-		t.Errorf("%g fsyncs, %g bytes of memory", total(got["dynast_wal_fsync_duration_seconds"]), total(got["dynast_member_resident_memory_bytes"]))
+		t.Errorf("the metrics show %g fsyncs and %g bytes of memory, want more", total(got["dynast_wal_fsync_duration_seconds"]), total(got["dynast_member_resident_memory_bytes"]))
 	}
 
 	before := c.full()
 	c.signal(followersOf(before)[1], syscall.SIGKILL)
-	c.wait("the follower's replacement", func(t *tree.Tree) bool { return t.Restarts == 1 && count(t, "in_sync") == 2 })
+	c.wait("the follower is replaced", func(t *tree.Tree) bool { return t.Restarts == 1 && count(t, "in_sync") == 2 })
 	for n := 1; n <= 2; n++ {
 		old := leaderOf(c.full())
 		c.signal(old, syscall.SIGKILL)
-		c.wait("the next leader", func(t *tree.Tree) bool {
+		c.wait("the next leader has two followers in sync", func(t *tree.Tree) bool {
 			return t.Takeovers == uint64(n) && t.Leader != old.Address && count(t, "in_sync") == 2
 		})
 		got = c.scrape()
@@ -116,7 +116,7 @@ func TestMetrics(t *testing.T) {
 	// A hand-over on purpose is also a takeover, but not a restart.
 	before = c.full()
 	c.output("promote", "--config", c.config)
-	c.wait("the successor", func(t *tree.Tree) bool { return t.Leader == before.Heir && t.Takeovers == 3 })
+	c.wait("the heir leads", func(t *tree.Tree) bool { return t.Leader == before.Heir && t.Takeovers == 3 })
 	got = c.scrape()
 	check(got, "dynast_takeovers_total", 1, "reason=handed_over")
 	check(got, "dynast_restarts_total", 3)

@@ -15,8 +15,8 @@ import (
 // .ci/run installs.
 const etcd3Modules = "DYNAST_ETCD3_MODULES"
 
-// A client in another language continues through two leader deaths: keys, transactions, a lease,
-// a lock, a watch, users.
+// TestNodeClientAcrossLeaderKills: a client in another language continues while two leaders are
+// killed. It uses keys, transactions, a lease, a lock, a watch and users.
 func TestNodeClientAcrossLeaderKills(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -45,6 +45,6 @@ func TestNodeClientAcrossLeaderKills(t *testing.T) {
 		}
 	}
 	if err := cmd.Wait(); err != nil || said != "done" {
-		t.Fatalf("the last word of the client is %q: %v\n%s", said, err, tail(c.logText(), 3000))
+		t.Fatalf("the last line of the client is %q, want \"done\": %v\n%s", said, err, tail(c.logText(), 3000))
 	}
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
 
-// TestDatabaseDamagedWhileItIsOpen overwrites or truncates the file of a follower, and of the
-// leader, under the living process. The process exits with the reason and the right exit code,
-// and gets a new copy.
+// TestDatabaseDamagedWhileItIsOpen overwrites or truncates the database of a follower, and of the
+// leader, while the process has it open. The process exits with the reason and the right exit
+// code, and gets a new copy.
 func TestDatabaseDamagedWhileItIsOpen(t *testing.T) {
 	_, rng := seeded(t)
 	c := start(t, withExtra(`store { commit_interval = "20ms" }`))
@@ -62,17 +62,17 @@ func TestDatabaseDamagedWhileItIsOpen(t *testing.T) {
 			return c.gone(victim)
 		})
 		file.Close()
-		c.wait("it is replaced", func(t *tree.Tree) bool {
+		c.wait("the process is replaced", func(t *tree.Tree) bool {
 			_, there := findPID(t, victim.PID)
 			return !there && count(t, "in_sync") == 2 && !t.Degraded
 		})
 		news := c.logText()[logged:]
 		if !strings.Contains(news, "exit_code=6") || !strings.Contains(news, "database is corrupt") {
-			t.Errorf("round %d, %s: it ended without the reason:\n%s", round, role, tail(news, 3000))
+			t.Errorf("round %d, %s: the log does not say why the process ended:\n%s", round, role, tail(news, 3000))
 		}
 		for _, bad := range []string{"\ngoroutine ", "unexpected fault", "may be lost"} {
 			if strings.Contains(news, bad) {
-				t.Errorf("round %d, %s: the log has %q:\n%s", round, role, bad, tail(news, 6000))
+				t.Errorf("round %d, %s: the log contains %q:\n%s", round, role, bad, tail(news, 6000))
 			}
 		}
 		cl = c.dial()

@@ -25,7 +25,7 @@ import (
 	"github.com/dynast-io/dynast/shared/replica/store"
 )
 
-// order runs a command on the cluster that must succeed, and returns its output.
+// order runs a command that must succeed on the cluster, and returns its output.
 func (c *cluster) order(args ...string) string {
 	c.t.Helper()
 	code, out := c.run(append(args, "--config", c.config)...)
@@ -87,7 +87,7 @@ func (l *load) end() {
 	eventually(l.t, "the clients go on", func() bool { return l.puts.Load() > before+100 })
 	l.cancel()
 	l.wg.Wait()
-	l.t.Logf("%d writes and reads, the longest pair took %s", l.puts.Load(), time.Duration(l.longest.Load()).Round(time.Millisecond))
+	l.t.Logf("%d pairs of a write and a read, the longest pair took %s", l.puts.Load(), time.Duration(l.longest.Load()).Round(time.Millisecond))
 	if n := l.failed.Load(); n > 0 {
 		l.t.Errorf("%d requests failed, the first one: %v", n, l.firstFailure.Load())
 	}
@@ -110,7 +110,7 @@ func TestHandoverWithoutAFailedRequest(t *testing.T) {
 			}
 			for _, e := range resp.Events {
 				if v := last[string(e.Kv.Key)] + 1; e.Kv.Version != v && v != 1 {
-					t.Errorf("%s: version %d after %d", e.Kv.Key, e.Kv.Version, v-1)
+					t.Errorf("watch of %s: version %d came after version %d", e.Kv.Key, e.Kv.Version, v-1)
 				}
 				last[string(e.Kv.Key)] = e.Kv.Version
 				events.Add(1)
@@ -125,12 +125,12 @@ func TestHandoverWithoutAFailedRequest(t *testing.T) {
 			switch how {
 			case "heir":
 				if out := c.order("promote"); !strings.Contains(out, to+" leads") {
-					t.Errorf("promote says %q, the heir was %s", out, to)
+					t.Errorf("promote printed %q, the heir was %s", out, to)
 				}
 			case "named":
 				to = followers[len(followers)-1].Address
 				if out := c.order("promote", to); !strings.HasPrefix(out, to+" leads") {
-					t.Errorf("promote %s says %q", to, out)
+					t.Errorf("promote %s printed %q", to, out)
 				}
 			case "client":
 				cl := c.dial()
@@ -143,16 +143,16 @@ func TestHandoverWithoutAFailedRequest(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			after := c.wait(how+": another leads", func(now *tree.Tree) bool { return now.Epoch > before.Epoch })
+			after := c.wait(how+": another member leads", func(now *tree.Tree) bool { return now.Epoch > before.Epoch })
 			if after.Leader != to || after.Epoch != before.Epoch+1 {
 				t.Errorf("round %d, %s: %s leads in epoch %d, want %s in %d", round, how, after.Leader, after.Epoch, to, before.Epoch+1)
 			}
 			if m, ok := find(after, before.Leader); ok && m.PID == leaderOf(before).PID {
-				t.Errorf("the old leader is still there: %+v", m)
+				t.Errorf("the old leader is still a member: %+v", m)
 			}
-			for _, f := range followers { // followers are adopted, not started again
+			for _, f := range followers { // the new leader must adopt the followers and not start them again
 				if m, ok := find(after, f.Address); !ok || m.PID != f.PID {
-					t.Errorf("follower %s is another process now: %+v", f.Address, m)
+					t.Errorf("follower %s was restarted: %+v", f.Address, m)
 				}
 			}
 		}
@@ -160,7 +160,7 @@ func TestHandoverWithoutAFailedRequest(t *testing.T) {
 	c.full()
 	l.end()
 	if events.Load() == 0 {
-		t.Error("nothing was watched")
+		t.Error("the watch saw no event")
 	}
 }
 
@@ -175,7 +175,7 @@ func memberID(t *testing.T, cl *clientv3.Client, address string) uint64 {
 			return m.ID
 		}
 	}
-	t.Fatalf("no member %s in %v", address, list.Members)
+	t.Fatalf("the member list does not contain %s: %v", address, list.Members)
 	return 0
 }
 
@@ -205,7 +205,7 @@ func TestHandoverDoesNotWaitForClientsThatHang(t *testing.T) {
 	l := c.startLoad(2)
 	before := c.tree()
 	c.order("promote")
-	c.wait("another leads", func(now *tree.Tree) bool { return now.Epoch > before.Epoch })
+	c.wait("another member leads", func(now *tree.Tree) bool { return now.Epoch > before.Epoch })
 	l.end()
 }
 
@@ -213,43 +213,43 @@ func TestHandoverDoesNotWaitForClientsThatHang(t *testing.T) {
 func TestScaleAndRemove(t *testing.T) {
 	c := start(t)
 	if out := c.order("add"); !strings.Contains(out, "followers: 2 -> 3") {
-		t.Errorf("add says %q", out)
+		t.Errorf("add printed %q", out)
 	}
 	before := c.full(3)
 	c.signal(leaderOf(before), 9)
 	after := c.full(3)
 	if after.Leader == before.Leader || after.Followers != 3 {
-		t.Errorf("leader %s, %d followers", after.Leader, after.Followers)
+		t.Errorf("after the death of the leader: leader %s, %d requested followers; want another leader and 3", after.Leader, after.Followers)
 	}
 	gone := followersOf(after)[0]
 	if out := c.order("remove", gone.Address); !strings.Contains(out, gone.Address) || !strings.Contains(out, "is gone") {
-		t.Errorf("remove says %q", out)
+		t.Errorf("remove printed %q", out)
 	}
 	now := c.full(3)
 	if m, ok := find(now, gone.Address); ok && m.PID == gone.PID {
-		t.Errorf("%+v is still there", m)
+		t.Errorf("the removed follower is still a member: %+v", m)
 	}
 	for _, d := range now.Deaths {
 		if d.PID == gone.PID {
-			t.Errorf("who was removed is among the dead: %+v", d)
+			t.Errorf("the removed follower is listed as a death: %+v", d)
 		}
 	}
 	c.order("scale", "1")
-	c.wait("one follower", func(t *tree.Tree) bool { return len(t.Members) == 2 && count(t, "in_sync") == 1 })
+	c.wait("one follower is left", func(t *tree.Tree) bool { return len(t.Members) == 2 && count(t, "in_sync") == 1 })
 	for _, args := range [][]string{{"scale", "33"}, {"scale", "-1"}, {"scale", "x"}, {"remove", "127.0.0.1:1"}, {"remove", "x"}, {"promote", "127.0.0.1:1"}} {
 		if code, out := c.run(append(args, "--config", c.config)...); code == 0 || !strings.Contains(out, "dynast: ") {
-			t.Errorf("%v: exit code %d, %q", args, code, out)
+			t.Errorf("%v: exit code %d, want an error: %q", args, code, out)
 		}
 	}
 	c.order("scale", "0")
-	c.wait("nobody but the leader", func(t *tree.Tree) bool { return len(t.Members) == 1 })
+	c.wait("only the leader is left", func(t *tree.Tree) bool { return len(t.Members) == 1 })
 	if code, out := c.run("promote", "--config", c.config); code != 1 || !strings.Contains(out, "nobody to hand over to") {
-		t.Errorf("promote without followers: %d, %q", code, out)
+		t.Errorf("promote without followers: exit code %d, want 1: %q", code, out)
 	}
 }
 
-// TestDefragmentationIsNotNoticed: every member's file shrinks under load, and no request fails.
-func TestDefragmentationIsNotNoticed(t *testing.T) {
+// TestDefragmentationUnderLoad: every member's file shrinks under load, and no request fails.
+func TestDefragmentationUnderLoad(t *testing.T) {
 	c := start(t)
 	cl := c.dial()
 	value := strings.Repeat("x", 100<<10)
@@ -264,15 +264,15 @@ func TestDefragmentationIsNotNoticed(t *testing.T) {
 	if _, err := cl.Compact(testContext(t), last, clientv3.WithCompactPhysical()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all have the data in their files", func() bool { return smallest(c) > 4<<20 })
+	eventually(t, "the data is in the files of all members", func() bool { return smallest(c) > 4<<20 })
 	before := c.full()
 	l := c.startLoad(4)
 	if _, err := cl.Defragment(testContext(t), c.client); err != nil {
 		t.Fatal(err)
 	}
-	after := c.wait("another leads", func(now *tree.Tree) bool { return now.Epoch > before.Epoch })
+	after := c.wait("another member leads", func(now *tree.Tree) bool { return now.Epoch > before.Epoch })
 	if after.Epoch != before.Epoch+1 {
-		t.Errorf("epoch %d after %d", after.Epoch, before.Epoch)
+		t.Errorf("the epoch is %d, the epoch before was %d", after.Epoch, before.Epoch)
 	}
 	eventually(t, "all files are small", func() bool { return largest(c) < 4<<20 })
 	c.full()
@@ -336,11 +336,11 @@ func TestReplicaThatDiffersIsRebuilt(t *testing.T) {
 		t.Helper()
 		got, err := cl.Get(testContext(t), "k", clientv3.WithPrefix())
 		if err != nil || len(got.Kvs) != 20 {
-			t.Fatalf("%v %v", got, err)
+			t.Fatalf("get: want 20 keys: %v, %v", got, err)
 		}
 		for _, kv := range got.Kvs {
 			if string(kv.Value) != "right" {
-				t.Errorf("%s=%s", kv.Key, kv.Value)
+				t.Errorf("a client sees the changed value: %s=%s", kv.Key, kv.Value)
 			}
 		}
 	}
@@ -350,9 +350,9 @@ func TestReplicaThatDiffersIsRebuilt(t *testing.T) {
 		if who == "follower" {
 			bad = followersOf(before)[0]
 		}
-		// All are killed at once, so that no process has the file open, and a process opens the
-		// changed copy again.
-		eventually(t, "the copy is in the file", func() bool {
+		// All processes are stopped, so that none has the file open. Later a process opens the
+		// changed copy.
+		eventually(t, "the database file has a value that can be changed", func() bool {
 			c.order("stop")
 			if corruptKey(t, c, bad.Slot) {
 				return true
@@ -363,15 +363,15 @@ func TestReplicaThatDiffersIsRebuilt(t *testing.T) {
 		})
 		c.up()
 		if who == "leader" {
-			eventually(t, "the spoiled leader goes", func() bool {
+			eventually(t, "the leader with the changed copy hands over", func() bool {
 				now := c.tree()
 				return now != nil && now.Epoch > before.Epoch+1 && count(now, "in_sync") == 2
 			})
 		} else {
-			c.wait("the spoiled follower is replaced", func(now *tree.Tree) bool {
+			c.wait("the follower with the changed copy is replaced", func(now *tree.Tree) bool {
 				return count(now, "in_sync") == 2 && len(now.Deaths) > 0 && strings.Contains(now.Deaths[0].Reason, "keys differ")
 			})
-			// Another follower uses its slot again.
+			// A new follower uses its slot.
 			c.order("add")
 			c.full(3)
 			if !strings.Contains(c.logText(), "is condemned, fetching a new one") {
@@ -386,13 +386,13 @@ func TestReplicaThatDiffersIsRebuilt(t *testing.T) {
 			found = found || strings.Contains(d.Reason, "keys differ") || strings.Contains(d.Reason, "handing over")
 		}
 		if !found {
-			t.Errorf("%s: the deaths do not tell: %+v", who, now.Deaths)
+			t.Errorf("%s: no death gives the difference as its reason: %+v", who, now.Deaths)
 		}
 		if !strings.Contains(c.logText(), "a replica holds wrong keys") {
-			t.Errorf("%s: not reported", who)
+			t.Errorf("%s: the log does not report that a replica holds wrong keys", who)
 		}
 	}
-	// At rest the copies are equal, and no process is killed any more.
+	// Without writes, the copies are equal.
 	final := c.full()
 	c.order("stop")
 	want := ""
@@ -403,7 +403,7 @@ func TestReplicaThatDiffersIsRebuilt(t *testing.T) {
 		}
 		h, err := s.Digest(t.Context(), 0)
 		if got := fmt.Sprint(h); err != nil || want != "" && got != want {
-			t.Errorf("slot %d: %s, %v, want %s", m.Slot, got, err, want)
+			t.Errorf("slot %d has the digest %s (error %v), want %s", m.Slot, got, err, want)
 		} else {
 			want = got
 		}
@@ -421,38 +421,38 @@ func slotOf(c *cluster, n int) datadir.Slot {
 	return dir.Slot(n)
 }
 
-// TestMembersAsClientsSeeThem checks the calls of etcd's Cluster API.
-func TestMembersAsClientsSeeThem(t *testing.T) {
+// TestClusterAPI checks the calls of etcd's Cluster API.
+func TestClusterAPI(t *testing.T) {
 	c := start(t)
 	cl := c.dial()
 	before := c.full()
 	f := followersOf(before)[1]
 	resp, err := cl.MemberRemove(testContext(t), memberID(t, cl, f.Address))
 	if err != nil || len(resp.Members) != 2 {
-		t.Fatalf("%v %v", resp, err)
+		t.Fatalf("remove a member: %v, %v", resp, err)
 	}
-	c.wait("it is gone and replaced", func(now *tree.Tree) bool {
+	c.wait("the removed member is gone and replaced", func(now *tree.Tree) bool {
 		m, ok := find(now, f.Address)
 		return (!ok || m.PID != f.PID) && count(now, "in_sync") == 2
 	})
 	if _, err := cl.MemberRemove(testContext(t), 12345); !errors.Is(err, rpctypes.ErrMemberNotFound) {
-		t.Errorf("remove nobody: %v", err)
+		t.Errorf("remove an unknown member: error %v", err)
 	}
 	if _, err := cl.MoveLeader(testContext(t), 12345); !errors.Is(err, rpctypes.ErrBadLeaderTransferee) {
-		t.Errorf("move to nobody: %v", err)
+		t.Errorf("move the leadership to an unknown member: error %v", err)
 	}
 	now := c.tree()
 	if _, err := cl.MoveLeader(testContext(t), memberID(t, cl, now.Leader)); err != nil {
-		t.Errorf("move to the leader itself: %v", err)
+		t.Errorf("move the leadership to the leader itself: %v", err)
 	}
 	if after := c.tree(); after.Epoch != now.Epoch {
-		t.Errorf("epoch %d after %d", after.Epoch, now.Epoch)
+		t.Errorf("the epoch is %d, the epoch before was %d", after.Epoch, now.Epoch)
 	}
 }
 
-// TestHandoverAnswersWhatWasTaken: a hand-over still answers a slow request over HTTP, and
-// renewals of leases, each on its own stream.
-func TestHandoverAnswersWhatWasTaken(t *testing.T) {
+// TestHandoverAnswersAcceptedRequests: during a hand-over, the old leader still answers a slow
+// request over HTTP, and renewals of leases, each on its own stream.
+func TestHandoverAnswersAcceptedRequests(t *testing.T) {
 	c := start(t)
 	cl := c.dial()
 	lease, err := cl.Grant(testContext(t), 60)
@@ -483,7 +483,7 @@ func TestHandoverAnswersWhatWasTaken(t *testing.T) {
 	before := c.tree()
 	// The handler waits for the rest of the request before the leader hands over.
 	if out := c.order("get", "slow"); out != "" {
-		t.Fatalf("%q", out)
+		t.Fatalf("the key exists before the request is complete: %q", out)
 	}
 	promoted := make(chan struct{})
 	go func() { c.order("promote"); close(promoted) }()
@@ -494,15 +494,15 @@ func TestHandoverAnswersWhatWasTaken(t *testing.T) {
 	}
 	answer, err := io.ReadAll(slow)
 	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
-		t.Errorf("%v %s", err, answer)
+		t.Errorf("the slow request: error %v, want status 200: %s", err, answer)
 	}
 	<-promoted
-	c.wait("another leads", func(now *tree.Tree) bool { return now.Epoch > before.Epoch })
+	c.wait("another member leads", func(now *tree.Tree) bool { return now.Epoch > before.Epoch })
 	cancel()
 	if err := <-renewed; err != nil {
-		t.Errorf("renewal: %v", err)
+		t.Errorf("renew the lease during the hand-over: %v", err)
 	}
 	if got, err := cl.Get(testContext(t), "slow"); err != nil || len(got.Kvs) != 1 {
-		t.Errorf("%v %v", got, err)
+		t.Errorf("get the key of the slow request: %v, %v", got, err)
 	}
 }

@@ -48,7 +48,7 @@ func newBrowser(t *testing.T, host string) *browser {
 		}
 	}
 	if path == "" {
-		t.Skip("no Chromium here: 'apt-get install chromium' brings one")
+		t.Skip("needs Chromium: install it with 'apt-get install chromium'")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
@@ -88,7 +88,8 @@ func newBrowser(t *testing.T, host string) *browser {
 	return b
 }
 
-// watch records what judge returns for events of a kind, if that is not empty.
+// watch calls judge for events of a kind, and records what it returns as a problem unless it is
+// empty.
 func watch[E any](b *browser, kind cdp.Event[E], judge func(E) string) {
 	events := chromedp.Events(b.ctx, kind)
 	b.watching.Go(func() {
@@ -194,11 +195,11 @@ func (c *cluster) traffic() {
 // the token its buttons kill, hand over and scale.
 func TestPage(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes a browser")
+		t.Skip("-short skips this test, because it starts a browser")
 	}
 	address := freeAddress(t)
 	b := newBrowser(t, address)
-	token := "a token that nobody guesses"
+	token := "a token that is hard to guess"
 	c := newCluster(t, withDashboard(address))
 	c.up("--dashboard-token-file", writeToken(t, token))
 	first := c.full()
@@ -209,9 +210,9 @@ func TestPage(t *testing.T) {
 	b.await("the heir's mark", fmt.Sprintf(`document.querySelector('tr[data-address=%q] .mark')?.textContent === "heir"`, first.Heir))
 	b.await("curves", `["requests", "latency", "lag"].every(g => document.querySelectorAll("#graph-" + g + " path").length > 0)`)
 	if b.eval(`document.querySelectorAll("#processes button").length + " " + document.getElementById("controls").hidden`) != "0 true" {
-		t.Error("there are buttons without the token")
+		t.Error("the page has buttons without the token")
 	}
-	// The page stays the same page when its leader dies.
+	// The page is not loaded again when its leader dies.
 	b.eval(`window.mark = "same page"`)
 	c.signal(leaderOf(first), syscall.SIGKILL)
 	b.await("the next leader on the page", fmt.Sprintf(`document.getElementById("leader").textContent === %q && document.getElementById("epoch").textContent === "2"`, first.Heir))
@@ -219,16 +220,16 @@ func TestPage(t *testing.T) {
 	b.await("the death in the list", `document.querySelector('#events tr[data-kind="leader_lost"]') !== null`)
 	b.await("the takeover in the timeline", `document.querySelectorAll("#timeline .dot-warn").length === 1 && document.querySelectorAll("#timeline .dot-bad").length >= 1`)
 	b.await("the cut in the graphs", `document.querySelectorAll("#graph-requests .cut").length === 1`)
-	second := c.wait("the replacement", func(t *tree.Tree) bool { return t.Epoch == 2 && count(t, "in_sync") == 2 })
+	second := c.wait("the dead member is replaced", func(t *tree.Tree) bool { return t.Epoch == 2 && count(t, "in_sync") == 2 })
 	b.await("the replacement on the page", `document.querySelectorAll("#processes tbody tr").length === 3`)
 	if b.eval("window.mark") != "same page" {
-		t.Error("the page was loaded again")
+		t.Error("the page was loaded again after the takeover")
 	}
 	b.shot("takeover")
 	b.actions(c, second, token)
 	b.sound()
 	if logs := c.logText(); strings.Contains(logs, token) || strings.Contains(logs, "not the right one") {
-		t.Error("a token is in the logs")
+		t.Error("the logs contain a token")
 	}
 }
 
@@ -255,28 +256,28 @@ func (b *browser) actions(c *cluster, now *tree.Tree, token string) {
 	b.shot("question")
 	b.click("#no")
 	if c.gone(victim) {
-		b.t.Error("killed in spite of a no")
+		b.t.Error("the follower was killed, although the question was answered with no")
 	}
 	press(kill)
 	b.click("#yes")
-	c.wait("the death", func(t *tree.Tree) bool {
+	c.wait("the killed follower is replaced", func(t *tree.Tree) bool {
 		m, ok := find(t, victim.Address) // the replacement may have the same address
 		return (!ok || m.PID != victim.PID) && count(t, "in_sync") == 2
 	})
 
 	press("#add")
 	b.click("#yes")
-	now = c.wait("a third follower", func(t *tree.Tree) bool { return t.Followers == 3 && count(t, "in_sync") == 3 })
-	b.await("it on the page", `document.querySelectorAll("#processes tbody tr").length === 4`)
+	now = c.wait("the third follower is in sync", func(t *tree.Tree) bool { return t.Followers == 3 && count(t, "in_sync") == 3 })
+	b.await("the change on the page", `document.querySelectorAll("#processes tbody tr").length === 4`)
 	press("#handover")
 	b.click("#yes")
-	c.wait("the hand-over", func(t *tree.Tree) bool { return t.Leader == now.Heir && count(t, "in_sync") == 3 })
-	b.await("it on the page", fmt.Sprintf(`document.getElementById("leader").textContent === %q`, now.Heir))
-	// The leader itself.
+	c.wait("the heir leads", func(t *tree.Tree) bool { return t.Leader == now.Heir && count(t, "in_sync") == 3 })
+	b.await("the change on the page", fmt.Sprintf(`document.getElementById("leader").textContent === %q`, now.Heir))
+	// The page also kills the leader.
 	press(fmt.Sprintf(`tr[data-address=%q] button.kill`, now.Heir))
 	b.click("#yes")
 	next := c.wait("the next leader", func(t *tree.Tree) bool { return t.Leader != now.Heir && count(t, "in_sync") == 3 })
-	b.await("it on the page", fmt.Sprintf(`document.getElementById("leader").textContent === %q`, next.Leader))
+	b.await("the change on the page", fmt.Sprintf(`document.getElementById("leader").textContent === %q`, next.Leader))
 }
 
 func post(t *testing.T, address, path, token, body string) (int, string) {
@@ -300,7 +301,7 @@ func TestPageSocket(t *testing.T) {
 	read := func() *tree.Tree {
 		resp, err := http.Get("http://" + address + "/api/tree")
 		if err != nil {
-			t.Fatalf("the page refused: %v", err) // this must never happen, under any leader
+			t.Fatalf("the page refused a connection: %v", err) // this must never happen, under any leader
 		}
 		defer resp.Body.Close()
 		var raw bytes.Buffer
@@ -309,7 +310,7 @@ func TestPageSocket(t *testing.T) {
 		}
 		got, err := tree.Decode(raw.Bytes())
 		if err != nil {
-			t.Fatalf("%s: %v", &raw, err)
+			t.Fatalf("the page's tree is not valid: %s: %v", &raw, err)
 		}
 		return got
 	}
@@ -317,27 +318,28 @@ func TestPageSocket(t *testing.T) {
 		t.Errorf("epoch %d", got.Epoch)
 	}
 	if code, text := post(t, address, "/api/kill", "whatever it may be", `{}`); code != 403 || !strings.Contains(text, "token_file") {
-		t.Errorf("a change without a token: %d %s", code, text)
+		t.Errorf("a change without a token file: status %d, want 403: %s", code, text)
 	}
 	joined := c.command("join", "--leader", c.full().Leader, "--config", c.config)
 	if err := joined.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = joined.Wait() }()
-	all := c.wait("a third follower", func(t *tree.Tree) bool { return count(t, "in_sync") == 3 })
-	// Kill all but the joined member: it becomes leader and has the page.
+	all := c.wait("the third follower is in sync", func(t *tree.Tree) bool { return count(t, "in_sync") == 3 })
+	// Kill all other members. The joined member becomes leader and serves the page.
 	for _, m := range all.Members {
 		if m.PID != joined.Process.Pid {
 			c.signal(m, syscall.SIGKILL)
 		}
 	}
-	now := c.wait("the one that joined", func(t *tree.Tree) bool { return leaderOf(t).PID == joined.Process.Pid && count(t, "in_sync") >= 2 })
+	now := c.wait("the joined member leads", func(t *tree.Tree) bool { return leaderOf(t).PID == joined.Process.Pid && count(t, "in_sync") >= 2 })
 	if got := read(); got.Leader != now.Leader {
-		t.Errorf("the page is of %s, the leader is %s", got.Leader, now.Leader)
+		t.Errorf("the page comes from %s, but %s leads", got.Leader, now.Leader)
 	}
 }
 
-// TestPageWithoutItsPort: everything except the page works.
+// TestPageWithoutItsPort: when another process uses the page's port, everything but the page
+// works.
 func TestPageWithoutItsPort(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -345,7 +347,7 @@ func TestPageWithoutItsPort(t *testing.T) {
 	}
 	defer l.Close()
 	c := start(t, withDashboard(l.Addr().String()))
-	eventually(t, "the warning", func() bool {
+	eventually(t, "the log warns about the page's port", func() bool {
 		return strings.Contains(c.logText(), "cannot serve the dashboard until the next start") && strings.Contains(c.logText(), "dashboard.listen") && strings.Contains(c.logText(), fmt.Sprint(os.Getpid()))
 	})
 	if _, err := c.dial().Put(testContext(t), "a", "b"); err != nil {
@@ -365,35 +367,35 @@ func TestPageToken(t *testing.T) {
 	now := c.full()
 	for _, wrong := range []string{"", "0123456789abcde", "0123456789abcdef0", strings.Repeat("x", 5000)} {
 		if code, _ := post(t, address, "/api/check", wrong, `{}`); code != 401 {
-			t.Errorf("token %.20q: %d", wrong, code)
+			t.Errorf("the wrong token %.20q: status %d, want 401", wrong, code)
 		}
 	}
 	if code, text := post(t, address, "/api/check", token, `{}`); code != 200 {
-		t.Errorf("the token: %d %s", code, text)
+		t.Errorf("the right token: status %d, want 200: %s", code, text)
 	}
 	for body, want := range map[string]string{`{"epoch":1,"address":"127.0.0.1:1"}`: "no member", `{"epoch":1,"address":"x"}`: "x", `{"epoch":2}`: "epoch 1", `{`: "JSON", `{"nope":1}`: "JSON"} {
 		if code, text := post(t, address, "/api/kill", token, body); code < 400 || !strings.Contains(text, want) {
-			t.Errorf("kill %s: %d %s", body, code, text)
+			t.Errorf("kill %s: status %d, want an error: %s", body, code, text)
 		}
 	}
 	if code, text := post(t, address, "/api/scale", token, `{"epoch":1,"by":100}`); code != 409 {
-		t.Errorf("scale by 100: %d %s", code, text)
+		t.Errorf("scale by 100: status %d, want 409: %s", code, text)
 	}
 	if code, text := post(t, address, "/api/promote", token, `{"epoch":1,"address":"`+now.Leader+`"}`); code != 409 || !strings.Contains(text, "is already the leader") {
-		t.Errorf("promote the leader: %d %s", code, text)
+		t.Errorf("promote the leader: status %d, want 409: %s", code, text)
 	}
 	// A file that others can read is refused from now on.
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if code, _ := post(t, address, "/api/check", token, `{}`); code != 403 {
-		t.Errorf("a token that all may read: %d", code)
+		t.Errorf("a token file that all users may read: status %d, want 403", code)
 	}
 	raw, err := json.Marshal(c.tree())
 	if err != nil || strings.Contains(string(raw), token) {
-		t.Errorf("the token is in the tree, or %v", err)
+		t.Errorf("the tree contains the token, or an error occurred: %v", err)
 	}
 	if args := c.output("events", "--config", c.config, "--json") + c.logText(); strings.Contains(args, token) {
-		t.Error("the token is told")
+		t.Error("the events or the logs contain the token")
 	}
 }

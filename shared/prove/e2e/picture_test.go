@@ -84,7 +84,7 @@ func fillMore(t *testing.T, root *clientv3.Client) {
 	must(root.Txn(ctx).Then(clientv3.OpPut("late/txn", "1"), clientv3.OpDelete("late/00")).Commit())(t)
 }
 
-// picture is everything that clients can see of a store, as text for comparison.
+// picture is everything that clients can see of a store, as lines of text that can be compared.
 type picture []string
 
 func (p *picture) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
@@ -127,7 +127,7 @@ func (p *picture) lookAtLeases(t *testing.T, ctx context.Context, cl *clientv3.C
 	sort.Slice(leases, func(i, j int) bool { return leases[i].ID < leases[j].ID })
 	for _, l := range leases {
 		ttl := must(cl.TimeToLive(ctx, l.ID, clientv3.WithAttachedKeys()))(t)
-		slices.SortFunc(ttl.Keys, bytes.Compare) // etcd returns them in no order
+		slices.SortFunc(ttl.Keys, bytes.Compare) // etcd returns them in random order
 		p.add("lease %x of %d s, %q, alive %v", l.ID, ttl.GrantedTTL, ttl.Keys, ttl.TTL > 0 && ttl.TTL <= ttl.GrantedTTL)
 	}
 }
@@ -156,7 +156,7 @@ func eventsFrom(t *testing.T, cl *clientv3.Client, from, to int64) []string {
 		for _, ev := range resp.Events {
 			events = append(events, fmt.Sprintf("%s %v before %v", ev.Type, ev.Kv, ev.PrevKv))
 			if ev.Kv.ModRevision > to {
-				t.Fatalf("an event after %d: %v", to, ev)
+				t.Fatalf("the watch returned an event after revision %d: %v", to, ev)
 			}
 		}
 		if len(resp.Events) > 0 && resp.Events[len(resp.Events)-1].Kv.ModRevision == to {

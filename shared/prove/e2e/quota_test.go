@@ -12,9 +12,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A store at its quota stays so under the next leader. When keys are deleted and compacted, it
-// accepts writes again under any leader, without an operator.
-func TestQuotaOverTakeovers(t *testing.T) {
+// TestQuotaAcrossTakeovers: a store at its quota also refuses writes under the next leader. When
+// keys are deleted and compacted, the store accepts writes again under any leader, without an
+// operator.
+func TestQuotaAcrossTakeovers(t *testing.T) {
 	c := start(t, withExtra(`store { quota = "1MiB" }`))
 	cl, ctx := c.dial(), testContext(t)
 	value := strings.Repeat("x", 16<<10)
@@ -38,9 +39,9 @@ func TestQuotaOverTakeovers(t *testing.T) {
 	alarms := func() int { return len(must(cl.AlarmList(ctx))(t).Alarms) }
 	c.nextLeader()
 	var err error
-	eventually(t, "an answer", func() bool { err = put(); return !unavailable(err) })
+	eventually(t, "the next leader answers", func() bool { err = put(); return !unavailable(err) })
 	if !errors.Is(err, rpctypes.ErrNoSpace) || alarms() != 1 {
-		t.Errorf("under the next leader: %v, %d alarms", err, alarms())
+		t.Errorf("a write under the next leader: error %v and %d alarms, want etcd's error for no space and 1 alarm", err, alarms())
 	}
 	if n := must(cl.Get(ctx, "k", clientv3.WithPrefix(), clientv3.WithCountOnly()))(t).Count; n != int64(keys) {
 		t.Errorf("%d of %d keys are there", n, keys)
@@ -49,7 +50,7 @@ func TestQuotaOverTakeovers(t *testing.T) {
 	must(cl.Delete(ctx, "k", clientv3.WithPrefix()))(t)
 	must(cl.Compact(ctx, last.Header.Revision+1))(t)
 	c.signal(leaderOf(c.full()), syscall.SIGKILL)
-	eventually(t, "writes are taken again", func() bool {
+	eventually(t, "writes are accepted again", func() bool {
 		err := put()
 		if err != nil && !errors.Is(err, rpctypes.ErrNoSpace) && !errors.Is(err, rpctypes.ErrTimeout) && !unavailable(err) {
 			t.Fatal(err)
@@ -57,10 +58,10 @@ func TestQuotaOverTakeovers(t *testing.T) {
 		return err == nil
 	})
 	if alarms() != 0 {
-		t.Errorf("%d alarms", alarms())
+		t.Errorf("%d alarms are left, want none", alarms())
 	}
 	if code, text, err := ask(ctx, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, "GET", "http://"+c.client+"/health", ""); err != nil || code != 200 {
-		t.Errorf("health: %d %s %v", code, text, err)
+		t.Errorf("/health: status %d, want 200: %s, %v", code, text, err)
 	}
 	c.full()
 }

@@ -41,7 +41,7 @@ func reapersOf(t *testing.T, parent int) []int {
 }
 
 // TestReaper: every leader has a process that releases its memory after its death. If this
-// process dies, it is replaced without other effects, and none is left behind.
+// process dies, it is replaced and the leader continues. No such process is left at the end.
 func TestReaper(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip(proc.ErrNoReaper)
@@ -70,13 +70,13 @@ func TestReaper(t *testing.T) {
 		t.Error("the reaper that was killed is a zombie")
 	}
 	if now := leaderOf(c.full()); now.PID != first.PID {
-		t.Fatalf("pid %d leads, pid %d did before its reaper was killed", now.PID, first.PID)
+		t.Fatalf("pid %d leads now; pid %d led before its reaper was killed", now.PID, first.PID)
 	}
 	if _, err := c.dial().Put(testContext(t), "k", "v"); err != nil {
 		t.Fatal(err)
 	}
 	c.signal(first, syscall.SIGKILL)
-	c.wait("another one leads", func(tr *tree.Tree) bool { return leaderOf(tr).PID != first.PID && leaderOf(tr).PID != 0 })
+	c.wait("another member leads", func(tr *tree.Tree) bool { return leaderOf(tr).PID != first.PID && leaderOf(tr).PID != 0 })
 	reaper(leaderOf(c.full()).PID)
 	c.end()
 	eventually(t, "no reaper is left", func() bool {

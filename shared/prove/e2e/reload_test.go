@@ -21,7 +21,7 @@ func (c *cluster) reconfigure(old, new string) {
 		c.t.Fatal(err)
 	}
 	if !strings.Contains(string(raw), old) {
-		c.t.Fatalf("%q is not in\n%s", old, raw)
+		c.t.Fatalf("the configuration does not contain %q:\n%s", old, raw)
 	}
 	if err := os.WriteFile(c.config, []byte(strings.Replace(string(raw), old, new, 1)), 0o600); err != nil {
 		c.t.Fatal(err)
@@ -47,7 +47,7 @@ func TestReload(t *testing.T) {
 	c := start(t)
 	before := c.full()
 	if code, out, errs := c.reload(); code != 0 || !strings.Contains(out, "no change: "+c.config) {
-		t.Errorf("nothing changed: exit code %d\n%s%s", code, out, errs)
+		t.Errorf("reload of an unchanged file: exit code %d, want 0 and \"no change\"\n%s%s", code, out, errs)
 	}
 	c.reconfigure("followers = 2", "followers = 3")
 	c.reconfigure(`log { level = "debug" }`, "log { level = \"warn\" }\nreplication { queue_bytes = \"2MiB\" }\nstore { commit_interval = \"2s\" }")
@@ -55,19 +55,20 @@ func TestReload(t *testing.T) {
 	for _, want := range []string{"reloaded " + c.config, "followers", "2 -> 3", "log.level", "debug -> warn",
 		"needs a restart", "store.commit_interval", "1s stays, not 2s"} {
 		if code != 0 || !strings.Contains(out, want) {
-			t.Errorf("exit code %d, %q is missing in\n%s%s", code, want, out, errs)
+			t.Errorf("reload: exit code %d, want 0; %q is missing in\n%s%s", code, want, out, errs)
 		}
 	}
 	if strings.Contains(out, "confirmed") {
-		t.Errorf("not all have it:\n%s", out)
+		t.Errorf("not all followers confirmed the configuration:\n%s", out)
 	}
 	full := c.full(3)
 	quiet := len(c.logText())
-	// A follower during the reload uses the new values, and so does one that is started later.
+	// The followers at the time of the reload use the new values, and so does a follower that is
+	// started later.
 	c.kill(leaderOf(full))
 	after := c.full(3)
 	if after.Leader == before.Leader {
-		t.Fatal("no takeover")
+		t.Fatal("the killed leader still leads: there was no takeover")
 	}
 	for line := range strings.Lines(c.logText()[quiet:]) {
 		if strings.Contains(line, "[INFO]") || strings.Contains(line, "[DEBUG]") {
@@ -77,27 +78,27 @@ func TestReload(t *testing.T) {
 	if _, err := c.dial().Put(testContext(t), "big", strings.Repeat("x", 1<<20)); err != nil {
 		t.Error(err)
 	}
-	// A bad file changes nothing, and the error names the line. The next leader reads the same
-	// file.
+	// An invalid file changes nothing, and the error names the line. The next leader reads the
+	// same file.
 	c.reconfigure("followers = 3", "followers = 4\nnonsense = 1")
 	if code, out, errs := c.reload(); code != 2 || out != "" || !strings.Contains(errs, c.config+":") || !strings.Contains(errs, `"nonsense"`) {
-		t.Errorf("a bad file: exit code %d\n%s%s", code, out, errs)
+		t.Errorf("reload of an invalid file: exit code %d, want 2\n%s%s", code, out, errs)
 	}
 	sameProcesses(t, after, c.full(3))
 	c.reconfigure("\nnonsense = 1", "")
-	// A reload replaces the number of followers that an operator set: the file wins.
+	// A reload replaces the number of followers that an operator set with the one of the file.
 	if code, out := c.run("scale", "1", "--data-dir", c.dir); code != 0 {
-		t.Fatalf("scale: %d\n%s", code, out)
+		t.Fatalf("scale: exit code %d\n%s", code, out)
 	}
 	code, out, errs = c.reload("--json")
 	if code != 0 || !strings.Contains(out, `"before":"1","after":"4"`) || !strings.Contains(out, `"schema":1`) {
-		t.Errorf("exit code %d\n%s%s", code, out, errs)
+		t.Errorf("reload --json: exit code %d\n%s%s", code, out, errs)
 	}
 	c.full(4)
 }
 
-// TestReloadForHangup: SIGHUP reloads, under a later leader and with the flags of the first
-// leader over the file.
+// TestReloadForHangup: SIGHUP makes a later leader reload. The flags of the first leader still
+// override the file.
 func TestReloadForHangup(t *testing.T) {
 	c, sd := newCluster(t), newManager(t)
 	c.service(sd, nil, ":", "--log-level", "info")
@@ -108,23 +109,23 @@ func TestReloadForHangup(t *testing.T) {
 	follower := followersOf(now)[0]
 	c.signal(follower, syscall.SIGHUP) // SIGHUP to a follower has no effect
 	c.signal(leaderOf(now), syscall.SIGHUP)
-	c.wait("one follower is let go", func(t *tree.Tree) bool { return len(t.Members) == 2 })
+	c.wait("one follower has left", func(t *tree.Tree) bool { return len(t.Members) == 2 })
 	w := sd.from(t, leaderOf(now).PID, "RELOADING=1")
 	if !strings.Contains(w.text, "MONOTONIC_USEC=") {
-		t.Errorf("%q", w.text)
+		t.Errorf("the message to the service manager has no MONOTONIC_USEC: %q", w.text)
 	}
-	eventually(t, "ready again", func() bool {
+	eventually(t, "the leader reports that it is ready again", func() bool {
 		words := sd.words()
 		return len(words) > 0 && words[len(words)-1].text == "READY=1" || strings.Contains(fmt.Sprint(words[len(words)-1]), "STATUS")
 	})
 	if !strings.Contains(c.logText(), "reloaded the configuration") {
-		t.Error("the level that was given on the command line does not hold any more")
+		t.Error("the file overrides the log level of the command line")
 	}
 	if err := os.WriteFile(c.config, []byte("followers = 99"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c.signal(leaderOf(now), syscall.SIGHUP)
-	eventually(t, "the refusal is logged with its line", func() bool {
+	eventually(t, "the log names the invalid line", func() bool {
 		return strings.Contains(c.logText(), "nothing was changed") && strings.Contains(c.logText(), filepath.Base(c.config)+":1:13")
 	})
 }

@@ -43,8 +43,8 @@ func restored(t *testing.T, source string, args ...string) (*cluster, restore.Re
 	return c, res
 }
 
-// goesOn checks that the cluster continues where the source ended, also under the next leader.
-func (c *cluster) goesOn(want picture, revision int64) {
+// continues checks that the cluster continues where the source ended, also under the next leader.
+func (c *cluster) continues(want picture, revision int64) {
 	c.t.Helper()
 	takePicture(c.t, c.client).same(c.t, want)
 	c.signal(leaderOf(c.full()), syscall.SIGKILL)
@@ -54,15 +54,15 @@ func (c *cluster) goesOn(want picture, revision int64) {
 	events := cl.Watch(ctx, "next", clientv3.WithRev(revision+1))
 	put := must(cl.Put(ctx, "next", "1"))(c.t)
 	if put.Header.Revision != revision+1 {
-		c.t.Errorf("the next write is at %d, want %d", put.Header.Revision, revision+1)
+		c.t.Errorf("the next write got revision %d, want %d", put.Header.Revision, revision+1)
 	}
 	if resp := <-events; resp.Err() != nil || len(resp.Events) != 1 || resp.Events[0].Kv.ModRevision != revision+1 {
-		c.t.Errorf("watched %v %v", resp.Events, resp.Err())
+		c.t.Errorf("the watch returned %v, error %v", resp.Events, resp.Err())
 	}
 }
 
-// Migration from etcd: from a snapshot, and from the directory of an etcd that crashed while its
-// last writes were only in its log. And from one dynast cluster to another.
+// TestRestore restores a snapshot of etcd, the directory of an etcd that crashed while its last
+// writes were only in its log, and a snapshot of another dynast cluster.
 func TestRestore(t *testing.T) {
 	base := t.TempDir()
 	dir, file := filepath.Join(base, "default.etcd"), filepath.Join(base, "snapshot.db")
@@ -70,7 +70,8 @@ func TestRestore(t *testing.T) {
 	fill(t, client(t, address, "", ""))
 	root := client(t, address, "root", "secret")
 	fillMore(t, root)
-	// An etcd that is killed now would leave these files. (Reading its content makes it commit.)
+	// If etcd were killed now, it would leave these files. Copy them before the test reads from
+	// etcd, because a read makes etcd commit.
 	crashed := filepath.Join(base, "crashed.etcd")
 	if err := os.CopyFS(crashed, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
@@ -80,34 +81,34 @@ func TestRestore(t *testing.T) {
 	saveSnapshot(t, root, file)
 	refused := newCluster(t)
 	if code, out := refused.run("snapshot", "restore", dir, "--config", refused.config); code != 1 || !strings.Contains(out, "etcdctl snapshot save") || !strings.Contains(out, dir) {
-		t.Errorf("of an etcd that runs: exit code %d\n%s", code, out)
+		t.Errorf("restore from a running etcd: exit code %d, want 1\n%s", code, out)
 	}
 	if _, err := os.Stat(refused.dir); !os.IsNotExist(err) {
-		t.Errorf("a refusal left a data directory: %v", err)
+		t.Errorf("the refused restore created a data directory: %v", err)
 	}
 	stop()
 
 	c, res := restored(t, crashed)
 	if res.Replayed < 20 || res.Revision != revision || !res.AuthEnabled || res.Users != 2 || res.Roles != 2 || res.Leases != 3 || res.Members != 1 {
-		t.Errorf("of a crashed etcd: %+v", res)
+		t.Errorf("restored from a crashed etcd: %+v", res)
 	}
-	t.Logf("of a crashed etcd: %+v", res)
-	c.goesOn(want, revision)
+	t.Logf("restored from a crashed etcd: %+v", res)
+	c.continues(want, revision)
 
 	c, res = restored(t, file)
 	if res.Replayed != 0 || res.Revision != revision || res.Keys == 0 || res.CompactRevision == 0 {
-		t.Errorf("of a snapshot: %+v", res)
+		t.Errorf("restored from a snapshot: %+v", res)
 	}
 	takePicture(t, c.client).same(t, want)
 
 	own := filepath.Join(base, "own.db")
 	saveSnapshot(t, client(t, c.client, "root", "secret"), own)
 	c, _ = restored(t, own)
-	c.goesOn(want, revision)
+	c.continues(want, revision)
 }
 
-// The directory of an etcd that was stopped in order has everything in its database, and a
-// matching log.
+// TestRestoreOfAStoppedEtcd: an etcd that was stopped in order has everything in its database, so
+// nothing of its log is replayed.
 func TestRestoreOfAStoppedEtcd(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "default.etcd")
 	stop, address := realEtcd(t, dir)
@@ -117,12 +118,12 @@ func TestRestoreOfAStoppedEtcd(t *testing.T) {
 	stop()
 	c, res := restored(t, dir)
 	if res.Replayed != 0 || res.Revision != revision {
-		t.Errorf("%+v", res)
+		t.Errorf("restored from a stopped etcd: %+v", res)
 	}
 	takePicture(t, c.client).same(t, want)
 }
 
-// One member's directory is enough to restore a cluster, whichever member led it.
+// TestRestoreOfAMember: the directory of any one member is enough to restore a cluster.
 func TestRestoreOfAMember(t *testing.T) {
 	base := t.TempDir()
 	var members []etcdConfig
@@ -149,10 +150,10 @@ func TestRestoreOfAMember(t *testing.T) {
 		must(clients[i%3].Put(testContext(t), fmt.Sprintf("k%03d", i), "v"))(t)
 	}
 	for i, cl := range clients {
-		// A linearizable read, so that this member has everything.
+		// After a linearizable read, this member has everything.
 		all := must(cl.Get(testContext(t), "k", clientv3.WithPrefix()))(t)
 		if all.Count != 30 {
-			t.Fatal(all)
+			t.Fatalf("want 30 keys: %v", all)
 		}
 		crashed := filepath.Join(base, fmt.Sprint("copy", i))
 		if err := os.CopyFS(crashed, os.DirFS(filepath.Join(base, fmt.Sprint(i)))); err != nil {
@@ -162,7 +163,7 @@ func TestRestoreOfAMember(t *testing.T) {
 			Source: crashed, DataDir: filepath.Join(base, fmt.Sprint("data", i)), Client: "127.0.0.1:2379", Member: "127.0.0.1:7400",
 		})
 		if err != nil || res.Keys != 30 || res.Members != 3 || res.Revision != all.Header.Revision {
-			t.Errorf("member %d: %+v %v", i, res, err)
+			t.Errorf("restored from member %d: %+v, error %v", i, res, err)
 		}
 	}
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
 
-// startWithOneAway starts a cluster whose second follower is stopped, but not killed for that.
+// startWithOneAway starts a cluster and stops its second follower. The long heartbeat timeout
+// keeps the leader from killing this follower.
 func startWithOneAway(t *testing.T) (c *cluster, cl *clientv3.Client, all stored, leader, away tree.Member) {
 	t.Helper()
 	c, all = start(t, withTimeout("60s")), stored{}
@@ -27,17 +28,17 @@ func startWithOneAway(t *testing.T) (c *cluster, cl *clientv3.Client, all stored
 	return c, cl, all, leader, away
 }
 
-// caughtUp waits until a follower lacks no entry, and no other follower is missing.
+// caughtUp waits until a follower has every entry and both followers are in sync.
 func (c *cluster) caughtUp(m tree.Member) *tree.Tree {
 	c.t.Helper()
-	return c.wait("it has caught up", func(tr *tree.Tree) bool {
+	return c.wait("the follower has caught up", func(tr *tree.Tree) bool {
 		now, there := findPID(tr, m.PID)
 		return there && now.State == "in_sync" && now.Lag == 0 && count(tr, "in_sync") == 2
 	})
 }
 
-// outlastCompaction writes until logs would have been compacted, which is done once a second, and
-// checks the tree meanwhile.
+// outlastCompaction writes for three seconds, and calls look with the tree meanwhile. Members
+// compact their logs once a second, so afterwards all unneeded entries are gone.
 func (c *cluster) outlastCompaction(cl *clientv3.Client, look func(*tree.Tree)) {
 	c.t.Helper()
 	var began time.Time
@@ -51,10 +52,10 @@ func (c *cluster) outlastCompaction(cl *clientv3.Client, look func(*tree.Tree)) 
 	})
 }
 
-// TestWhoWasAwayCatchesUpFromTheLog: a follower lacks more than any member has in memory, and its
-// leader is dead. The next leader still has the entries on disk, because the dead leader told it
-// how far back to keep its log. No snapshot is sent.
-func TestWhoWasAwayCatchesUpFromTheLog(t *testing.T) {
+// TestPausedFollowerCatchesUpFromTheLog: a follower lacks more entries than any member has in
+// memory, and its leader is dead. The next leader still has the entries on disk, because the dead
+// leader told it how far back to keep its log. No snapshot is sent.
+func TestPausedFollowerCatchesUpFromTheLog(t *testing.T) {
 	c, cl, all, leader, away := startWithOneAway(t)
 	all.grow(t, cl)
 	c.outlastCompaction(cl, func(*tree.Tree) {})
@@ -72,9 +73,9 @@ func TestWhoWasAwayCatchesUpFromTheLog(t *testing.T) {
 	}
 }
 
-// TestWhoOpensItsCopyCatchesUpFromTheLog: a new follower takes long to open its copy, as with a
-// large database, and clients write meanwhile.
-func TestWhoOpensItsCopyCatchesUpFromTheLog(t *testing.T) {
+// TestSlowlyOpeningFollowerCatchesUpFromTheLog: a new follower takes long to open its copy, as
+// with a large database, and clients write meanwhile. No snapshot is sent.
+func TestSlowlyOpeningFollowerCatchesUpFromTheLog(t *testing.T) {
 	c := start(t)
 	all := stored{}
 	cl := c.dial()
@@ -87,18 +88,19 @@ func TestWhoOpensItsCopyCatchesUpFromTheLog(t *testing.T) {
 	}
 	defer db.Close()
 	locked := make(chan error, 1)
-	// A process that waits for the lock gets it before the next process, which only polls.
+	// The test waits for the lock in the kernel and the next process only polls. So the test gets
+	// the lock first.
 	go func() { locked <- unix.Flock(int(db.Fd()), unix.LOCK_EX) }()
 	c.signal(victim, syscall.SIGKILL)
 	if err := <-locked; err != nil {
 		t.Fatal(err)
 	}
 	opening := func(tr *tree.Tree) bool { return count(tr, "starting") == 1 }
-	c.wait("the next one opens the copy", opening)
+	c.wait("the next process opens the copy", opening)
 	all.grow(t, cl)
 	c.outlastCompaction(cl, func(tr *tree.Tree) {
 		if !opening(tr) {
-			t.Fatal("it does not wait for the lock: nothing is tested")
+			t.Fatal("the new follower does not wait for the lock: the test checks nothing")
 		}
 	})
 	if err := unix.Flock(int(db.Fd()), unix.LOCK_UN); err != nil {
@@ -112,8 +114,8 @@ func TestWhoOpensItsCopyCatchesUpFromTheLog(t *testing.T) {
 	all.check(t, cl)
 }
 
-// TestWhoWasAwayTooLongIsSentASnapshot: the log is not kept forever.
-func TestWhoWasAwayTooLongIsSentASnapshot(t *testing.T) {
+// TestFollowerPausedTooLongGetsASnapshot: the leader does not keep its log forever.
+func TestFollowerPausedTooLongGetsASnapshot(t *testing.T) {
 	c, cl, all, leader, away := startWithOneAway(t)
 	// oldest is the number of the oldest segment that is left.
 	oldest := func() (number int) {
@@ -129,9 +131,9 @@ func TestWhoWasAwayTooLongIsSentASnapshot(t *testing.T) {
 	for range 5 {
 		all.grow(t, cl) // 120 MiB; 64 MiB are kept in any case, in segments of 4 MiB
 	}
-	// The leader may still have the segment open from which it was sending. The ones after it
-	// have to be gone, too.
-	eventually(t, "the log is let go of", func() bool { return oldest() >= 5 })
+	// The leader may still have the segment open from which it was sending. The segments after it
+	// have to be gone too.
+	eventually(t, "the leader has removed the old segments of its log", func() bool { return oldest() >= 5 })
 	c.signal(away, syscall.SIGCONT)
 	c.caughtUp(away)
 	if !strings.Contains(c.logText(), "sending a snapshot") {

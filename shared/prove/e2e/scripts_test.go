@@ -22,31 +22,31 @@ func script(t *testing.T, name string, args ...string) (code int, out string) {
 	return cmd.ProcessState.ExitCode(), b.String()
 }
 
-func TestTreeScriptSeesWhatTheSystemSees(t *testing.T) {
+func TestTreeScript(t *testing.T) {
 	c := start(t)
 	tr := c.full()
 	code, out := script(t, "tree.sh", c.dir)
 	if code != 0 || strings.Count(out, "dynast:follower") != 2 || strings.Count(out, "dynast:leader") != 1 {
-		t.Errorf("exit code %d\n%s", code, out)
+		t.Errorf("tree.sh: exit code %d, or a wrong number of processes\n%s", code, out)
 	}
 	for _, f := range followersOf(tr) {
 		if !strings.Contains(out, f.Address) {
-			t.Errorf("%s is not there:\n%s", f.Address, out)
+			t.Errorf("tree.sh does not show the follower %s:\n%s", f.Address, out)
 		}
 	}
 	c.killAll()
 	if code, out := script(t, "tree.sh", c.dir); code != 1 || !strings.Contains(out, c.dir) {
-		t.Errorf("with nobody there: exit code %d\n%s", code, out)
+		t.Errorf("tree.sh without a running cluster: exit code %d, want 1\n%s", code, out)
 	}
 }
 
 func TestChaosScript(t *testing.T) {
 	t.Setenv("DYNAST", binary)
 	if code, out := script(t, "chaos.sh", "--help"); code != 0 || !strings.Contains(out, "--soak") {
-		t.Errorf("exit code %d\n%s", code, out)
+		t.Errorf("chaos.sh --help: exit code %d\n%s", code, out)
 	}
 	if code, out := script(t, "chaos.sh", "--nonsense"); code != 2 || !strings.Contains(out, "--nonsense") {
-		t.Errorf("a wrong argument: exit code %d\n%s", code, out)
+		t.Errorf("an unknown argument: exit code %d, want 2\n%s", code, out)
 	}
 }
 
@@ -58,7 +58,7 @@ func TestDemoScript(t *testing.T) {
 	t.Setenv("DEMO_PORTS", fmt.Sprintf("%d-%d", c.first, c.first+39))
 	code, out := script(t, "demo.sh")
 	if code != 0 {
-		t.Fatalf("exit code %d\n%s", code, out)
+		t.Fatalf("demo.sh: exit code %d\n%s", code, out)
 	}
 	readme, err := os.ReadFile("../../../README.md")
 	if err != nil {
@@ -67,26 +67,26 @@ func TestDemoScript(t *testing.T) {
 	_, shown, ok := strings.Cut(string(readme), "<!-- demo:begin")
 	shown, _, ok2 := strings.Cut(shown, "<!-- demo:end")
 	if !ok || !ok2 {
-		t.Fatal("the README has no place for the demonstration")
+		t.Fatal("the README has no markers for the demonstration")
 	}
 	var commands int
 	for line := range strings.Lines(shown) {
 		if strings.HasPrefix(line, "$ ") {
 			commands++
 			if !strings.Contains(out, line) {
-				t.Errorf("the README shows %q, which the script does not do:\n%s", line, out)
+				t.Errorf("the README shows %q, which the script does not run:\n%s", line, out)
 			}
 		}
 	}
 	for _, want := range []string{"greeting\nhello\n", "epoch 2", "signal: killed", "stopped, 3 processes are gone"} {
 		if !strings.Contains(out, want) || !strings.Contains(shown, want) {
-			t.Errorf("%q is missing, in the README or in\n%s", want, out)
+			t.Errorf("%q is missing in the README or in\n%s", want, out)
 		}
 	}
 	if commands < 6 {
-		t.Errorf("the README shows %d commands", commands)
+		t.Errorf("the README shows only %d commands", commands)
 	}
 	if code, out := script(t, "demo.sh", "--nonsense"); code != 2 || !strings.Contains(out, "--nonsense") {
-		t.Errorf("a wrong argument: exit code %d\n%s", code, out)
+		t.Errorf("an unknown argument: exit code %d, want 2\n%s", code, out)
 	}
 }

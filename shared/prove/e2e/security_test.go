@@ -16,10 +16,10 @@ import (
 	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
 
-// TestNoSecretIsTold: passwords, tokens, keys and values are in no log at any level, in no
+// TestNoSecretIsDisclosed: passwords, tokens, keys and values are in no log at any level, in no
 // argument or environment in /proc, in no output of a command, and in no file that other users
 // can read.
-func TestNoSecretIsTold(t *testing.T) {
+func TestNoSecretIsDisclosed(t *testing.T) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -46,13 +46,13 @@ func TestNoSecretIsTold(t *testing.T) {
 			secrets["value"] = "the-value-of-a-key-8842"
 			secrets["JWT key"] = pemBody(t, keyFile)[20:60]
 			secrets["authority's key"] = pemBody(t, filepath.Join(c.dir, "pki", "ca.key"))
-			for what, text := range c.everythingTold(logDir + kind) {
+			for what, text := range c.everythingVisible(logDir + kind) {
 				for name, secret := range secrets {
 					if secret == "" {
-						t.Fatalf("no %s to look for", name)
+						t.Fatalf("the test has no %s to look for", name)
 					}
 					if strings.Contains(text, secret) || strings.Contains(text, base64.StdEncoding.EncodeToString([]byte(secret))) {
-						t.Errorf("%s holds the %s", what, name)
+						t.Errorf("%s contains the %s", what, name)
 					}
 				}
 			}
@@ -78,7 +78,7 @@ func (c *cluster) useSecrets() map[string]string {
 	login, err := cl.Authenticate(ctx, "root", password)
 	must(login, err)
 	if _, err := cl.Authenticate(ctx, "root", wrong); err == nil {
-		c.t.Fatal("a wrong password is let in")
+		c.t.Fatal("a login with a wrong password succeeded")
 	}
 	in, err := clientv3.New(clientv3.Config{Endpoints: []string{c.client}, Username: "root", Password: password, DialTimeout: patience})
 	must(in, err)
@@ -103,14 +103,14 @@ func (c *cluster) useDashboard(page, token string) string {
 		}
 		resp.Body.Close()
 		if resp.StatusCode != want {
-			c.t.Errorf("with %q: status %d, want %d", given, resp.StatusCode, want)
+			c.t.Errorf("the dashboard with the token %q: status %d, want %d", given, resp.StatusCode, want)
 		}
 	}
 	return token
 }
 
-// everythingTold collects everything that users, operators and other processes can see.
-func (c *cluster) everythingTold(logDir string) map[string]string {
+// everythingVisible collects everything that users, operators and other processes can see.
+func (c *cluster) everythingVisible(logDir string) map[string]string {
 	c.t.Helper()
 	told := map[string]string{"standard error": c.logText()}
 	logs, err := filepath.Glob(filepath.Join(logDir, "*"))
@@ -173,7 +173,7 @@ func TestUnsafeDataDirectoryIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		if code, out := c.run("up", "--config", c.config); code != 1 || !strings.Contains(out, want) || !strings.Contains(out, c.dir) {
-			t.Errorf("mode %04o: exit code %d\n%s", mode, code, out)
+			t.Errorf("a data directory with mode %04o: exit code %d, want 1\n%s", mode, code, out)
 		}
 	}
 	if os.Getuid() == 0 {
@@ -184,7 +184,7 @@ func TestUnsafeDataDirectoryIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		if code, out := c.run("up", "--config", c.config); code != 1 || !strings.Contains(out, fmt.Sprintf("uid %d", nobody)) {
-			t.Errorf("another's directory: exit code %d\n%s", code, out)
+			t.Errorf("a data directory of another user: exit code %d, want 1\n%s", code, out)
 		}
 	}
 	if err := os.RemoveAll(c.dir); err != nil {
@@ -194,7 +194,7 @@ func TestUnsafeDataDirectoryIsRefused(t *testing.T) {
 	c.full()
 	for path, want := range map[string]os.FileMode{"": 0o700, "slots": 0o700, "slots/1": 0o700, "pki": 0o700, "pki/ca.key": 0o600, "slots/1/db": 0o600} {
 		if info, err := os.Stat(filepath.Join(c.dir, path)); err != nil || info.Mode().Perm() != want {
-			t.Errorf("%q: mode %v, %v; want %v", path, info.Mode(), err, want)
+			t.Errorf("%q has mode %v (error %v), want %v", path, info.Mode(), err, want)
 		}
 	}
 }

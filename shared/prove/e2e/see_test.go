@@ -45,7 +45,7 @@ func (c *cluster) follow(args ...string) <-chan string {
 		_ = cmd.Process.Signal(os.Interrupt)
 		<-done
 		if err := cmd.Wait(); err != nil {
-			c.t.Errorf("%v, interrupted: %v", args, err)
+			c.t.Errorf("%v returned an error after an interrupt: %v", args, err)
 		}
 	})
 	return lines
@@ -64,7 +64,7 @@ func await(t *testing.T, lines <-chan string, want ...string) string {
 				return l
 			}
 		case <-timeout:
-			t.Fatalf("no line with %q among\n%s", want, strings.Join(seen, "\n"))
+			t.Fatalf("no line contains %q:\n%s", want, strings.Join(seen, "\n"))
 		}
 	}
 }
@@ -91,7 +91,7 @@ func TestEvents(t *testing.T) {
 	await(t, lines, "leader_lost", old.Address, "signal: killed")
 	await(t, lines, "took_over", first.Heir, "epoch 2")
 	await(t, lines, "serving", "ms without a leader")
-	second := c.wait("the replacement", func(t *tree.Tree) bool { return t.Epoch == 2 && count(t, "in_sync") == 2 })
+	second := c.wait("the dead leader is replaced", func(t *tree.Tree) bool { return t.Epoch == 2 && count(t, "in_sync") == 2 })
 	await(t, lines, "member_in_sync")
 	victim := followersOf(second)[0]
 	c.signal(victim, syscall.SIGSTOP)
@@ -109,7 +109,7 @@ func TestEvents(t *testing.T) {
 			t.Fatalf("%s: %v", l, err)
 		}
 		if e.At.IsZero() || e.By == "" || e.Kind == "" {
-			t.Errorf("incomplete: %s", l)
+			t.Errorf("the event is incomplete: %s", l)
 		}
 		all = append(all, e)
 	}
@@ -124,27 +124,27 @@ func TestEvents(t *testing.T) {
 	}
 	// Of the two followers, only the successor records the leader's death.
 	if es := find("leader_lost"); len(es) != 1 || es[0].PID != old.PID || es[0].By != first.Heir || es[0].Epoch != 1 {
-		t.Errorf("leader_lost: %+v", es)
+		t.Errorf("unexpected leader_lost events: %+v", es)
 	}
 	if es := find(events.Serving); len(es) != 2 || es[0].Seconds != 0 || es[1].Seconds <= 0 || es[1].Seconds > patience.Seconds() {
-		t.Errorf("serving: %+v", es)
+		t.Errorf("unexpected serving events: %+v", es)
 	}
 	if len(find(events.Started)) != 1 || len(find(events.Stopped)) != 1 {
-		t.Errorf("started %v, stopped %v", find(events.Started), find(events.Stopped))
+		t.Errorf("want one started and one stopped event: started %v, stopped %v", find(events.Started), find(events.Stopped))
 	}
 	if out := c.output("events", "--config", c.config, "--since", "0s"); out != "" {
-		t.Errorf("younger than now: %s", out)
+		t.Errorf("events --since 0s printed events: %s", out)
 	}
 	code, out := c.run("events", "--config", c.config, "--since", "yesterday")
 	if code != 2 || !strings.Contains(out, "10m") {
-		t.Errorf("--since yesterday: %d, %s", code, out)
+		t.Errorf("events --since yesterday: exit code %d, want 2: %s", code, out)
 	}
 
-	// Another start adds to it.
+	// Another start adds events to the history.
 	c.up()
 	c.full()
 	if got := strings.Count(c.output("events", "--config", c.config), " started "); got != 2 {
-		t.Errorf("%d starts", got)
+		t.Errorf("the history shows %d starts, want 2", got)
 	}
 }
 
@@ -175,7 +175,7 @@ func TestIdleWritesNothing(t *testing.T) {
 		return out
 	}
 	var before, after map[string]string
-	for range 10 { // the start and the write cause changes first
+	for range 10 { // the first rounds may still see changes that the start and the write caused
 		begin := c.full().At
 		before = look()
 		c.wait("ten heartbeats", func(t *tree.Tree) bool { return t.At.Sub(begin) > 2500*time.Millisecond })
@@ -185,7 +185,7 @@ func TestIdleWritesNothing(t *testing.T) {
 	}
 	for path, was := range before {
 		if after[path] != was {
-			t.Errorf("%s:\n\t%s\n\t%s", path, was, after[path])
+			t.Errorf("%s changed while nothing happened:\n\tbefore: %s\n\tafter:  %s", path, was, after[path])
 		}
 	}
 }
@@ -201,39 +201,39 @@ func TestTree(t *testing.T) {
 	}
 	old := leaderOf(c.full())
 	c.signal(old, syscall.SIGKILL)
-	now := c.wait("the replacement", func(t *tree.Tree) bool { return t.Takeovers == 1 && count(t, "in_sync") == 2 })
+	now := c.wait("the dead leader is replaced", func(t *tree.Tree) bool { return t.Takeovers == 1 && count(t, "in_sync") == 2 })
 	out := c.output("tree", "--config", c.config)
 	lines := strings.Split(out, "\n")
 	if !strings.Contains(lines[0], "epoch 2") || !strings.Contains(lines[0], c.client) || !strings.Contains(lines[0], "1 restart, 1 takeover") {
-		t.Errorf("headline %q", lines[0])
+		t.Errorf("unexpected first line of the tree: %q", lines[0])
 	}
 	for _, want := range []string{"PROCESS", "PID", "UP", "LAG", "HEARD", "CPU", "MEM", "RESTARTS", now.Heir + " follower (heir)",
 		now.Leader + " leader", "├─", "└─", "last deaths (1 of 1)", old.Address, "signal: killed", "replaced by " + now.Leader} {
 		if !strings.Contains(out, want) {
-			t.Errorf("%q is missing in\n%s", want, out)
+			t.Errorf("the tree does not contain %q:\n%s", want, out)
 		}
 	}
 	if strings.Contains(out, "\x1b") {
-		t.Error("colour without a terminal")
+		t.Error("the tree is coloured, although the output is no terminal")
 	}
 	// The columns are aligned: a right-aligned header ends where its values end.
 	for _, h := range []string{"PID", "UP", "LAG", "HEARD", "CPU", "MEM", "SLOT"} {
 		end := len([]rune(lines[2][:strings.Index(lines[2], " "+h)+1+len(h)]))
 		for _, l := range lines[3:6] {
 			if r := []rune(l); r[end-1] == ' ' || r[end] != ' ' {
-				t.Errorf("%s is not aligned:\n%s", h, out)
+				t.Errorf("the column %s is not aligned:\n%s", h, out)
 			}
 		}
 	}
 	replaced := 0
 	for _, m := range now.Members {
 		if m.CPUSeconds <= 0 || m.CPUPercent < 0 || m.RSSBytes == 0 || m.UptimeMS <= 0 {
-			t.Errorf("usage of %+v", m)
+			t.Errorf("unexpected resource usage of a member: %+v", m)
 		}
 		replaced += int(m.Restarts)
 	}
 	if replaced != 1 || now.Restarts != 1 || now.At.IsZero() || now.Committed < 5 || now.Applied < 5 {
-		t.Errorf("tree %+v", now)
+		t.Errorf("unexpected fields of the tree: %+v", now)
 	}
 	// Without a terminal, --watch prints one tree after the other, also through a takeover.
 	watch := c.follow("tree", "--config", c.config, "--watch")
@@ -244,7 +244,7 @@ func TestTree(t *testing.T) {
 	for range 2 {
 		var got tree.Tree
 		if err := json.Unmarshal([]byte(await(t, asJSON, "{")), &got); err != nil || got.Epoch != 3 {
-			t.Errorf("%+v, %v", got, err)
+			t.Errorf("tree --watch --json printed an unexpected tree: %+v, error %v", got, err)
 		}
 	}
 }
@@ -256,12 +256,12 @@ func TestLogs(t *testing.T) {
 	c := newCluster(t)
 	c.up("--log-directory", logs, "--log-format", "json")
 	first := c.full()
-	// The command's own configuration does not have the directory: the leader reports it.
+	// The configuration file does not name the directory. The command learns it from the leader.
 	lines := c.follow("logs", "--config", c.config, "--follow", "--text")
 	await(t, lines, "[INFO]", "worker: became leader:", "address="+first.Leader, "epoch=1")
 	c.signal(leaderOf(first), syscall.SIGKILL)
 	await(t, lines, "worker: became leader:", "address="+first.Heir, "epoch=2")
-	now := c.wait("the replacement", func(t *tree.Tree) bool { return t.Epoch == 2 && count(t, "in_sync") == 2 })
+	now := c.wait("the dead leader is replaced", func(t *tree.Tree) bool { return t.Epoch == 2 && count(t, "in_sync") == 2 })
 	for _, m := range now.Members {
 		if !slices.ContainsFunc(first.Members, func(f tree.Member) bool { return f.Address == m.Address }) {
 			await(t, lines, "address="+m.Address) // this file did not exist before
@@ -274,21 +274,21 @@ func TestLogs(t *testing.T) {
 			t.Fatalf("%s: %v", l, err)
 		}
 		if stamp := e["@timestamp"].(string); stamp < last {
-			t.Errorf("%s after %s", stamp, last)
+			t.Errorf("the lines are not in order: %s comes after %s", stamp, last)
 		} else {
 			last = stamp
 		}
 	}
 	one := c.output("logs", "--config", c.config, "--text", first.Leader)
 	if !strings.Contains(one, "epoch=1") || strings.Contains(one, "address="+first.Heir) {
-		t.Errorf("the logs of %s:\n%s", first.Leader, one)
+		t.Errorf("logs of the member %s, want only its own lines:\n%s", first.Leader, one)
 	}
 	if got := c.output("logs", "--config", c.config, "-n", "2"); strings.Count(got, "\n") != 2 {
-		t.Errorf("the last two:\n%s", got)
+		t.Errorf("logs -n 2 must print two lines:\n%s", got)
 	}
 	code, out := c.run("logs", "--config", c.config, "127.0.0.1:1")
 	if code != 1 || !strings.Contains(out, strings.ReplaceAll(first.Heir, ":", "_")) {
-		t.Errorf("an unknown member: %d, %s", code, out)
+		t.Errorf("logs of an unknown member: exit code %d, want 1: %s", code, out)
 	}
 }
 
@@ -296,15 +296,15 @@ func TestLogsWithoutFiles(t *testing.T) {
 	c := newCluster(t)
 	c.up("--log-directory", "off")
 	c.full()
-	// The harness sends their standard error to a file.
+	// The harness sends the standard error of all processes to a file, which the command finds.
 	text := c.output("logs", "--config", c.config)
 	if !strings.Contains(text, "became leader:") || !strings.Contains(text, "following leader:") {
-		t.Errorf("from standard error:\n%s", text)
+		t.Errorf("logs must show the file that standard error goes to:\n%s", text)
 	}
 	c.output("stop", "--config", c.config)
 	code, out := c.run("logs", "--config", c.config, "--log-directory", "off")
 	if code != 1 || !strings.Contains(out, "log { directory") {
-		t.Errorf("nothing runs: %d, %s", code, out)
+		t.Errorf("logs without a running cluster: exit code %d, want 1: %s", code, out)
 	}
 	cmd := exec.Command(binary, "up", "--config", c.config, "--log-directory", "off")
 	if err := cmd.Start(); err != nil { // its standard error is /dev/null
@@ -314,9 +314,9 @@ func TestLogsWithoutFiles(t *testing.T) {
 	c.full()
 	code, out = c.run("logs", "--config", c.config)
 	if code != 1 || !strings.Contains(out, "/dev/null") || !strings.Contains(out, "log { directory") {
-		t.Errorf("to nowhere: %d, %s", code, out)
+		t.Errorf("logs when standard error is /dev/null: exit code %d, want 1: %s", code, out)
 	}
 	if bytes.Contains([]byte(out), []byte("panic")) {
-		t.Error(out)
+		t.Errorf("the command panicked: %s", out)
 	}
 }

@@ -50,7 +50,7 @@ func killServices(t *testing.T, dir string) {
 	}
 }
 
-// services returns what dynast says about the services.
+// services returns the state of all services, as the leader reports it.
 func (c *cluster) services() (*ps.Report, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -61,7 +61,7 @@ func (c *cluster) services() (*ps.Report, error) {
 	return ps.Decode(out.Bytes())
 }
 
-// instance returns an instance, or one without a state if there is none.
+// instance returns an instance, or an empty one if it does not exist.
 func (c *cluster) instance(id string) ps.Instance {
 	r, err := c.services()
 	if err != nil {
@@ -75,7 +75,7 @@ func (c *cluster) instance(id string) ps.Instance {
 	return ps.Instance{}
 }
 
-// awaitState waits until instances have a state.
+// awaitState waits until all of these instances have the state.
 func (c *cluster) awaitState(state string, ids ...string) {
 	c.t.Helper()
 	for _, id := range ids {
@@ -83,7 +83,7 @@ func (c *cluster) awaitState(state string, ids ...string) {
 	}
 }
 
-// sleeper is a program that says its pid and waits.
+// sleeper is a program that prints its pid and waits.
 const sleeper = `script = "echo pid $$; exec sleep 1000"`
 
 // processesOf counts the processes that hold the lock of an instance.
@@ -102,8 +102,8 @@ func (c *cluster) processesOf(id string) []int {
 	return pids
 }
 
-// Programs run on whatever happens to dynast, and are restarted when they die, by whichever member
-// leads.
+// TestServicesSurviveEveryDeath: programs continue to run when members of dynast die. When a
+// program dies, the current leader restarts it.
 func TestServicesSurviveEveryDeath(t *testing.T) {
 	c := newCluster(t, withServices(t, fmt.Sprintf("service \"web\" {\n%s\ninstances = 3\n}\n", sleeper)))
 	ids := []string{"web/1", "web/2", "web/3"}
@@ -118,7 +118,7 @@ func TestServicesSurviveEveryDeath(t *testing.T) {
 		c.awaitState("ready", ids...)
 		for _, id := range ids {
 			if i := c.instance(id); i.PID != pids[id] || i.Restarts != 0 {
-				t.Errorf("%s: %s has pid %d and %d restarts; it was %d", after, id, i.PID, i.Restarts, pids[id])
+				t.Errorf("%s: %s has pid %d and %d restarts; its pid was %d", after, id, i.PID, i.Restarts, pids[id])
 			}
 			if have := c.processesOf(id); !slices.Equal(have, []int{pids[id]}) {
 				t.Errorf("%s: %s has the processes %v, want %d", after, id, have, pids[id])
@@ -133,7 +133,7 @@ func TestServicesSurviveEveryDeath(t *testing.T) {
 	unchangedWhileDown := func() {
 		for _, id := range ids {
 			if have := c.processesOf(id); !slices.Equal(have, []int{pids[id]}) {
-				t.Errorf("while dynast is dead: %s has the processes %v", id, have)
+				t.Errorf("while all members are dead, %s has the processes %v", id, have)
 			}
 		}
 	}
@@ -141,7 +141,7 @@ func TestServicesSurviveEveryDeath(t *testing.T) {
 	c.up()
 	unchanged("after all members were dead")
 
-	// A program that died while nobody was there runs again, and the others are not touched.
+	// A program that died while no member was alive is started again. The others are not changed.
 	c.killAll()
 	if err := syscall.Kill(pids["web/2"], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ func TestServicesSurviveEveryDeath(t *testing.T) {
 	})
 	for _, id := range []string{"web/1", "web/3"} {
 		if i := c.instance(id); i.PID != pids[id] {
-			t.Errorf("%s has another process", id)
+			t.Errorf("%s was restarted, although its process was alive", id)
 		}
 	}
 	c.order("stop")
@@ -164,7 +164,8 @@ func TestServicesSurviveEveryDeath(t *testing.T) {
 	}
 }
 
-// With --keep-services the programs run on, and the next "up" continues with them.
+// TestStopKeepsServices: after stop --keep-services the programs continue to run, and the next
+// "up" adopts them.
 func TestStopKeepsServices(t *testing.T) {
 	c := newCluster(t, withServices(t, "service \"web\" { "+sleeper+" }\n"))
 	c.up()
@@ -172,17 +173,17 @@ func TestStopKeepsServices(t *testing.T) {
 	pid := c.instance("web/1").PID
 	c.order("stop", "--keep-services")
 	if have := c.processesOf("web/1"); !slices.Equal(have, []int{pid}) {
-		t.Fatalf("the processes are %v, want %d", have, pid)
+		t.Fatalf("after stop --keep-services, web/1 has the processes %v, want %d", have, pid)
 	}
 	c.up()
 	c.awaitState("ready", "web/1")
 	if i := c.instance("web/1"); i.PID != pid || i.Restarts != 0 {
-		t.Errorf("pid %d with %d restarts, want %d", i.PID, i.Restarts, pid)
+		t.Errorf("web/1 has pid %d and %d restarts, want pid %d and none", i.PID, i.Restarts, pid)
 	}
 }
 
-// Everything that a program has left behind is gone after a stop: children that ignore SIGTERM and
-// daemons that left the session.
+// TestStopEndsTheWholeTree: a stop also ends the processes that a program started, including
+// children that ignore SIGTERM and daemons with a session of their own.
 func TestStopEndsTheWholeTree(t *testing.T) {
 	dir := t.TempDir()
 	script := fmt.Sprintf("trap '' TERM; setsid sh -c 'trap \\\"\\\" TERM; echo $$ > %[1]s/daemon; while :; do sleep 0.1; done' & while :; do sleep 0.1; done", dir)
@@ -203,15 +204,16 @@ func TestStopEndsTheWholeTree(t *testing.T) {
 	}
 	c.order("stop", "web")
 	if now, err := proc.Identify(daemon); err == nil && now == id {
-		t.Error("the daemon of the program outlived the stop")
+		t.Error("the daemon that the program started is still alive after the stop")
 	}
 	if have := c.processesOf("web/1"); len(have) != 0 {
-		t.Errorf("left: %v", have)
+		t.Errorf("processes of the service are left: %v", have)
 	}
 	c.awaitState("stopped", "web/1")
 }
 
-// Services start when what they need is ready, and stop before it.
+// TestServiceDependencies: a service starts when the services that it needs are ready, and stops
+// before them.
 func TestServiceDependencies(t *testing.T) {
 	dir := t.TempDir()
 	log := filepath.Join(dir, "order")
@@ -245,12 +247,12 @@ service "migrate" {
 		t.Fatal(err)
 	}
 	if got, want := strings.Fields(string(raw)), []string{"db-up", "migrate", "api-up", "api-down", "db-down"}; !slices.Equal(got, want) {
-		t.Errorf("order %v, want %v", got, want)
+		t.Errorf("the services started and stopped in the order %v, want %v", got, want)
 	}
 }
 
-// A program that fails again and again is given up after its limit, with the reason. The store and
-// the other services do not care.
+// TestServiceFails: dynast stops restarting a program that keeps failing, after its limit of
+// restarts, and reports the reason. The store and the other services are not affected.
 func TestServiceFails(t *testing.T) {
 	c := newCluster(t, withServices(t, `
 service "bad" {
@@ -273,15 +275,15 @@ service "good" { `+sleeper+` }
 	c.awaitState("failed", "bad/1", "missing/1")
 	c.awaitState("ready", "good/1")
 	if i := c.instance("bad/1"); i.Restarts != 3 || !strings.Contains(i.Reason, "exit status 3") || i.LastExit == nil || i.LastExit.Code != 3 {
-		t.Errorf("%+v", i)
+		t.Errorf("unexpected state of the failed instance: %+v", i)
 	}
 	if i := c.instance("missing/1"); !strings.Contains(i.Reason, "no such file") {
-		t.Errorf("the reason is %q", i.Reason)
+		t.Errorf("the reason is %q, want \"no such file\"", i.Reason)
 	}
 	if _, err := c.dial().Put(t.Context(), "a", "1"); err != nil {
-		t.Errorf("the store: %v", err)
+		t.Errorf("a write while a service has failed: %v", err)
 	}
-	// An operator starts it again, and the command says that it did not help.
+	// When an operator starts the service again, the command reports that it failed again.
 	if code, out := c.run("start", "bad", "--config", c.config); code == 0 || !strings.Contains(out, "not all instances run") {
 		t.Errorf("start: exit code %d\n%s", code, out)
 	}
@@ -290,7 +292,8 @@ service "good" { `+sleeper+` }
 	}
 }
 
-// A socket that dynast holds never refuses a connection, whoever is restarted.
+// TestServiceSockets: a service's socket never refuses a connection while the service, the leader
+// or a single instance is replaced.
 func TestServiceSockets(t *testing.T) {
 	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	self, err := os.Executable()
@@ -337,7 +340,7 @@ service "web" {
 	}
 }
 
-// A reload restarts only the services whose processes have to change.
+// TestServicesReload: a reload restarts only the services whose processes have to change.
 func TestServicesReload(t *testing.T) {
 	blocks := func(b string) string {
 		return "service \"a\" { " + sleeper + " }\nservice \"b\" {\n" + sleeper + "\n" + b + "\n}\n"
@@ -358,20 +361,21 @@ func TestServicesReload(t *testing.T) {
 		t.Fatalf("reload --dry-run:\n%s", out)
 	}
 	if c.instance("d/1").State != "" || c.instance("b/1").PID != before["b/1"] {
-		t.Error("a dry run changed something")
+		t.Error("the dry run changed something")
 	}
 	c.order("reload")
 	c.awaitState("ready", "a/1", "b/1", "d/1")
 	if c.instance("a/1").PID != before["a/1"] {
-		t.Error("a was restarted")
+		t.Error("service a was restarted, although its block did not change")
 	}
 	if c.instance("b/1").PID == before["b/1"] {
-		t.Error("b was not restarted")
+		t.Error("service b was not restarted, although its block changed")
 	}
 	eventually(t, "c is gone", func() bool { return c.instance("c/1").ID == "" })
 }
 
-// A service that was added at run time survives a takeover, and can be removed.
+// TestRunAddsAService: a service that was added with "run" survives a takeover and can be
+// removed.
 func TestRunAddsAService(t *testing.T) {
 	c := start(t, withServices(t, ""))
 	if code, out := c.run("run", "--config", c.config, "--name", "extra", "--", "sleep", "1000"); code != 0 {
@@ -381,15 +385,15 @@ func TestRunAddsAService(t *testing.T) {
 	c.kill(leaderOf(c.full()))
 	c.awaitState("ready", "extra/1")
 	if i := c.instance("extra/1"); i.PID != pid {
-		t.Errorf("pid %d, want %d", i.PID, pid)
+		t.Errorf("after the takeover the service has pid %d, want %d", i.PID, pid)
 	}
 	c.order("stop", "--remove", "extra")
 	r, err := c.services()
 	if err != nil || len(r.Services) != 0 {
-		t.Errorf("left: %+v, %v", r, err)
+		t.Errorf("the removed service is still listed: %+v, %v", r, err)
 	}
 	if have := c.processesOf("extra/1"); len(have) != 0 {
-		t.Errorf("left: %v", have)
+		t.Errorf("processes of the service are left: %v", have)
 	}
 }
 

@@ -37,8 +37,9 @@ func transfer(ctx context.Context, cl *clientv3.Client, from, to int, level conc
 	return err
 }
 
-// Several clients use software transactional memory of the stock client, while one leader after
-// the other is killed. At every revision the sum of all accounts is the same.
+// TestSTMAcrossLeaderKills: several clients use the software transactional memory of the stock
+// client, while one leader after the other is killed. At every revision the sum of all accounts
+// is the same.
 func TestSTMAcrossLeaderKills(t *testing.T) {
 	seed, rnd := seeded(t)
 	c := start(t)
@@ -70,11 +71,11 @@ func TestSTMAcrossLeaderKills(t *testing.T) {
 	for range rounds(3) {
 		before := done.Load()
 		want := before + 20 + rnd.Int64N(20)
-		eventually(t, "transfers", func() bool { return done.Load() > want || t.Failed() })
+		eventually(t, "more transfers", func() bool { return done.Load() > want || t.Failed() })
 		c.nextLeader()
 	}
 	before := done.Load()
-	eventually(t, "transfers under the last leader", func() bool { return done.Load() > before+20 || t.Failed() })
+	eventually(t, "more transfers under the last leader", func() bool { return done.Load() > before+20 || t.Failed() })
 	stop()
 	wg.Wait()
 	now := must(cl.Get(ctx, "account/", clientv3.WithPrefix()))(t)
@@ -93,11 +94,11 @@ func TestSTMAcrossLeaderKills(t *testing.T) {
 			}
 		}
 		if sum != accounts*opening {
-			t.Fatalf("seed %d: at revision %d there is %d, not %d: %v", seed, rev, sum, accounts*opening, at.Kvs)
+			t.Fatalf("seed %d: at revision %d the sum of all accounts is %d, want %d: %v", seed, rev, sum, accounts*opening, at.Kvs)
 		}
 	}
 	if int64(changed) < 2*done.Load() {
-		t.Errorf("%d changes of accounts, and %d transfers were acknowledged", changed, done.Load())
+		t.Errorf("accounts changed %d times, but %d transfers were acknowledged: each one changes two accounts", changed, done.Load())
 	}
 	t.Logf("%d transfers", done.Load())
 }

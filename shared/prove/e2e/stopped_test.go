@@ -8,8 +8,8 @@ import (
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
 
-// TestLeaderStoppedBeforeItsFollowersReachedIt: the followers that had heard the leader are dead,
-// and their replacements find the leader stopped.
+// TestLeaderStoppedBeforeItsFollowersReachedIt: the leader is stopped after its followers died
+// and before their replacements have connected to it.
 func TestLeaderStoppedBeforeItsFollowersReachedIt(t *testing.T) {
 	c := start(t, withTimeout("800ms"))
 	put(t, c.dial(), "kept", "1")
@@ -31,7 +31,7 @@ func TestLeaderStoppedBeforeItsFollowersReachedIt(t *testing.T) {
 		return fresh == 2
 	})
 	c.signal(leaderOf(before), syscall.SIGSTOP)
-	c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 	reads(t, c.dial(), "kept", "1")
 	c.full()
 }

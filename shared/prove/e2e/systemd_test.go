@@ -20,7 +20,7 @@ import (
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
 
-// word is a message to the service manager, with the sender according to the kernel.
+// word is a message to the service manager, with the pid of its sender as the kernel reports it.
 type word struct {
 	pid  int
 	text string
@@ -35,7 +35,7 @@ type manager struct {
 
 func newManager(t *testing.T) *manager {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "n") // the path must fit into a socket's name
+	dir, err := os.MkdirTemp("", "n") // a short name, because the path of a socket has a limited length
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,9 @@ func (c *cluster) service(m *manager, files []*os.File, script string, args ...s
 	return cmd
 }
 
-func TestServiceManagerIsToldByWhoeverLeads(t *testing.T) {
+// TestLeadersNotifyTheServiceManager: each leader reports its state to the service manager and in
+// the ready file. Processes that do not lead report nothing.
+func TestLeadersNotifyTheServiceManager(t *testing.T) {
 	c, sd := newCluster(t), newManager(t)
 	ready := filepath.Join(t.TempDir(), "ready")
 	if err := os.WriteFile(ready, []byte("left by a crash"), 0o600); err != nil {
@@ -132,22 +134,22 @@ func TestServiceManagerIsToldByWhoeverLeads(t *testing.T) {
 	put(t, cl, "sd/1", "x")
 	for _, want := range []string{fmt.Sprintf("MAINPID=%d", cmd.Process.Pid), "STATUS=leader " + c.host, c.client} {
 		if !strings.Contains(first.text, want) {
-			t.Errorf("%q lacks %q", first.text, want)
+			t.Errorf("the message %q does not contain %q", first.text, want)
 		}
 	}
 	readyNames(t, ready, cmd.Process.Pid, c)
 	before := c.full()
-	eventually(t, "the status tells of both followers", func() bool {
+	eventually(t, "the status counts both followers", func() bool {
 		return slices.ContainsFunc(sd.words(), func(w word) bool { return strings.Contains(w.text, "2 followers (2 in sync)") })
 	})
 	sd.from(t, cmd.Process.Pid, "WATCHDOG=1")
 	if code, out := c.run("up", "--config", c.config, "--ready-file", ready); code != 3 {
-		t.Errorf("a second leader: exit code %d\n%s", code, out)
+		t.Errorf("up beside a running leader: exit code %d, want 3\n%s", code, out)
 	}
 	readyNames(t, ready, cmd.Process.Pid, c) // the refused process did not change the file
 
 	c.signal(leaderOf(before), syscall.SIGKILL)
-	after := c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	after := c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 	heir := leaderOf(after)
 	sd.from(t, heir.PID, fmt.Sprintf("MAINPID=%d", heir.PID))
 	sd.from(t, heir.PID, "READY=1")
@@ -163,14 +165,14 @@ func TestServiceManagerIsToldByWhoeverLeads(t *testing.T) {
 	sd.from(t, heir.PID, "STOPPING=1")
 	for _, w := range sd.words() {
 		if w.pid != cmd.Process.Pid && w.pid != heir.PID {
-			t.Errorf("%d, which never led, said %q", w.pid, w.text)
+			t.Errorf("pid %d never led, but it sent %q", w.pid, w.text)
 		}
 		if w.pid == cmd.Process.Pid && strings.HasPrefix(w.text, "STOPPING") {
-			t.Errorf("a leader that was killed said %q", w.text)
+			t.Errorf("the killed leader sent %q", w.text)
 		}
 	}
 	if _, err := os.Stat(ready); !os.IsNotExist(err) {
-		t.Errorf("the ready file outlives the cluster: %v", err)
+		t.Errorf("the ready file is still there after the cluster stopped: %v", err)
 	}
 }
 
@@ -183,12 +185,12 @@ func readyNames(t *testing.T, file string, pid int, c *cluster) {
 		return err == nil && strings.Contains(string(raw), fmt.Sprintf("PID=%d\n", pid))
 	})
 	if !strings.Contains(string(raw), "CLIENT="+c.client+"\n") {
-		t.Errorf("ready file:\n%s", raw)
+		t.Errorf("the ready file does not name the client address:\n%s", raw)
 	}
 }
 
-// TestSocketActivation: the service manager's socket serves clients, also those that connected
-// before the start. It outlives the first leader, and the configured address is not used.
+// TestSocketActivation: clients are served on the service manager's socket, including those that
+// connected before the start. Later leaders use it too. The configured address is not used.
 func TestSocketActivation(t *testing.T) {
 	c, sd := newCluster(t), newManager(t)
 	l := listen(t, "127.0.0.1:0")
@@ -208,15 +210,15 @@ func TestSocketActivation(t *testing.T) {
 	}()
 	cmd := c.service(sd, []*os.File{file}, `export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=clients`)
 	if err := <-early; err != nil {
-		t.Errorf("a client that came before the start: %v", err)
+		t.Errorf("the put of a client that connected before the start: %v", err)
 	}
 	before := c.full()
 	if before.Client != c.client {
-		t.Errorf("the tree names %s, clients are at %s", before.Client, c.client)
+		t.Errorf("the tree names the client address %s, want %s", before.Client, c.client)
 	}
 	if conn, err := net.DialTimeout("tcp", configured, time.Second); err == nil {
 		conn.Close()
-		t.Errorf("%s is listened on too", configured)
+		t.Errorf("a process listens on the configured address %s", configured)
 	}
 	for _, m := range before.Members {
 		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", m.PID))
@@ -224,12 +226,12 @@ func TestSocketActivation(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m.PID != cmd.Process.Pid && strings.Contains(string(env), "LISTEN_") {
-			t.Errorf("follower %s is told of sockets that it does not have", m.Address)
+			t.Errorf("the environment of follower %s names sockets that it does not have", m.Address)
 		}
 	}
 	c.kill(leaderOf(before))
 	put(t, cl, "late", "x")
 	if resp, err := cl.Get(testContext(t), "", clientv3.WithPrefix()); err != nil || len(resp.Kvs) != 2 {
-		t.Errorf("%v, %v", resp, err)
+		t.Errorf("want both keys: %v, %v", resp, err)
 	}
 }

@@ -38,7 +38,7 @@ func (c *cluster) terminal(args ...string) *screen {
 			s.mu.Lock()
 			s.printed.Write(buf[:n])
 			s.mu.Unlock()
-			if err != nil { // the process has ended: EIO
+			if err != nil { // EIO: the process has ended
 				s.ended <- cmd.Wait()
 				return
 			}
@@ -81,22 +81,22 @@ func TestTop(t *testing.T) {
 	s.press(t, "k")
 	shows("Kill " + first.Leader)
 	s.press(t, "y")
-	now := c.wait("the next leader", func(t *tree.Tree) bool { return t.Leader != first.Leader && count(t, "in_sync") == 2 })
+	now := c.wait("the next leader has two followers in sync", func(t *tree.Tree) bool { return t.Leader != first.Leader && count(t, "in_sync") == 2 })
 	if !c.gone(leaderOf(first)) {
-		t.Error("the old leader lives")
+		t.Error("the old leader is still alive")
 	}
 	shows("killed " + first.Leader)
 	shows("▲")
 	s.press(t, "p")
 	shows("over to " + now.Heir)
 	s.press(t, "y")
-	c.wait("the hand-over", func(t *tree.Tree) bool { return t.Leader == now.Heir })
+	c.wait("the heir leads", func(t *tree.Tree) bool { return t.Leader == now.Heir })
 	s.press(t, "q")
 	if err := <-s.ended; err != nil {
 		t.Errorf("top: %v\n%s", err, tail(s.text(), 5000))
 	}
 	if out := s.text(); !strings.Contains(out, "\x1b[?1049l") || !strings.Contains(out, "\x1b[?25h") {
-		t.Errorf("the terminal is not left as it was: %q", tail(out, 300))
+		t.Errorf("top did not restore the terminal: %q", tail(out, 300))
 	}
 }
 
@@ -105,30 +105,30 @@ func TestTop(t *testing.T) {
 func TestTreeInATerminal(t *testing.T) {
 	c := start(t)
 	s := c.terminal("tree", "--config", c.config, "--watch")
-	eventually(t, "two trees", func() bool { return strings.Count(s.text(), "PROCESS") >= 2 })
+	eventually(t, "the output contains two trees", func() bool { return strings.Count(s.text(), "PROCESS") >= 2 })
 	s.press(t, "\x03") // Ctrl-C
 	if err := <-s.ended; err != nil {
-		t.Errorf("tree --watch, interrupted: %v", err)
+		t.Errorf("tree --watch returned an error after an interrupt: %v", err)
 	}
 	out := s.text()
 	for _, want := range []string{"\x1b[?1049h", "\x1b[H", "\x1b[32mserving", "\x1b[?1049l", "\x1b[?25h"} {
 		if !strings.Contains(out, want) {
-			t.Errorf("%q is missing in %q", want, out)
+			t.Errorf("the output does not contain %q: %q", want, out)
 		}
 	}
 	if strings.HasSuffix(strings.TrimSpace(out), "serving") {
-		t.Error("it ended in the middle")
+		t.Error("the output ends in the middle of a tree")
 	}
 }
 
-// TestTopNeedsATerminal: without a terminal it prints an error.
+// TestTopNeedsATerminal: without a terminal, top prints an error.
 func TestTopNeedsATerminal(t *testing.T) {
 	c := newCluster(t)
 	code, out := c.run("top", "--config", c.config)
 	if code != 1 || !strings.Contains(out, "terminal") || !strings.Contains(out, "tree --watch") {
-		t.Errorf("%d %s", code, out)
+		t.Errorf("top without a terminal: exit code %d, want 1: %s", code, out)
 	}
 	if _, err := os.Stat(c.dir); err == nil {
-		t.Error("it made a data directory")
+		t.Error("top created a data directory")
 	}
 }

@@ -25,9 +25,9 @@ func unit(t *testing.T, dir, name, as string, replace ...string) string {
 	return path
 }
 
-// TestUnitFilesAreUnderstood runs systemd's own checker. At run time, a misspelt setting is only
-// a warning, and its protection is missing.
-func TestUnitFilesAreUnderstood(t *testing.T) {
+// TestUnitFilesAreValid runs systemd's own checker. At run time, systemd only warns about a
+// misspelt setting, and the protection of this setting is missing.
+func TestUnitFilesAreValid(t *testing.T) {
 	check, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("needs systemd-analyze")
@@ -39,7 +39,7 @@ func TestUnitFilesAreUnderstood(t *testing.T) {
 	out, err := exec.Command(check, "verify", "--man=no", service, socket).CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		if strings.Contains(line, "dynast.") {
-			t.Errorf("%s", line)
+			t.Errorf("systemd's checker reports: %s", line)
 		}
 	}
 	if err != nil && t.Failed() {
@@ -51,12 +51,12 @@ func TestUnitFilesAreUnderstood(t *testing.T) {
 	}
 	for _, line := range []string{"Type=notify", "NotifyAccess=all", "ExitType=cgroup", "OOMPolicy=continue", "KillMode=mixed", "Restart=always"} {
 		if !strings.Contains(string(raw), "\n"+line+"\n") {
-			t.Errorf("the unit lacks %s, without which the death of a leader can end the service", line)
+			t.Errorf("the unit does not have %s; without it the death of a leader can end the service", line)
 		}
 	}
 	broken := unit(t, dir, "dynast.service", "broken.service", "OOMPolicy=continue", "OOMPolicies=continue", "/usr/local/bin/dynast", binary)
 	if out, _ := exec.Command(check, "verify", "--man=no", broken).CombinedOutput(); !strings.Contains(string(out), "OOMPolicies") {
-		t.Errorf("the checker finds nothing wrong with a misspelt setting:\n%s", out)
+		t.Errorf("the checker did not report a misspelt setting:\n%s", out)
 	}
 }
 
@@ -90,31 +90,31 @@ func TestRealSystemd(t *testing.T) {
 	systemctl("start", name)
 	before := c.full()
 	if show("MainPID") != strconv.Itoa(leaderOf(before).PID) || show("ActiveState") != "active" {
-		t.Errorf("main process %s, %s; the leader is %d", show("MainPID"), show("ActiveState"), leaderOf(before).PID)
+		t.Errorf("systemd shows the main process %s and the state %s; the leader is pid %d", show("MainPID"), show("ActiveState"), leaderOf(before).PID)
 	}
 	c.kill(leaderOf(before))
-	after := c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+	after := c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 	eventually(t, "systemd knows the new leader", func() bool { return show("MainPID") == strconv.Itoa(leaderOf(after).PID) })
 	c.full()
 	if s := show("ActiveState"); s != "active" || show("NRestarts") != "0" {
-		t.Errorf("%s, %s restarts after the death of a leader", s, show("NRestarts"))
+		t.Errorf("after the death of a leader: state %s, %s restarts; want active and none", s, show("NRestarts"))
 	}
 	if s := show("StatusText"); !strings.Contains(s, leaderOf(after).Address) {
-		t.Errorf("status %q", s)
+		t.Errorf("the status does not name the new leader: %q", s)
 	}
-	// If systemd took the death for a failure, it would stop everything now.
+	// If systemd considered the death a failure, it would stop everything now.
 	systemctl("reload", name)
 	c.full()
 	if s := show("ActiveState"); s != "active" || show("Result") != "success" || show("MainPID") != strconv.Itoa(leaderOf(after).PID) {
-		t.Errorf("after a reload: %s, %s, main process %s", s, show("Result"), show("MainPID"))
+		t.Errorf("after a reload: state %s, result %s, main process %s", s, show("Result"), show("MainPID"))
 	}
 	systemctl("kill", "-s", "KILL", name)
-	c.wait("all of them have died, and are started again", func(t *tree.Tree) bool { return t.Epoch > after.Epoch && count(t, "in_sync") == 2 })
+	c.wait("systemd has started the cluster again", func(t *tree.Tree) bool { return t.Epoch > after.Epoch && count(t, "in_sync") == 2 })
 	if n := show("NRestarts"); n != "1" {
-		t.Errorf("%s restarts", n)
+		t.Errorf("systemd counts %s restarts, want 1", n)
 	}
 	systemctl("stop", name)
 	if s := show("ActiveState"); s != "inactive" || len(c.processes()) != 0 {
-		t.Errorf("after the stop: %s, %v", s, c.processes())
+		t.Errorf("after the stop: state %s, want inactive; processes %v, want none", s, c.processes())
 	}
 }

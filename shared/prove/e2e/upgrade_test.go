@@ -57,12 +57,12 @@ func TestUpgrade(t *testing.T) {
 	out := c.order("upgrade", "--binary", next)
 	for _, want := range []string{"from " + old + " to v9.9.9", next, before.Leader} {
 		if !strings.Contains(out, want) {
-			t.Errorf("%q is missing in %q", want, out)
+			t.Errorf("upgrade: %q is missing in %q", want, out)
 		}
 	}
 	after := c.full()
 	if after.Epoch != before.Epoch+1 || !allOf(after, "v9.9.9") {
-		t.Errorf("after the upgrade:\n%+v", after)
+		t.Errorf("after the upgrade, want the next epoch and only the new build:\n%+v", after)
 	}
 	for _, m := range before.Members {
 		eventually(t, fmt.Sprintf("%s of the old build is gone", m.Address), func() bool { return c.gone(m) })
@@ -71,11 +71,11 @@ func TestUpgrade(t *testing.T) {
 	// A later leader starts its own build.
 	c.kill(leaderOf(after))
 	if now := c.full(); !allOf(now, "v9.9.9") {
-		t.Errorf("after a takeover:\n%+v", now)
+		t.Errorf("after a takeover, want only the new build:\n%+v", now)
 	}
-	// The usual way: replace the file that the leader runs from.
+	// Now upgrade in the usual way: replace the file that the leader runs from.
 	if code, out := c.run("upgrade", "--data-dir", c.dir); code != 1 || !strings.Contains(out, "has not changed") {
-		t.Errorf("the same file: exit code %d\n%s", code, out)
+		t.Errorf("upgrade to the same file: exit code %d, want 1\n%s", code, out)
 	}
 	if err := os.Rename(installed, next); err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestUpgrade(t *testing.T) {
 	c.order("upgrade")
 	l.end()
 	if now := c.full(); !allOf(now, old) {
-		t.Errorf("back again:\n%+v", now)
+		t.Errorf("after the upgrade back, want only the old build:\n%+v", now)
 	}
 }
 
@@ -109,7 +109,7 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-// badBuilds tries programs that are not dynast, or do not start.
+// badBuilds tries to upgrade to programs that are not dynast or do not start.
 func badBuilds(t *testing.T, c *cluster, dir string) {
 	t.Helper()
 	says := `[ "$1" = version ] && { echo "dynast v0, go, linux/x"; exit 0; }` + "\n"
@@ -136,8 +136,8 @@ func badBuilds(t *testing.T, c *cluster, dir string) {
 		before := c.tree()
 		code, out := c.run("upgrade", "--config", c.config, "--binary", path)
 		t.Logf("%s: %s", name, strings.TrimSpace(out))
-		if code != 1 || !strings.Contains(strings.ToLower(out), b.want) || !strings.Contains(out, "nothing is changed") && !strings.Contains(out, "nothing was changed") {
-			t.Errorf("%s: exit code %d, %q is missing in\n%s", name, code, b.want, out)
+		if code != 1 || !strings.Contains(strings.ToLower(out), b.want) || !strings.Contains(out, "nothing was changed") {
+			t.Errorf("upgrade to %s: exit code %d, want 1; the output must contain %q and \"nothing was changed\":\n%s", name, code, b.want, out)
 		}
 		sameProcesses(t, before, c.full())
 	}
@@ -159,16 +159,16 @@ func TestUpgradeIsForgottenWithItsLeader(t *testing.T) {
 	}()
 	eventually(t, "the upgrade is under way", func() bool { return strings.Contains(c.logText(), "starting followers of build "+slow) })
 	if code, out := c.run("scale", "3", "--config", c.config); code != 1 || !strings.Contains(out, "is being upgraded") {
-		t.Errorf("scaled in the middle: exit code %d\n%s", code, out)
+		t.Errorf("scale during an upgrade: exit code %d, want 1\n%s", code, out)
 	}
 	c.signal(leaderOf(before), syscall.SIGKILL)
-	after := c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader && count(t, "in_sync") == 2 })
+	after := c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader && count(t, "in_sync") == 2 })
 	if out := <-asked; !strings.Contains(out, "exited before it answered") {
-		t.Errorf("who asked is told %q", out)
+		t.Errorf("the upgrade command printed %q, want that the leader exited", out)
 	}
 	c.order("scale", "3")
 	c.full(3)
 	if len(after.Members) != 3 {
-		t.Errorf("%+v", after)
+		t.Errorf("after the takeover, want 3 members: %+v", after)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestMistakesAreNamed: wrong input gets an error with its place and the allowed values, and exit
-// code 2.
-func TestMistakesAreNamed(t *testing.T) {
+// TestInvalidInputIsExplained: invalid input gets exit code 2 and an error with its place and the
+// allowed values.
+func TestInvalidInputIsExplained(t *testing.T) {
 	c := newCluster(t)
 	good, err := os.ReadFile(c.config)
 	if err != nil {
@@ -35,7 +35,7 @@ func TestMistakesAreNamed(t *testing.T) {
 			}
 			for _, w := range append(want, file) {
 				if !strings.Contains(out, w) {
-					t.Errorf("%s with %q: %q is not named in\n%s", command, text, w, out)
+					t.Errorf("%s with %q: the message does not contain %q:\n%s", command, text, w, out)
 				}
 			}
 		}
@@ -50,15 +50,15 @@ func TestMistakesAreNamed(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(c.dir); !os.IsNotExist(err) {
-		t.Errorf("a refused command left %s behind: %v", c.dir, err)
+		t.Errorf("a refused command created %s: %v", c.dir, err)
 	}
 	if now, err := os.ReadFile(c.config); err != nil || string(now) != string(good) {
 		t.Errorf("the configuration was changed: %v", err)
 	}
 }
 
-// TestTakenClientAddressNamesItsHolder: the error names the process that holds the address, and
-// what to do.
+// TestTakenClientAddressNamesItsHolder: the error names the process that uses the address, and
+// says what to do.
 func TestTakenClientAddressNamesItsHolder(t *testing.T) {
 	c := newCluster(t)
 	blocker := listen(t, c.client)
@@ -66,18 +66,18 @@ func TestTakenClientAddressNamesItsHolder(t *testing.T) {
 	code, out := c.run("up", "--config", c.config)
 	for _, want := range []string{c.client, fmt.Sprintf("pid %d", os.Getpid()), "client.listen"} {
 		if !strings.Contains(out, want) {
-			t.Errorf("%q is not named in\n%s", want, out)
+			t.Errorf("the message does not contain %q:\n%s", want, out)
 		}
 	}
 	if code != 1 {
-		t.Errorf("exit code %d, want 1", code)
+		t.Errorf("up on a used address: exit code %d, want 1", code)
 	}
 	blocker.Close()
 	c.up() // the refused process left nothing that prevents a start
 	c.full()
 }
 
-// TestPortsWrapAround: after the last port of the range comes the first free port.
+// TestPortsWrapAround: after the last port of the range, members use the first free port again.
 func TestPortsWrapAround(t *testing.T) {
 	c := newCluster(t)
 	raw, err := os.ReadFile(c.config)
@@ -95,7 +95,7 @@ func TestPortsWrapAround(t *testing.T) {
 		for _, m := range tr.Members {
 			var port int
 			if _, err := fmt.Sscanf(m.Address, c.host+":%d", &port); err != nil || port < c.first || port > c.first+3 {
-				t.Errorf("%s is outside of the range from %d to %d: %v", m.Address, c.first, c.first+3, err)
+				t.Errorf("member %s is outside the range from %d to %d: %v", m.Address, c.first, c.first+3, err)
 			}
 		}
 		c.kill(leaderOf(tr))

@@ -32,8 +32,8 @@ func churn(ctx context.Context, cl *clientv3.Client, w int, done func()) {
 	}
 }
 
-// Watches of stock clients continue when leaders die: no event is missing, none comes twice, and
-// none is wrong.
+// TestWatchAcrossLeaderKills: watches of stock clients continue when leaders die. No event is
+// missing, none comes twice, and none is wrong.
 func TestWatchAcrossLeaderKills(t *testing.T) {
 	c := start(t)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -72,7 +72,7 @@ func TestWatchAcrossLeaderKills(t *testing.T) {
 		more(100)
 		all = append(all, observe("late", c.dial(), "w/", clientv3.WithPrefix(), clientv3.WithRev(1)))
 		c.signal(leaderOf(before), syscall.SIGKILL)
-		c.wait("another leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
+		c.wait("another member leads", func(t *tree.Tree) bool { return t.Leader != before.Leader })
 		more(100)
 	}
 	stop()
@@ -105,6 +105,6 @@ func TestWatchAcrossLeaderKills(t *testing.T) {
 		}
 	}
 	if len(want) < 800 {
-		t.Errorf("only %d events", len(want))
+		t.Errorf("the test produced only %d events", len(want))
 	}
 }
