@@ -173,7 +173,11 @@ func attribute[T any](r *reader, owner string, f *field[T], to *T, a *hclsyntax.
 		err = f.set(to, text)
 	}
 	if err != nil {
-		r.errs.add(&at, "%s.%s = %s: %v; want %s", owner, f.path, r.source(at), err, f.allowed)
+		shown := r.source(at)
+		if f.path == "env" {
+			shown = "{ ... }" // its values may be secret
+		}
+		r.errs.add(&at, "%s.%s = %s: %v; want %s", owner, f.path, shown, err, f.allowed)
 	}
 	return err == nil
 }

@@ -6,15 +6,18 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/proc"
 )
 
-// Open opens the sockets of services that are not open yet. The errors name the service; a
-// service whose socket cannot be opened does not keep others from starting.
-func (s *Sockets) Open(services []config.Service) []error {
+// Open opens the sockets of services that are not open yet. dir is the directory of the services.
+// Programs that outlived all members still have their sockets open; these are taken from them. The
+// errors name the service; a service whose socket cannot be opened does not keep others from
+// starting.
+func (s *Sockets) Open(services []config.Service, dir string) []error {
 	var errs []error
 	for _, service := range services {
 		for _, l := range service.Listen {
@@ -23,6 +26,13 @@ func (s *Sockets) Open(services []config.Service) []error {
 				continue
 			}
 			file, err := openSocket(l.Address)
+			if err != nil {
+				if held, e := reclaim(l.Address, filepath.Join(dir, service.Name)); e == nil {
+					file, err = held, nil
+				} else if !errors.Is(e, fs.ErrNotExist) {
+					err = fmt.Errorf("%w (a program of the service has it, and this user may not take it back: %w)", err, e)
+				}
+			}
 			if err == nil {
 				err = s.Add(Listener{Name: name, File: file})
 			}
@@ -68,4 +78,23 @@ func openUnix(path string) (*os.File, error) {
 	l.SetUnlinkOnClose(false)
 	f, err := l.File()
 	return f, errors.Join(err, l.Close())
+}
+
+// reclaim takes a socket from a program of a service, whose instances are in dir.
+func reclaim(address, dir string) (*os.File, error) {
+	locks, err := filepath.Glob(filepath.Join(dir, "*", "lock"))
+	if err != nil {
+		return nil, err
+	}
+	var programs []proc.Identity
+	for _, lock := range locks {
+		holders, err := proc.LockHolders(lock)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range holders {
+			programs = append(programs, h.Identity)
+		}
+	}
+	return proc.CopyListener(strings.TrimPrefix(address, "unix:"), programs)
 }

@@ -78,14 +78,39 @@ func (m *Manager) act(c member.ServiceCommand) ([]string, error) {
 	}
 	var ids []string
 	for _, t := range targets {
-		for _, i := range m.instancesOf(t) {
-			ids = append(ids, i.Record.ID.String())
+		for n := 1; n <= m.specs[t.service].Instances; n++ {
+			if t.instance == 0 || t.instance == n {
+				ids = append(ids, rules.ID{Service: t.service, N: n}.String())
+			}
 		}
+	}
+	if events := decisions(c, targets); len(events) > 0 {
+		m.step(rules.Batch{Events: events})
+		return ids, nil
+	}
+	for _, t := range targets {
 		if err := m.apply(c, t); err != nil {
 			return nil, err
 		}
 	}
 	return ids, nil
+}
+
+// decisions returns what the rules have to decide about a command. All targets go into one step,
+// so that services which are stopped together stop in their order.
+func decisions(c member.ServiceCommand, targets []target) []rules.Event {
+	var out []rules.Event
+	for _, t := range targets {
+		switch c.Action {
+		case member.ActionStart:
+			out = append(out, rules.StartWanted{Service: t.service, Instance: t.instance})
+		case member.ActionStop:
+			out = append(out, rules.StopWanted{Service: t.service, Instance: t.instance})
+		case member.ActionRestart:
+			out = append(out, rules.RestartWanted{Service: t.service, Instance: t.instance, Rolling: c.Rolling})
+		}
+	}
+	return out
 }
 
 // allowed refuses a command that cannot be carried out.
@@ -113,12 +138,6 @@ func (m *Manager) allowed(c member.ServiceCommand, t target) error {
 
 func (m *Manager) apply(c member.ServiceCommand, t target) error {
 	switch c.Action {
-	case member.ActionStart:
-		m.step(rules.StartWanted{Service: t.service, Instance: t.instance})
-	case member.ActionStop:
-		m.step(rules.StopWanted{Service: t.service, Instance: t.instance})
-	case member.ActionRestart:
-		m.step(rules.RestartWanted{Service: t.service, Instance: t.instance, Rolling: c.Rolling})
 	case member.ActionKill:
 		for _, i := range m.instancesOf(t) {
 			m.killInstance(i)
@@ -202,6 +221,21 @@ func byName(services []config.Service) map[string]config.Service {
 		out[s.Name] = s
 	}
 	return out
+}
+
+// ended removes a service that was added to run once, when all its instances have ended.
+func (m *Manager) ended(name string) {
+	k := slices.IndexFunc(m.desired.Added, func(a added) bool { return a.Service.Name == name && a.Remove })
+	if k < 0 || m.leaving {
+		return
+	}
+	for _, i := range m.instancesOf(target{service: name}) {
+		if i.Record.Phase != rules.Idle || i.Record.Outcome == rules.Unfinished {
+			return
+		}
+	}
+	m.desired.Added = slices.Delete(m.desired.Added, k, k+1)
+	m.reconfigure()
 }
 
 // reconfigure applies m.desired.

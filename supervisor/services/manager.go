@@ -241,6 +241,9 @@ func (m *Manager) keep(r rules.Record) {
 	}
 	i.Record, i.BootID = r, m.host.BootID
 	m.save(r.ID)
+	if r.Phase == rules.Idle && r.Outcome != rules.Unfinished {
+		go m.post(func() { m.ended(r.ID.Service) }) // after this step
+	}
 }
 
 // save writes a record. If that fails, it is written again later.
@@ -364,7 +367,10 @@ func named(id proc.Identity) rules.Process {
 func (m *Manager) signal(id rules.ID) {
 	i := m.instances[id]
 	name := i.Service.Stop.Signal
-	if err := m.send(i, name); err != nil {
+	if s, ok := m.specs[id.Service]; ok {
+		name = s.Stop.Signal
+	}
+	if err := m.send(i, name); err != nil && !errors.Is(err, proc.ErrGone) {
 		m.log.Warn("cannot send the stop signal", "instance", id.String(), "signal", name, "error", err)
 	}
 }

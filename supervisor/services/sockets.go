@@ -12,7 +12,7 @@ import (
 )
 
 func (m *Manager) openSockets() {
-	for _, err := range m.host.Sockets.Open(m.effective()) {
+	for _, err := range m.host.Sockets.Open(m.effective(), m.files.dir) {
 		m.log.Error("cannot listen for a service", "error", err)
 	}
 }
@@ -47,7 +47,7 @@ func (m *Manager) socketsOf(s config.Service) ([]*os.File, error) {
 		f := m.host.Sockets.File(member.ServiceListener(s.Name, l.Name))
 		if f == nil {
 			// Opening it failed before. What was in the way may be gone.
-			if errs := m.host.Sockets.Open([]config.Service{s}); len(errs) > 0 {
+			if errs := m.host.Sockets.Open([]config.Service{s}, m.files.dir); len(errs) > 0 {
 				return nil, errors.Join(errs...)
 			}
 			f = m.host.Sockets.File(member.ServiceListener(s.Name, l.Name))

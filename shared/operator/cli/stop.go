@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -212,11 +213,19 @@ func (s *servicesLeft) any(ctx context.Context, dir *datadir.Dir) bool {
 		s.left = len(running) > 0
 		if s.left && !s.told {
 			s.told = true
-			fmt.Fprintf(s.out, "stopping %d instances of services\n", len(running))
+			fmt.Fprintf(s.out, "stopping the services: %s\n", strings.Join(running[:min(len(running), 10)], ", ")+more(len(running)-10))
 		}
 		return nil
 	})
 	return s.left
+}
+
+// more says how many names a list leaves out.
+func more(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and %d more", n)
 }
 
 // leaderIn returns the leader that agreed to stop. The caller must not ask it again, because a

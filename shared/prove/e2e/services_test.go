@@ -334,6 +334,12 @@ service "web" {
 	c.awaitState("ready", "web/1", "web/2")
 	c.order("kill", "web")
 	c.awaitState("ready", "web/1", "web/2")
+	// Programs that outlive all members keep their socket, and the next leader takes it from them.
+	c.killAll()
+	c.up()
+	c.awaitState("ready", "web/1", "web/2")
+	c.order("restart", "web")
+	c.awaitState("ready", "web/1", "web/2")
 	close(stop)
 	if err := <-done; err != nil {
 		t.Errorf("a connection was refused: %v", err)

@@ -134,13 +134,19 @@ func (w *world) run(until time.Duration) {
 	w.now = max(w.now, until)
 }
 
+// maxSteps bounds a run. Most have a few hundred steps.
+const maxSteps = 100_000
+
 // step feeds an event to the leader's rules and carries out the effects. The leader may die
 // between any two of them.
 func (w *world) step(ev rules.Event) {
 	if w.core == nil || w.err != nil {
 		return
 	}
-	w.steps++
+	if w.steps++; w.steps > maxSteps {
+		w.fail("it never comes to rest")
+		return
+	}
 	if c, ok := ev.(rules.Checked); !ok || !c.OK {
 		w.log("event %T %+v", ev, ev)
 	}
