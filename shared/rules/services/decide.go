@@ -115,7 +115,7 @@ func (c *Core) wanted(i *instance) bool {
 // unwanted says why a running process has to end now, or 0.
 func (c *Core) unwanted(i *instance, held map[string]bool) Why {
 	switch {
-	case !c.wanted(i) && held[i.ID.Service]:
+	case i.spec != nil && !c.wanted(i) && held[i.ID.Service]:
 		return 0
 	case !c.wanted(i):
 		return Wanted

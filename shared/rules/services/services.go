@@ -84,13 +84,16 @@ const maxRounds = 8
 // finish returns the effects of the step, with the saves first.
 func (c *Core) finish() []Effect {
 	var out []Effect
-	for _, name := range slices.Sorted(maps.Keys(c.wished)) {
-		out = append(out, SaveWish{Service: name, Wish: c.wishes[name].clone()})
-	}
 	for _, id := range slices.SortedFunc(maps.Keys(c.saved), compareIDs) {
 		if i := c.instances[id]; i != nil {
 			out = append(out, Save{Record: i.Record})
 		}
+	}
+	// Records come first. An instance that a restart spares is told from the others by the
+	// generation in its record. With the wish first, a leader that died in between would leave a
+	// restart of all instances.
+	for _, name := range slices.Sorted(maps.Keys(c.wished)) {
+		out = append(out, SaveWish{Service: name, Wish: c.wishes[name].clone()})
 	}
 	clear(c.wished)
 	clear(c.saved)
@@ -135,10 +138,16 @@ func (c *Core) lead(e Lead) {
 	}
 	c.configure(e.Specs)
 	for _, f := range e.Found {
-		if e.Fresh {
-			c.renew(c.instances[f.Record.ID])
+		i := c.instances[f.Record.ID]
+		if e.Fresh && f.Main == (Process{}) {
+			c.renew(i)
+			if !f.Others {
+				c.setPhase(i, Idle) // what ran before ended with the host, and that says nothing
+				i.Process, i.Ready, i.PingBy = Process{}, false, 0
+				continue
+			}
 		}
-		c.survey(c.instances[f.Record.ID], f)
+		c.survey(i, f)
 	}
 }
 
@@ -152,8 +161,8 @@ func (c *Core) renew(i *instance) {
 func (c *Core) survey(i *instance, f Found) {
 	lives := f.Main != (Process{})
 	switch {
-	case i.Phase == Starting && !lives && !f.Others:
-		c.interrupted(i)
+	case i.Phase == Starting && !lives:
+		c.interrupted(i, f.Others)
 	case lives && (i.Phase == Starting || i.Phase == Up || i.Phase == Ending):
 		c.adopt(i, f.Main)
 	case i.Phase == Up || i.Phase == Ending:
@@ -164,9 +173,16 @@ func (c *Core) survey(i *instance, f Found) {
 	}
 }
 
-// interrupted handles a start that left no process. Whether there was one is unknown.
-func (c *Core) interrupted(i *instance) {
-	c.setPhase(i, Idle)
+// interrupted handles a start that left no main process. Whether there was one is unknown, unless
+// it left others.
+func (c *Core) interrupted(i *instance, others bool) {
+	i.Ready = false
+	if others {
+		c.setPhase(i, Clearing)
+		c.do(Clear{ID: i.ID, Run: i.Run})
+	} else {
+		c.setPhase(i, Idle)
+	}
 	if i.spec != nil && i.spec.Restart == Never {
 		c.give(i, Failed, "the leader died while it started the program, and it is not known whether the program ran")
 	}
@@ -178,7 +194,7 @@ func (c *Core) adopt(i *instance, main Process) {
 	} else {
 		i.Process = main
 		c.do(Adopt{ID: i.ID, Run: i.Run, Process: main})
-		c.check(i)
+		c.checkAnew(i)
 	}
 	c.save(i)
 	// The earlier leader may have died before it did this.
@@ -240,6 +256,12 @@ func (c *Core) handle(ev Event) {
 	case Tick:
 	case Configured:
 		c.configure(e.Specs)
+		for _, i := range c.order {
+			if i.Phase == Up {
+				c.do(EndChecks{ID: i.ID, Run: i.Run})
+				c.checkAnew(i)
+			}
+		}
 	case Started:
 		c.started(e)
 	case StartFailed:
@@ -290,7 +312,17 @@ func (c *Core) up(i *instance, main Process) {
 	i.Process, i.StartedAt = main, c.now
 	c.setPhase(i, Up)
 	c.do(Adopt{ID: i.ID, Run: i.Run, Process: main})
-	if i.spec == nil || !i.spec.ReadyCheck {
+	if i.Ready { // it said so before Started was reported
+		c.ready(i)
+	} else {
+		c.checkAnew(i)
+	}
+}
+
+// checkAnew begins the check that is due for a process under a specification that may be new to
+// it. A check can change without a restart.
+func (c *Core) checkAnew(i *instance) {
+	if i.Phase == Up && !i.Ready && (i.spec == nil || !i.spec.ReadyCheck) {
 		c.ready(i)
 	} else {
 		c.check(i)
@@ -326,7 +358,7 @@ func (c *Core) startFailed(e StartFailed) {
 		return
 	}
 	c.setPhase(i, Idle)
-	i.Reason = e.Reason
+	i.Ready, i.Reason = false, e.Reason
 	c.tell(i, ToldNoStart, e.Reason)
 	c.again(i, 0)
 }
@@ -383,8 +415,10 @@ func (c *Core) again(i *instance, ran time.Duration) {
 	default:
 		// The first failure is not delayed. The second waits for about BackoffFirst.
 		i.NotBefore = c.now
-		if over := i.Failures - 1.5; over > 0 {
-			i.NotBefore += keeper.Delay(s.BackoffFirst, s.BackoffMax, over, c.rng)
+		if i.Failures > 1.5 {
+			// Delay doubles its base with each failure, so the second one, which is the first that
+			// is delayed, needs a quarter of it.
+			i.NotBefore += keeper.Delay(s.BackoffFirst/4, s.BackoffMax, i.Failures, c.rng)
 		}
 		i.Restarts++
 	}
@@ -428,6 +462,10 @@ func (c *Core) checked(e Checked) {
 
 func (c *Core) notified(e Notified) {
 	i := c.current(e.ID, e.Run)
+	if i != nil && i.Phase == Starting && e.Ready && !i.Ready {
+		i.Ready = true // a program can be faster than the report of its start
+		c.save(i)
+	}
 	if i == nil || (i.Phase != Up && i.Phase != Ending) {
 		return
 	}
@@ -480,6 +518,9 @@ func (c *Core) due(service string) {
 	}
 	for n := 1; n <= s.Instances; n++ {
 		i := c.instances[ID{service, n}]
+		if c.stopped(i) {
+			continue
+		}
 		if i.Armed || i.Phase != Idle {
 			i.Skipped++
 			c.save(i)
@@ -493,7 +534,7 @@ func (c *Core) due(service string) {
 // arm makes an instance start again, whatever happened before.
 func (c *Core) arm(i *instance) {
 	c.renew(i)
-	i.Armed = true
+	i.Armed = i.spec != nil && i.spec.Scheduled
 }
 
 // those returns the instances that a command is about: one, or all if n is 0.
@@ -516,8 +557,12 @@ func (c *Core) startWanted(e StartWanted) {
 	}
 	c.setWish(e.Service, w)
 	for _, i := range c.those(e.Service, e.Instance) {
-		if i.Phase == Idle {
+		switch i.Phase {
+		case Idle, Clearing:
 			c.arm(i)
+		case Ending:
+			i.Why = Cycled // it starts again when it has ended, whatever it was ended for
+			c.save(i)
 		}
 	}
 }
@@ -554,6 +599,11 @@ func (c *Core) stopWanted(e StopWanted) {
 func (c *Core) restartWanted(e RestartWanted) {
 	c.startWanted(StartWanted{Service: e.Service, Instance: e.Instance})
 	w := c.wishes[e.Service]
+	for _, i := range c.those(e.Service, 0) {
+		// A record can be ahead of the wish, which is forgotten when a service starts anew, or
+		// which a leader did not live to save.
+		w.Generation = max(w.Generation, i.Generation)
+	}
 	w.Generation++
 	w.Rolling = e.Rolling && e.Instance == 0
 	c.setWish(e.Service, w)
