@@ -229,6 +229,12 @@ func (c *Core) configure(specs []Spec) {
 	}
 	for _, i := range c.instances {
 		i.spec = c.specs[i.ID.Service]
+		// What is finished, or has failed, runs again if the new configuration changes the
+		// program, or if it wants it to run always.
+		if s := i.spec; s != nil && (i.Phase == Idle || i.Phase == Clearing) &&
+			(i.Outcome != Unfinished && i.Run > 0 && i.Fingerprint != s.Fingerprint || i.Outcome == Succeeded && s.Restart == Always) {
+			c.renew(i)
+		}
 	}
 	c.sort()
 }

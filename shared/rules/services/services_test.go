@@ -559,3 +559,16 @@ func TestIgnoresEventsOfOtherRuns(t *testing.T) {
 	}
 	r.state("p", StateReady)
 }
+
+func TestChangedProgramRunsAgain(t *testing.T) {
+	r := begin(t, "start p/1", Spec{Name: "p", Restart: Never})
+	r.up("p")
+	r.exited("p", 1, "clear p/1, p/1: exited, p/1: failed")
+	r.cleared("p", "")
+	r.step(Configured{Specs: []Spec{{Name: "p", Instances: 1, Restart: Never}}}, "")
+	r.step(Configured{Specs: []Spec{{Name: "p", Instances: 1, Restart: Never, Fingerprint: 1}}}, "start p/1")
+	r.up("p")
+	r.succeeds("p")
+	r.step(Configured{Specs: []Spec{{Name: "p", Instances: 1, Restart: OnFailure, Fingerprint: 1}}}, "")
+	r.step(Configured{Specs: []Spec{{Name: "p", Instances: 1, Fingerprint: 1}}}, "start p/1")
+}
