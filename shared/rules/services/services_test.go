@@ -494,7 +494,7 @@ func TestAdoption(t *testing.T) {
 		{name: "clearing", record: Record{Phase: Clearing}, want: "clear p/1", state: StateStopping},
 		{name: "idle", record: Record{}, want: "start p/1", state: StateStarting},
 		{name: "idle, leftovers", record: Record{}, others: true, want: "clear p/1", state: StateStopping},
-		{name: "done", record: Record{Outcome: Succeeded}, want: "", state: StateDone},
+		{name: "done", record: Record{Outcome: Succeeded}, restart: Never, want: "", state: StateDone},
 		{name: "fresh: done", record: Record{Outcome: Succeeded}, fresh: true, want: "start p/1", state: StateStarting},
 		{name: "fresh: failed", record: Record{Outcome: Failed, Failures: 3}, fresh: true, want: "start p/1", state: StateStarting},
 		{name: "fresh: a task was running", record: Record{Phase: Up, Process: main}, restart: Never, fresh: true, want: "start p/1", state: StateStarting},
