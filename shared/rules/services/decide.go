@@ -67,7 +67,7 @@ func (c *Core) decide(i *instance, held map[string]bool) bool {
 			i.StopBy = never
 			c.save(i)
 			// The main process may belong to the tree or not. Its death leads to Clearing.
-			c.do(Clear{ID: i.ID, Run: i.Run})
+			c.clear(i)
 		}
 	}
 	return false

@@ -41,6 +41,9 @@ type Core struct {
 type instance struct {
 	Record
 	spec *Spec // nil if the service, or this instance of it, is gone
+	// clearing means that a Clear has not been answered. There is never a second one at the same
+	// time: the first answer would allow a start, and the second Clear would kill what was started.
+	clearing bool
 }
 
 // New returns a Core that waits for Lead. rng is the source of the jitter.
@@ -112,6 +115,14 @@ func (c *Core) setPhase(i *instance, p Phase) {
 	c.save(i)
 }
 
+// clear kills what is left of a process tree.
+func (c *Core) clear(i *instance) {
+	if !i.clearing {
+		i.clearing = true
+		c.do(Clear{ID: i.ID, Run: i.Run})
+	}
+}
+
 func (c *Core) tell(i *instance, kind Kind, reason string) {
 	c.do(Tell{ID: i.ID, Kind: kind, Reason: reason, Exit: i.LastExit})
 }
@@ -169,7 +180,7 @@ func (c *Core) survey(i *instance, f Found) {
 		c.exited(i, f.Exit)
 	case i.Phase == Clearing || lives || f.Others:
 		c.setPhase(i, Clearing)
-		c.do(Clear{ID: i.ID, Run: i.Run})
+		c.clear(i)
 	}
 }
 
@@ -179,7 +190,7 @@ func (c *Core) interrupted(i *instance, others bool) {
 	i.Ready = false
 	if others {
 		c.setPhase(i, Clearing)
-		c.do(Clear{ID: i.ID, Run: i.Run})
+		c.clear(i)
 	} else {
 		c.setPhase(i, Idle)
 	}
@@ -200,7 +211,7 @@ func (c *Core) adopt(i *instance, main Process) {
 	// The earlier leader may have died before it did this.
 	switch {
 	case i.Phase == Ending && i.StopBy == never:
-		c.do(Clear{ID: i.ID, Run: i.Run})
+		c.clear(i)
 	case i.Phase == Ending:
 		c.do(Signal{ID: i.ID, Run: i.Run})
 	}
@@ -277,9 +288,12 @@ func (c *Core) handle(ev Event) {
 			c.exited(i, e.Exit)
 		}
 	case Cleared:
-		if i := c.current(e.ID, e.Run); i != nil && i.Phase == Clearing {
-			i.Process, i.Why, i.StopBy = Process{}, 0, 0
-			c.setPhase(i, Idle)
+		if i := c.current(e.ID, e.Run); i != nil {
+			i.clearing = false
+			if i.Phase == Clearing { // otherwise Exited is still to come
+				i.Process, i.Why, i.StopBy = Process{}, 0, 0
+				c.setPhase(i, Idle)
+			}
 		}
 	case Checked:
 		c.checked(e)
@@ -379,7 +393,8 @@ func (c *Core) exited(i *instance, exit Exit) {
 	}
 	i.Ready, i.PingBy, i.AliveMisses = false, 0, 0
 	c.setPhase(i, Clearing)
-	c.do(EndChecks{ID: i.ID, Run: i.Run}, Clear{ID: i.ID, Run: i.Run})
+	c.do(EndChecks{ID: i.ID, Run: i.Run})
+	c.clear(i)
 	switch why {
 	case Wanted, Cycled:
 		c.tell(i, ToldStopped, "")

@@ -572,3 +572,14 @@ func TestChangedProgramRunsAgain(t *testing.T) {
 	r.step(Configured{Specs: []Spec{{Name: "p", Instances: 1, Restart: OnFailure, Fingerprint: 1}}}, "")
 	r.step(Configured{Specs: []Spec{{Name: "p", Instances: 1, Fingerprint: 1}}}, "start p/1")
 }
+
+// A second Clear that is under way when the first is answered would kill the next process.
+func TestClearsOnceAtATime(t *testing.T) {
+	r := begin(t, "start p/1", Spec{Name: "p", StopTimeout: time.Second})
+	r.up("p")
+	r.step(RestartWanted{Service: "p"}, "signal p/1")
+	r.now += time.Second
+	r.step(Tick{}, "p/1: killed, clear p/1")
+	r.exited("p", 0, "")
+	r.cleared("p", "start p/1")
+}
