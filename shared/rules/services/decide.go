@@ -10,6 +10,7 @@ import (
 // decideAll brings every instance one step closer to what is wanted. It reports whether anything
 // changed on which others may depend.
 func (c *Core) decideAll() bool {
+	c.decided = c.now
 	c.roll()
 	if c.order == nil {
 		c.sort()
@@ -253,7 +254,8 @@ func (c *Core) Wake() (time.Duration, bool) {
 	wake := never
 	for _, i := range c.instances {
 		switch {
-		case i.Phase == Idle && i.NotBefore > c.now && c.wanted(i):
+		case i.Phase == Idle && i.NotBefore > c.decided && c.wanted(i):
+			// It can be in the past: an event that does not matter brought the time forward.
 			wake = min(wake, i.NotBefore)
 		case i.Phase == Ending:
 			wake = min(wake, i.StopBy)

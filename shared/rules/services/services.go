@@ -24,6 +24,7 @@ const (
 type Core struct {
 	rng       *rand.Rand
 	now       time.Duration
+	decided   time.Duration // when decideAll was last called
 	leading   bool
 	stopping  bool   // StopAll was given
 	runs      uint64 // the highest Run

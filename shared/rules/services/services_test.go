@@ -583,3 +583,20 @@ func TestClearsOnceAtATime(t *testing.T) {
 	r.exited("p", 0, "")
 	r.cleared("p", "start p/1")
 }
+
+// An event that changes nothing can come between the end of a delay and its Tick.
+func TestWakesAfterADelay(t *testing.T) {
+	r := begin(t, "start a/1, start b/1", Spec{Name: "a"}, Spec{Name: "b", AliveFailures: 1})
+	r.started("b", "alive b/1")
+	r.up("a")
+	r.crashes("a") // the first delay is none
+	r.up("a")
+	r.exited("a", 1, "clear a/1, a/1: exited")
+	r.cleared("a", "")
+	r.now = r.records[parse("a")].NotBefore + 1
+	r.step(Checked{ID: parse("b"), Run: r.run("b"), Alive: true, OK: true}, "")
+	if at, ok := r.core.Wake(); !ok || at > r.now {
+		t.Fatalf("the next wake is at %s, %t", at, ok)
+	}
+	r.step(Tick{}, "start a/1")
+}

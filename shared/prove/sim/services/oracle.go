@@ -206,6 +206,7 @@ func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 			}
 		}
 	}
+	unsure := o.unsure
 	o.unsure = false
 	found := map[rules.ID]bool{}
 	for _, f := range e.Found {
@@ -224,10 +225,16 @@ func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 			}
 		}
 		lives := f.Main != (rules.Process{})
+		if unsure && !e.Fresh {
+			m.restart = r.Generation < e.Wishes[r.ID.Service].Generation
+		}
 		m.starting, m.busy, m.pinged = false, true, o.w.clock()
 		m.up = lives && r.Phase != rules.Starting && r.Phase != rules.Clearing
 		if e.Fresh && !lives {
-			*m = model{busy: f.Others, print: r.Fingerprint}
+			*m = model{busy: f.Others, print: r.Fingerprint, started: r.StartedAt}
+			if r.Phase == rules.Ending {
+				m.asked = r.Why
+			}
 			if !f.Others {
 				continue
 			}
@@ -409,10 +416,7 @@ func (o *oracle) start(service string, n int) {
 		switch {
 		case m.up && m.asked != 0:
 			m.asked = rules.Cycled
-		case !m.up && m.outcome != 0, !m.busy, !m.up && m.busy && m.started != 0 && !m.ready:
-			if m.busy && m.outcome == 0 && !m.armed && m.notBefore == 0 && m.failures == 0 {
-				return
-			}
+		case !m.up && !m.starting:
 			o.renew(m)
 			m.armed = ok && s.Scheduled
 		}
