@@ -197,6 +197,7 @@ func (c *Core) interrupted(i *instance, others bool) {
 	}
 	if i.spec != nil && i.spec.Restart == Never {
 		c.give(i, Failed, "the leader died while it started the program, and it is not known whether the program ran")
+		c.refresh(i)
 	}
 }
 
@@ -241,14 +242,17 @@ func (c *Core) configure(specs []Spec) {
 	}
 	for _, i := range c.instances {
 		i.spec = c.specs[i.ID.Service]
-		// What is finished, or has failed, runs again if the new configuration changes the
-		// program, or if it wants it to run always.
-		if s := i.spec; s != nil && (i.Phase == Idle || i.Phase == Clearing) &&
-			(i.Outcome != Unfinished && i.Run > 0 && i.Fingerprint != s.Fingerprint || i.Outcome == Succeeded && s.Restart == Always) {
-			c.renew(i)
-		}
+		c.refresh(i)
 	}
 	c.sort()
+}
+
+// refresh lets an instance run again that is finished or has failed, if the configuration has
+// changed the program since it was started, or wants it to run always.
+func (c *Core) refresh(i *instance) {
+	if s := i.spec; s != nil && (i.Outcome != Unfinished && i.Run > 0 && i.Fingerprint != s.Fingerprint || i.Outcome == Succeeded && s.Restart == Always) {
+		c.renew(i)
+	}
 }
 
 func (c *Core) ensure(id ID) *instance {
@@ -396,6 +400,7 @@ func (c *Core) exited(i *instance, exit Exit) {
 	c.setPhase(i, Clearing)
 	c.do(EndChecks{ID: i.ID, Run: i.Run})
 	c.clear(i)
+	defer c.refresh(i)
 	switch why {
 	case Wanted, Cycled:
 		c.tell(i, ToldStopped, "")

@@ -600,3 +600,12 @@ func TestWakesAfterADelay(t *testing.T) {
 	}
 	r.step(Tick{}, "start a/1")
 }
+
+func TestChangedWhileItEnds(t *testing.T) {
+	r := begin(t, "start p/1", Spec{Name: "p", Limit: 1, AliveFailures: 1})
+	r.started("p", "alive p/1")
+	r.step(Checked{ID: parse("p"), Run: r.run("p"), Alive: true}, "p/1: unhealthy, signal p/1")
+	r.step(Configured{Specs: []Spec{{Name: "p", Instances: 1, Limit: 1, Fingerprint: 1, StopTimeout: time.Second}}}, "")
+	r.exited("p", 1, "clear p/1, p/1: failed")
+	r.cleared("p", "start p/1")
+}

@@ -272,19 +272,29 @@ func (o *oracle) configured() {
 			o.of(rules.ID{Service: s.Name, N: n})
 		}
 	}
+	for name := range o.wishes {
+		if _, ok := o.w.spec(name); !ok {
+			delete(o.wishes, name)
+		}
+	}
 	for id, m := range o.all {
 		s, ok := o.w.spec(id.Service)
 		if !ok {
-			delete(o.wishes, id.Service)
 			m.restart = false
 			continue
 		}
-		if !m.up && m.outcome != 0 && (m.print != s.Fingerprint || m.outcome == rules.Succeeded && s.Restart == rules.Always) {
-			o.renew(m)
-		}
+		o.refresh(id, m)
 		if m.up && !m.ready && !s.ReadyCheck {
 			m.ready, m.pinged, m.misses = true, o.w.clock(), 0
 		}
+	}
+}
+
+// refresh lets a program run again that has changed since it was started.
+func (o *oracle) refresh(id rules.ID, m *model) {
+	s, ok := o.w.spec(id.Service)
+	if ok && !m.up && m.outcome != 0 && (m.print != s.Fingerprint || m.outcome == rules.Succeeded && s.Restart == rules.Always) {
+		o.renew(m)
 	}
 }
 
@@ -307,6 +317,7 @@ func (o *oracle) exited(id rules.ID, exit rules.Exit) bool {
 		return false
 	}
 	m.up, m.ready, m.misses, m.hung = false, false, 0, false
+	defer o.refresh(id, m)
 	ran := max(o.w.clock()-m.started, 0)
 	s, ok := o.w.spec(id.Service)
 	asked := m.asked
