@@ -10,6 +10,7 @@ import (
 // decideAll brings every instance one step closer to what is wanted. It reports whether anything
 // changed on which others may depend.
 func (c *Core) decideAll() bool {
+	c.decided = c.now
 	c.roll()
 	if c.order == nil {
 		c.sort()
@@ -67,7 +68,7 @@ func (c *Core) decide(i *instance, held map[string]bool) bool {
 			i.StopBy = never
 			c.save(i)
 			// The main process may belong to the tree or not. Its death leads to Clearing.
-			c.do(Clear{ID: i.ID, Run: i.Run})
+			c.clear(i)
 		}
 	}
 	return false
@@ -115,7 +116,7 @@ func (c *Core) wanted(i *instance) bool {
 // unwanted says why a running process has to end now, or 0.
 func (c *Core) unwanted(i *instance, held map[string]bool) Why {
 	switch {
-	case !c.wanted(i) && held[i.ID.Service]:
+	case i.spec != nil && !c.wanted(i) && held[i.ID.Service]:
 		return 0
 	case !c.wanted(i):
 		return Wanted
@@ -253,7 +254,8 @@ func (c *Core) Wake() (time.Duration, bool) {
 	wake := never
 	for _, i := range c.instances {
 		switch {
-		case i.Phase == Idle && i.NotBefore > c.now && c.wanted(i):
+		case i.Phase == Idle && i.NotBefore > c.decided && c.wanted(i):
+			// It can be in the past: an event that does not matter brought the time forward.
 			wake = min(wake, i.NotBefore)
 		case i.Phase == Ending:
 			wake = min(wake, i.StopBy)

@@ -24,6 +24,7 @@ const (
 type Core struct {
 	rng       *rand.Rand
 	now       time.Duration
+	decided   time.Duration // when decideAll was last called
 	leading   bool
 	stopping  bool   // StopAll was given
 	runs      uint64 // the highest Run
@@ -40,10 +41,11 @@ type Core struct {
 // instance is a record and its spec.
 type instance struct {
 	Record
-	spec *Spec // the last one that is known; nil if an earlier leader knew it
+	spec *Spec // the last one that is known; nil if only an earlier leader knew it
 	gone bool  // the service is not configured any more
-	// early means that the program said READY=1 before its start was reported.
-	early bool
+	// clearing means that a Clear has not been answered. There is never a second one at the same
+	// time: the first answer would allow a start, and the second Clear would kill what was started.
+	clearing bool
 }
 
 // removed reports whether an instance belongs to no configured service.
@@ -90,13 +92,16 @@ const maxRounds = 8
 // finish returns the effects of the step, with the saves first.
 func (c *Core) finish() []Effect {
 	var out []Effect
-	for _, name := range slices.Sorted(maps.Keys(c.wished)) {
-		out = append(out, SaveWish{Service: name, Wish: c.wishes[name].clone()})
-	}
 	for _, id := range slices.SortedFunc(maps.Keys(c.saved), compareIDs) {
 		if i := c.instances[id]; i != nil {
 			out = append(out, Save{Record: i.Record})
 		}
+	}
+	// Records come first. An instance that a restart spares is told from the others by the
+	// generation in its record. With the wish first, a leader that died in between would leave a
+	// restart of all instances.
+	for _, name := range slices.Sorted(maps.Keys(c.wished)) {
+		out = append(out, SaveWish{Service: name, Wish: c.wishes[name].clone()})
 	}
 	clear(c.wished)
 	clear(c.saved)
@@ -113,6 +118,14 @@ func (c *Core) save(i *instance) { c.saved[i.ID] = true }
 func (c *Core) setPhase(i *instance, p Phase) {
 	i.Phase = p
 	c.save(i)
+}
+
+// clear kills what is left of a process tree.
+func (c *Core) clear(i *instance) {
+	if !i.clearing {
+		i.clearing = true
+		c.do(Clear{ID: i.ID, Run: i.Run})
+	}
 }
 
 func (c *Core) tell(i *instance, kind Kind, reason string) {
@@ -141,10 +154,16 @@ func (c *Core) lead(e Lead) {
 	}
 	c.configure(e.Specs)
 	for _, f := range e.Found {
-		if e.Fresh {
-			c.renew(c.instances[f.Record.ID])
+		i := c.instances[f.Record.ID]
+		if e.Fresh && f.Main == (Process{}) {
+			c.renew(i)
+			if !f.Others {
+				c.setPhase(i, Idle) // what ran before ended with the host, and that says nothing
+				i.Process, i.Ready, i.PingBy = Process{}, false, 0
+				continue
+			}
 		}
-		c.survey(c.instances[f.Record.ID], f)
+		c.survey(i, f)
 	}
 }
 
@@ -158,23 +177,31 @@ func (c *Core) renew(i *instance) {
 func (c *Core) survey(i *instance, f Found) {
 	lives := f.Main != (Process{})
 	switch {
-	case i.Phase == Starting && !lives && !f.Others:
-		c.interrupted(i)
+	case i.Phase == Starting && !lives:
+		c.interrupted(i, f.Others)
 	case lives && (i.Phase == Starting || i.Phase == Up || i.Phase == Ending):
 		c.adopt(i, f.Main)
 	case i.Phase == Up || i.Phase == Ending:
 		c.exited(i, f.Exit)
 	case i.Phase == Clearing || lives || f.Others:
 		c.setPhase(i, Clearing)
-		c.do(Clear{ID: i.ID, Run: i.Run})
+		c.clear(i)
 	}
 }
 
-// interrupted handles a start that left no process. Whether there was one is unknown.
-func (c *Core) interrupted(i *instance) {
-	c.setPhase(i, Idle)
+// interrupted handles a start that left no main process. Whether there was one is unknown, unless
+// it left others.
+func (c *Core) interrupted(i *instance, others bool) {
+	i.Ready = false
+	if others {
+		c.setPhase(i, Clearing)
+		c.clear(i)
+	} else {
+		c.setPhase(i, Idle)
+	}
 	if i.spec != nil && i.spec.Restart == Never {
 		c.give(i, Failed, "the leader died while it started the program, and it is not known whether the program ran")
+		c.refresh(i)
 	}
 }
 
@@ -190,7 +217,7 @@ func (c *Core) adopt(i *instance, main Process) {
 	// The earlier leader may have died before it did this.
 	switch {
 	case i.Phase == Ending && i.StopBy == never:
-		c.do(Clear{ID: i.ID, Run: i.Run})
+		c.clear(i)
 	case i.Phase == Ending:
 		c.do(Signal{ID: i.ID, Run: i.Run})
 	}
@@ -223,8 +250,17 @@ func (c *Core) configure(specs []Spec) {
 		} else {
 			i.gone = true
 		}
+		c.refresh(i)
 	}
 	c.sort()
+}
+
+// refresh lets an instance run again that is finished or has failed, if the configuration has
+// changed the program since it was started, or wants it to run always.
+func (c *Core) refresh(i *instance) {
+	if s := i.spec; s != nil && (i.Outcome != Unfinished && i.Run > 0 && i.Fingerprint != s.Fingerprint || i.Outcome == Succeeded && s.Restart == Always) {
+		c.renew(i)
+	}
 }
 
 func (c *Core) ensure(id ID) *instance {
@@ -265,9 +301,12 @@ func (c *Core) handle(ev Event) {
 			c.exited(i, e.Exit)
 		}
 	case Cleared:
-		if i := c.current(e.ID, e.Run); i != nil && i.Phase == Clearing {
-			i.Process, i.Why, i.StopBy = Process{}, 0, 0
-			c.setPhase(i, Idle)
+		if i := c.current(e.ID, e.Run); i != nil {
+			i.clearing = false
+			if i.Phase == Clearing { // otherwise Exited is still to come
+				i.Process, i.Why, i.StopBy = Process{}, 0, 0
+				c.setPhase(i, Idle)
+			}
 		}
 	case Checked:
 		c.checked(e)
@@ -311,8 +350,7 @@ func (c *Core) up(i *instance, main Process) {
 	c.setPhase(i, Up)
 	i.Reason = ""
 	c.do(Adopt{ID: i.ID, Run: i.Run, Process: main})
-	if i.early {
-		i.early = false
+	if i.Ready { // it said so before Started was reported
 		c.ready(i)
 		return
 	}
@@ -351,7 +389,7 @@ func (c *Core) startFailed(e StartFailed) {
 		return
 	}
 	c.setPhase(i, Idle)
-	i.Reason = e.Reason
+	i.Ready, i.Reason = false, e.Reason
 	c.tell(i, ToldNoStart, e.Reason)
 	c.again(i, 0)
 }
@@ -366,7 +404,9 @@ func (c *Core) exited(i *instance, exit Exit) {
 	}
 	i.Ready, i.PingBy, i.AliveMisses = false, 0, 0
 	c.setPhase(i, Clearing)
-	c.do(EndChecks{ID: i.ID, Run: i.Run}, Clear{ID: i.ID, Run: i.Run})
+	c.do(EndChecks{ID: i.ID, Run: i.Run})
+	c.clear(i)
+	defer c.refresh(i)
 	switch why {
 	case Wanted, Cycled:
 		c.tell(i, ToldStopped, "")
@@ -408,8 +448,10 @@ func (c *Core) again(i *instance, ran time.Duration) {
 	default:
 		// The first failure is not delayed. The second waits for about BackoffFirst.
 		i.NotBefore = c.now
-		if over := i.Failures - 1.5; over > 0 {
-			i.NotBefore += keeper.Delay(s.BackoffFirst, s.BackoffMax, over, c.rng)
+		if i.Failures > 1.5 {
+			// Delay doubles its base with each failure, so the second one, which is the first that
+			// is delayed, needs a quarter of it.
+			i.NotBefore += keeper.Delay(s.BackoffFirst/4, s.BackoffMax, i.Failures, c.rng)
 		}
 		i.Restarts++
 	}
@@ -453,8 +495,9 @@ func (c *Core) checked(e Checked) {
 
 func (c *Core) notified(e Notified) {
 	i := c.current(e.ID, e.Run)
-	if i != nil && i.Phase == Starting && e.Ready {
-		i.early = true
+	if i != nil && i.Phase == Starting && e.Ready && !i.Ready {
+		i.Ready = true // a program can be faster than the report of its start
+		c.save(i)
 	}
 	if i == nil || (i.Phase != Up && i.Phase != Ending) {
 		return
@@ -508,6 +551,9 @@ func (c *Core) due(service string) {
 	}
 	for n := 1; n <= s.Instances; n++ {
 		i := c.instances[ID{service, n}]
+		if c.stopped(i) {
+			continue
+		}
 		if i.Armed || i.Phase != Idle {
 			i.Skipped++
 			c.save(i)
@@ -521,7 +567,7 @@ func (c *Core) due(service string) {
 // arm makes an instance start again, whatever happened before.
 func (c *Core) arm(i *instance) {
 	c.renew(i)
-	i.Armed = true
+	i.Armed = i.spec != nil && i.spec.Scheduled
 }
 
 // those returns the instances that a command is about: one, or all if n is 0.
@@ -544,8 +590,12 @@ func (c *Core) startWanted(e StartWanted) {
 	}
 	c.setWish(e.Service, w)
 	for _, i := range c.those(e.Service, e.Instance) {
-		if i.Phase == Idle {
+		switch i.Phase {
+		case Idle, Clearing:
 			c.arm(i)
+		case Ending:
+			i.Why = Cycled // it starts again when it has ended, whatever it was ended for
+			c.save(i)
 		}
 	}
 }
@@ -582,6 +632,11 @@ func (c *Core) stopWanted(e StopWanted) {
 func (c *Core) restartWanted(e RestartWanted) {
 	c.startWanted(StartWanted{Service: e.Service, Instance: e.Instance})
 	w := c.wishes[e.Service]
+	for _, i := range c.those(e.Service, 0) {
+		// A record can be ahead of the wish, which is forgotten when a service starts anew, or
+		// which a leader did not live to save.
+		w.Generation = max(w.Generation, i.Generation)
+	}
 	w.Generation++
 	w.Rolling = e.Rolling && e.Instance == 0
 	c.setWish(e.Service, w)

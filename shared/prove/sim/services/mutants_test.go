@@ -1,6 +1,7 @@
 package services
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"regexp"
@@ -56,7 +57,7 @@ func TestMutants(t *testing.T) {
 	}
 	binary := testkit.BuildMutants(t, "../../..", mutants)
 	run := func(mutant string) ([]byte, error) {
-		cmd := exec.Command(binary, "-test.run", "^TestSeeds$")
+		cmd := exec.Command(binary, "-test.run", "^TestSeeds$", "-seeds", "150")
 		cmd.Env = append(os.Environ(), testkit.MutantEnv+"="+mutant)
 		return cmd.CombinedOutput()
 	}
@@ -69,8 +70,8 @@ func TestMutants(t *testing.T) {
 			if err == nil {
 				t.Fatal("not caught")
 			}
-			how := regexp.MustCompile(`seed \d+: at .*`).Find(out)
-			if how == nil {
+			how := regexp.MustCompile(`sim_test.go:\d+: .*`).Find(out)
+			if how == nil || bytes.Contains(out, []byte("panic:")) {
 				t.Fatalf("the run failed, but not because of a rule:\n%s", out)
 			}
 			t.Logf("caught by %s", how)

@@ -1,296 +1,584 @@
 package services
 
 import (
+	"math"
 	"slices"
 	"time"
 
 	rules "github.com/dynast-io/dynast/shared/rules/services"
 )
 
-// oracle checks what must hold, from what happens on the host and not from the state of the rules:
-//
-//   - An instance never gets a process while an earlier one lives.
-//   - A process that is healthy and wanted is never ended.
-//   - A service starts only when what it needs is ready, and stops before it.
-//   - A program that fails again and again is started after growing delays.
-//   - A program that must not be restarted is not started again without a reason.
-//   - A scheduled service starts only when it is due, or when an operator wants it.
-//   - When the faults end, everything comes to rest in the wanted state (see rest).
+// oracle has a model of its own of every instance. It learns only from what the rules are told,
+// and checks what they answer.
 type oracle struct {
-	w         *world
-	ready     map[rules.ID]int // the pid whose readiness the leader knows
-	fast      map[rules.ID]int // failures in a row of processes that ran very shortly
-	lastDeath map[rules.ID]time.Duration
-	lastStart map[rules.ID]time.Duration
-	// finished are instances that must not run again by themselves.
-	finished map[rules.ID]bool
-	due      map[rules.ID]bool
-	ending   map[int]bool      // pids of processes that are ended for a reason
-	wanted   map[rules.ID]bool // a command or a configuration allows another start
+	w        *world
+	all      map[rules.ID]*model
+	wishes   map[string]*wish
+	last     map[string]rules.Spec // the last specification of each service
+	stopping bool
+	unsure   bool // a leader died in the middle of what it did, and the next one settles it
+	exits    map[rules.Process]rules.Exit
 }
 
-func (o *oracle) init(w *world) {
-	*o = oracle{w: w, ready: map[rules.ID]int{}, fast: map[rules.ID]int{}, lastDeath: map[rules.ID]time.Duration{}, lastStart: map[rules.ID]time.Duration{},
-		finished: map[rules.ID]bool{}, due: map[rules.ID]bool{}, ending: map[int]bool{}, wanted: map[rules.ID]bool{}}
+// wish is what operators asked for.
+type wish struct {
+	stopped bool
+	some    map[int]bool // instances that are stopped
+	rolling bool
 }
 
-// forks checks that nothing of the instance is left.
-func (o *oracle) forks(p *process) {
-	if left := o.w.of(p.id); len(left) > 0 {
-		o.w.fail("%s gets process %d while %d lives", p.id, p.PID, left[0].PID)
+// model is what the oracle knows of an instance.
+type model struct {
+	busy      bool // from Start until nothing is left
+	starting  bool // from Start until its answer
+	up        bool // the main process lives, as far as the rules know
+	ready     bool
+	asked     rules.Why // why it is ended
+	restart   bool      // an operator asked for a restart of this run
+	hung      bool
+	misses    int
+	pinged    time.Duration
+	started   time.Duration
+	deadline  time.Duration // of the stop
+	failures  float64
+	notBefore time.Duration
+	outcome   rules.Outcome
+	armed     bool
+	print     uint64
+	unsure    bool // the last leader died while it saved this instance
+}
+
+func newOracle(w *world) *oracle {
+	return &oracle{w: w, all: map[rules.ID]*model{}, wishes: map[string]*wish{}, exits: map[rules.Process]rules.Exit{}}
+}
+
+func (o *oracle) of(id rules.ID) *model {
+	m := o.all[id]
+	if m == nil {
+		m = &model{}
+		o.all[id] = m
 	}
-	o.lastStart[p.id] = o.w.now
-	if s := o.w.spec(p.id.Service); s != nil && !s.ReadyCheck {
-		o.ready[p.id] = p.PID
+	return m
+}
+
+func (o *oracle) wish(name string) *wish {
+	x := o.wishes[name]
+	if x == nil {
+		x = &wish{some: map[int]bool{}}
+		o.wishes[name] = x
+	}
+	return x
+}
+
+// cut notes what a leader did not do any more when it died.
+func (o *oracle) cut(ev rules.Event, left []rules.Effect) {
+	o.unsure = true
+	for _, e := range left {
+		if s, ok := e.(rules.Save); ok {
+			o.of(s.Record.ID).unsure = true
+		}
+	}
+	if _, ok := ev.(rules.Lead); ok {
+		for _, m := range o.all {
+			m.unsure = true
+		}
 	}
 }
 
-// short is how long a process must run at least that does not count as a failure in a row.
-const short = 100 * time.Millisecond
-
-// starts checks the decision to start.
-func (o *oracle) starts(id rules.ID) {
-	w, s := o.w, o.w.spec(id.Service)
-	if s == nil {
-		w.fail("%s starts, which is not configured", id)
-		return
-	}
-	if w.stopping {
-		w.fail("%s starts while everything stops", id)
-	}
-	wish := w.wishes[id.Service]
-	if wish.Stopped || slices.Contains(wish.StoppedInstances, id.N) {
-		w.fail("%s starts, which an operator stopped", id)
-	}
-	if o.finished[id] && !o.wanted[id] && !(s.Scheduled && o.due[id]) {
-		w.fail("%s starts again, which has ended for good", id)
-	}
-	if s.Scheduled && !o.due[id] && !o.wanted[id] {
-		w.fail("%s starts, which is not due", id)
-	}
-	for _, name := range s.Needs {
-		d := w.spec(name)
-		for n := 1; d != nil && n <= d.Instances; n++ {
-			dep := rules.ID{Service: name, N: n}
-			if o.ready[dep] == 0 {
-				w.fail("%s starts, but %s is not ready", id, dep)
+// judge checks one step of the rules.
+func (o *oracle) judge(_ *leader, ev rules.Event, effects []rules.Effect) {
+	again := o.learn(ev)
+	saves := map[rules.ID]rules.Record{}
+	for _, e := range effects {
+		switch e := e.(type) {
+		case rules.Save:
+			saves[e.Record.ID] = e.Record
+		case rules.SaveWish:
+			o.wish(e.Service).rolling = e.Wish.Rolling
+		case rules.Tell:
+			if e.Kind == rules.ToldAborted {
+				o.spare(e.ID.Service)
 			}
 		}
 	}
-	if k := o.fast[id]; k >= 2 && !o.wanted[id] {
-		least := s.BackoffFirst
-		for range k - 2 {
-			least = min(2*least, s.BackoffMax)
-		}
-		if waited := w.now - o.lastDeath[id]; waited < least*3/4 {
-			w.fail("%s starts %s after its failure %d in a row, want at least %s", id, waited, k, least*3/4)
+	for _, id := range again {
+		if r, ok := saves[id]; ok { // otherwise it is forgotten in the same step
+			o.delayed(id, r)
 		}
 	}
-	delete(o.finished, id)
-}
-
-// died notes that the leader learns of the death of a main process.
-func (o *oracle) died(id rules.ID) {
-	delete(o.ready, id)
-	if o.w.now-o.lastStart[id] < short {
-		o.fast[id]++
-	} else {
-		o.fast[id] = 0
-	}
-	o.lastDeath[id] = o.w.now
-}
-
-// allowed reports whether there is a reason to end an instance's process. A process that was ended
-// for a reason once may be ended again by a later leader.
-func (o *oracle) allowed(id rules.ID) bool {
-	p := o.w.main(id)
-	if p == nil || o.ending[p.PID] {
-		return true
-	}
-	o.ending[p.PID] = o.reason(id, p)
-	return o.ending[p.PID]
-}
-
-func (o *oracle) reason(id rules.ID, p *process) bool {
-	w, s := o.w, o.w.spec(id.Service)
-	if s == nil || w.stopping {
-		return true
-	}
-	wish := w.wishes[id.Service]
-	return id.N > s.Instances ||
-		wish.Stopped || slices.Contains(wish.StoppedInstances, id.N) ||
-		p.fingerprint != s.Fingerprint ||
-		w.records[id].Generation < wish.Generation ||
-		s.AliveFailures > 0 && p.sickAt != 0 && w.now >= p.sickAt
-}
-
-// ends checks the decision to end a process. It is in the record before the signal is sent.
-func (o *oracle) ends(id rules.ID) {
-	if !o.allowed(id) || o.w.records[id].Why == 0 {
-		o.w.fail("%s is ended, and there is no reason for it", id)
+	for _, e := range effects {
+		switch e := e.(type) {
+		case rules.Save:
+			o.saved(e.Record)
+		case rules.Start:
+			o.starts(e.ID)
+		case rules.Signal:
+			if o.of(e.ID).asked == 0 {
+				o.w.fail("P2: %s is told to stop, but nothing asked for that", e.ID)
+			}
+		case rules.Clear:
+			if m := o.of(e.ID); m.up && (m.asked == 0 || o.w.clock() < m.deadline) {
+				o.w.fail("P2: %s is killed before its time", e.ID)
+			}
+		case rules.Forget:
+			if len(o.w.of(e.ID)) > 0 || o.of(e.ID).busy {
+				o.w.fail("%s is forgotten, but it has processes", e.ID)
+			}
+			delete(o.all, e.ID)
+		}
 	}
 }
 
-// signalled checks the order in which services stop.
-func (o *oracle) signalled(id rules.ID) {
-	if p := o.w.main(id); p != nil && !o.ending[p.PID] {
-		o.w.fail("%s gets a signal, and its record does not say why", id)
+func (o *oracle) spare(service string) {
+	for id, m := range o.all {
+		if id.Service == service {
+			m.restart = false
+		}
 	}
-	if !o.w.stopping {
-		return
+}
+
+// learn updates the models. It returns the instances that failed and start again.
+func (o *oracle) learn(ev rules.Event) (again []rules.ID) {
+	now := o.w.clock()
+	switch e := ev.(type) {
+	case rules.Lead:
+		return o.lead(e)
+	case rules.Configured:
+		o.configured()
+	case rules.Started:
+		o.begun(e.ID)
+	case rules.StartFailed:
+		m := o.of(e.ID)
+		m.busy, m.starting = false, false
+		if o.fails(e.ID, m, 0) {
+			return []rules.ID{e.ID}
+		}
+	case rules.Exited:
+		if o.exited(e.ID, e.Exit) {
+			return []rules.ID{e.ID}
+		}
+	case rules.Cleared:
+		if m := o.of(e.ID); !m.up && !m.starting {
+			m.busy = false
+			m.asked = 0
+		}
+	case rules.Checked:
+		m := o.of(e.ID)
+		switch {
+		case !m.up || e.Alive != m.ready:
+		case !e.Alive && e.OK:
+			m.ready, m.pinged, m.misses = true, now, 0
+		case e.Alive && e.OK:
+			m.misses = 0
+		case e.Alive:
+			m.misses++
+		}
+	case rules.Notified:
+		m := o.of(e.ID)
+		if e.Ready && m.busy && !m.ready {
+			m.ready, m.pinged, m.misses = true, now, 0
+		}
+		if e.Ping {
+			m.pinged = now
+		}
+		m.hung = m.hung || e.Hung && m.up
+		if e.Extend > 0 && m.asked != 0 {
+			m.deadline = max(m.deadline, now+e.Extend)
+		}
+	case rules.StopAll:
+		o.stopping = true
+	default:
+		o.command(ev)
 	}
-	for _, d := range o.w.specs {
-		if d.Name == id.Service || !slices.Contains(d.Needs, id.Service) && !slices.Contains(d.After, id.Service) {
+	return nil
+}
+
+func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
+	o.stopping = false
+	if e.Fresh {
+		o.wishes = map[string]*wish{}
+	} else if o.unsure {
+		o.wishes = map[string]*wish{}
+		for name, x := range e.Wishes {
+			mine := o.wish(name)
+			mine.stopped, mine.rolling = x.Stopped, x.Rolling
+			for _, n := range x.StoppedInstances {
+				mine.some[n] = true
+			}
+		}
+	}
+	unsure := o.unsure
+	o.unsure = false
+	found := map[rules.ID]bool{}
+	for _, f := range e.Found {
+		r := f.Record
+		known := o.all[r.ID] != nil
+		m := o.of(r.ID)
+		found[r.ID] = true
+		if !known || m.unsure || e.Fresh {
+			*m = model{ready: r.Ready, asked: r.Why, misses: r.AliveMisses, started: r.StartedAt, deadline: r.StopBy, failures: r.Failures,
+				notBefore: r.NotBefore, outcome: r.Outcome, armed: r.Armed, print: r.Fingerprint, restart: r.Generation < e.Wishes[r.ID.Service].Generation && !e.Fresh}
+			if r.Phase != rules.Ending {
+				m.asked = 0
+			}
+			if m.deadline > never {
+				m.deadline = 0 // it was killed already
+			}
+		}
+		lives := f.Main != (rules.Process{})
+		if unsure && !e.Fresh {
+			m.restart = r.Generation < e.Wishes[r.ID.Service].Generation
+		}
+		m.starting, m.busy, m.pinged = false, true, o.w.clock()
+		m.up = lives && r.Phase != rules.Starting && r.Phase != rules.Clearing
+		if e.Fresh && !lives {
+			*m = model{busy: f.Others, print: r.Fingerprint, started: r.StartedAt}
+			if r.Phase == rules.Ending {
+				m.asked = r.Why
+			}
+			if !f.Others {
+				continue
+			}
+		}
+		switch {
+		case r.Phase == rules.Starting && lives:
+			o.begun(r.ID)
+		case r.Phase == rules.Starting:
+			m.ready, m.busy = false, f.Others
+			if s, ok := o.w.spec(r.ID.Service); ok && s.Restart == rules.Never {
+				m.outcome, m.armed = rules.Failed, false
+			}
+		case (r.Phase == rules.Up || r.Phase == rules.Ending) && !lives:
+			m.up = true
+			if o.exited(r.ID, f.Exit) {
+				again = append(again, r.ID)
+			}
+		case r.Phase == rules.Idle:
+			m.busy = f.Others
+		}
+	}
+	for id := range o.all {
+		if !found[id] {
+			delete(o.all, id)
+		}
+	}
+	o.configured()
+	return again
+}
+
+// configured learns what a new configuration means for what has ended.
+func (o *oracle) configured() {
+	for _, s := range o.w.specs {
+		if o.last == nil {
+			o.last = map[string]rules.Spec{}
+		}
+		o.last[s.Name] = s
+		for n := 1; n <= s.Instances; n++ {
+			o.of(rules.ID{Service: s.Name, N: n})
+		}
+	}
+	for name := range o.wishes {
+		if _, ok := o.w.spec(name); !ok {
+			delete(o.wishes, name)
+		}
+	}
+	for id, m := range o.all {
+		s, ok := o.w.spec(id.Service)
+		if !ok {
+			m.restart = false
 			continue
 		}
-		for n := 1; n <= d.Instances; n++ {
-			dep := rules.ID{Service: d.Name, N: n}
-			if o.w.main(dep) != nil && o.w.records[id].Why == rules.Wanted && o.w.records[dep].Why != rules.Wanted {
-				o.w.fail("%s is stopped while %s runs, which needs it", id, dep)
-			}
+		o.refresh(id, m)
+		if m.up && !m.ready && !s.ReadyCheck {
+			m.ready, m.pinged, m.misses = true, o.w.clock(), 0
 		}
 	}
 }
 
-func (o *oracle) cleared(id rules.ID) {
-	if !o.allowed(id) {
-		o.w.fail("%s is killed, and there is no reason for it", id)
+// refresh lets a program run again that has changed since it was started.
+func (o *oracle) refresh(id rules.ID, m *model) {
+	s, ok := o.w.spec(id.Service)
+	if ok && !m.up && m.outcome != 0 && (m.print != s.Fingerprint || m.outcome == rules.Succeeded && s.Restart == rules.Always) {
+		o.renew(m)
 	}
 }
 
-func (o *oracle) forgotten(id rules.ID) {
-	if left := o.w.of(id); len(left) > 0 {
-		o.w.fail("%s is forgotten while process %d lives", id, left[0].PID)
-	}
-	delete(o.ready, id)
-	delete(o.fast, id)
-	delete(o.finished, id)
-	delete(o.due, id)
+func (o *oracle) renew(m *model) {
+	m.outcome, m.failures, m.notBefore, m.armed = 0, 0, 0, false
 }
 
-func (o *oracle) leads(fresh bool) {
-	// A new leader starts without a delay what it cannot know to have failed.
-	clear(o.fast)
-	clear(o.ready)
-	if fresh {
-		clear(o.finished)
-		clear(o.due)
-	}
-	for id, r := range o.w.records {
-		p, s := o.w.main(id), o.w.spec(id.Service)
-		if p != nil && (r.Ready && r.Phase == rules.Up && p.Process == r.Process || (r.Phase == rules.Starting || r.Phase == rules.Up) && s != nil && !s.ReadyCheck) {
-			o.ready[id] = p.PID
-		}
+func (o *oracle) begun(id rules.ID) {
+	m := o.of(id)
+	m.starting, m.up, m.started, m.pinged, m.hung = false, true, o.w.clock(), o.w.clock(), false
+	if s, ok := o.w.spec(id.Service); !ok || !s.ReadyCheck {
+		m.ready = true
 	}
 }
 
-// stepped looks at an event that the leader gets.
-func (o *oracle) stepped(ev rules.Event) {
+// exited learns of an exit. It reports whether the instance failed and starts again.
+func (o *oracle) exited(id rules.ID, exit rules.Exit) bool {
+	m := o.of(id)
+	if !m.up {
+		return false
+	}
+	m.up, m.ready, m.misses, m.hung = false, false, 0, false
+	defer o.refresh(id, m)
+	ran := max(o.w.clock()-m.started, 0)
+	s, ok := o.w.spec(id.Service)
+	asked := m.asked
+	m.asked = 0
+	switch {
+	case asked == rules.Wanted:
+		m.armed = false
+	case asked == rules.Cycled, !ok:
+	case asked == rules.Unhealthy:
+		return o.fails(id, m, ran)
+	case s.Restart != rules.Always && exit.OK():
+		m.outcome, m.armed = rules.Succeeded, false
+	case s.Restart == rules.Never:
+		m.outcome, m.armed = rules.Failed, false
+	default:
+		return o.fails(id, m, ran)
+	}
+	return false
+}
+
+// fails counts a failure. It reports whether the instance starts again.
+func (o *oracle) fails(id rules.ID, m *model, ran time.Duration) bool {
+	s, ok := o.w.spec(id.Service)
+	if !ok {
+		return false
+	}
+	m.failures = m.failures*math.Pow(0.5, ran.Seconds()/10) + 1
+	if s.Restart == rules.Never || s.Limit > 0 && m.failures > float64(s.Limit)-0.5 {
+		m.outcome, m.armed = rules.Failed, false
+		return false
+	}
+	return true
+}
+
+// delayed checks the delay after a failure: the first is free, the second has the documented
+// first delay, and each further one doubles it.
+func (o *oracle) delayed(id rules.ID, r rules.Record) {
+	m := o.of(id)
+	s, _ := o.w.spec(id.Service)
+	want := 0.0
+	if m.failures > 1.5 {
+		want = min(float64(s.BackoffFirst)*math.Pow(2, m.failures-2), float64(s.BackoffMax))
+	}
+	got := float64(r.NotBefore - o.w.clock())
+	if got < 0.75*want-100 || got > 1.25*want+100 {
+		o.w.fail("%s has failed (%.2f failures) and is delayed by %s, want %s", id, m.failures, time.Duration(got), time.Duration(want))
+	}
+	m.notBefore = r.NotBefore
+}
+
+// command learns what an operator wants.
+func (o *oracle) command(ev rules.Event) {
 	switch e := ev.(type) {
-	case rules.Checked:
-		if p := o.w.main(e.ID); !e.Alive && e.OK && p != nil && p.run == e.Run {
-			o.ready[e.ID] = p.PID
-		}
 	case rules.Due:
-		if s := o.w.spec(e.Service); s != nil {
-			for n := 1; n <= s.Instances; n++ {
-				o.due[rules.ID{Service: e.Service, N: n}] = true
-				delete(o.fast, rules.ID{Service: e.Service, N: n})
-			}
-		}
-	case rules.Configured:
-		for _, s := range o.w.specs {
-			o.allow(s.Name, 0)
-		}
-		for id, r := range o.w.records { // without a ready check a process is ready
-			if p, s := o.w.main(id), o.w.spec(id.Service); p != nil && r.Phase == rules.Up && s != nil && !s.ReadyCheck {
-				o.ready[id] = p.PID
+		s, ok := o.w.spec(e.Service)
+		x := o.wish(e.Service)
+		for n := 1; ok && s.Scheduled && n <= s.Instances; n++ {
+			m := o.of(rules.ID{Service: e.Service, N: n})
+			if !x.stopped && !x.some[n] && !o.stopping && !m.busy && !m.armed {
+				o.renew(m)
+				m.armed = true
 			}
 		}
 	case rules.StartWanted:
-		o.allow(e.Service, e.Instance)
+		o.start(e.Service, e.Instance)
+	case rules.StopWanted:
+		x := o.wish(e.Service)
+		if e.Instance == 0 {
+			x.stopped, x.some = true, map[int]bool{}
+		} else if !x.stopped {
+			x.some[e.Instance] = true
+		}
+		o.each(e.Service, e.Instance, func(m *model) { m.armed = m.armed && m.busy })
 	case rules.RestartWanted:
-		o.allow(e.Service, e.Instance)
+		o.start(e.Service, e.Instance)
+		if e.Instance != 0 {
+			o.spare(e.Service)
+		}
+		o.each(e.Service, e.Instance, func(m *model) { m.restart = m.busy && m.asked == 0 })
+		o.wish(e.Service).rolling = e.Rolling && e.Instance == 0
 	}
 }
 
-// told notes that an instance has ended for good. Its record says so, too.
-func (o *oracle) told(t rules.Tell) {
-	if t.Kind == rules.ToldDone || t.Kind == rules.ToldFailed {
-		o.finished[t.ID] = true
-		delete(o.due, t.ID)
-		delete(o.wanted, t.ID)
-		delete(o.fast, t.ID)
-	}
-}
-
-// allow notes that one instance, or all of a service, may start again.
-func (o *oracle) allow(service string, instance int) {
-	for n := 1; n <= 10; n++ {
-		if instance == 0 || instance == n {
-			o.wanted[rules.ID{Service: service, N: n}] = true
-			delete(o.fast, rules.ID{Service: service, N: n})
+func (o *oracle) each(service string, n int, do func(*model)) {
+	for id, m := range o.all {
+		if id.Service == service && (n == 0 || n == id.N) {
+			do(m)
 		}
 	}
 }
 
-// rest checks the state after a long time without faults.
-func (o *oracle) rest() {
-	w := o.w
-	if w.core == nil {
-		w.fail("there is no leader in the end")
+func (o *oracle) start(service string, n int) {
+	x := o.wish(service)
+	s, ok := o.w.spec(service)
+	switch {
+	case n == 0:
+		x.stopped, x.some = false, map[int]bool{}
+	case x.stopped:
+		x.stopped = false
+		for k := 1; ok && k <= s.Instances; k++ {
+			x.some[k] = k != n
+		}
+	default:
+		delete(x.some, n)
+	}
+	o.each(service, n, func(m *model) {
+		switch {
+		case m.up && m.asked != 0:
+			m.asked = rules.Cycled
+		case !m.up && !m.starting:
+			o.renew(m)
+			m.armed = ok && s.Scheduled
+		}
+	})
+}
+
+// wants reports whether an instance should run.
+func (o *oracle) wants(id rules.ID) bool {
+	s, ok := o.w.spec(id.Service)
+	x, m := o.wish(id.Service), o.of(id)
+	switch {
+	case o.stopping, !ok, x.stopped, x.some[id.N]:
+		return false
+	case id.N > s.Instances && !(x.rolling && id.N == s.Instances+1):
+		return false
+	case s.Scheduled:
+		return m.armed || m.busy && m.asked == 0 && (m.up || m.outcome == 0)
+	}
+	return m.outcome == 0
+}
+
+// saved checks a record. A process that is ended needs a reason.
+func (o *oracle) saved(r rules.Record) {
+	m := o.of(r.ID)
+	if r.Phase == rules.Idle || r.Phase == rules.Clearing {
+		if r.Outcome != m.outcome {
+			o.w.fail("the outcome of %s is %d, want %d", r.ID, r.Outcome, m.outcome)
+		}
+	}
+	if r.Phase != rules.Ending || m.asked == r.Why {
 		return
 	}
-	for _, v := range w.core.View() {
-		id, s := v.ID, w.spec(v.ID.Service)
-		lives := len(w.of(id)) > 0
-		wish := w.wishes[id.Service]
-		stopped := w.stopping || s == nil || wish.Stopped || slices.Contains(wish.StoppedInstances, id.N)
-		switch v.State {
-		case rules.StateReady, rules.StateRunning:
-			if stopped || id.N > s.Instances && !wish.Rolling {
-				w.fail("in the end %s is %s, which is not wanted", id, v.State)
-			}
-			if w.main(id) == nil {
-				w.fail("in the end %s is %s without a process", id, v.State)
-			}
-			if v.State == rules.StateRunning && w.main(id) != nil && w.main(id).readyAt < w.now-time.Minute {
-				w.fail("in the end %s is not ready", id)
-			}
-			if s != nil && v.Fingerprint != s.Fingerprint {
-				w.fail("in the end %s runs with an old configuration", id)
-			}
-		case rules.StateStarting, rules.StateStopping, rules.StateBackoff:
-			w.fail("in the end %s is still %s", id, v.State)
-		case rules.StateStopped, rules.StateDone, rules.StateFailed:
-			if lives {
-				w.fail("in the end %s is %s and has a process", id, v.State)
-			}
-			if v.State == rules.StateStopped && !stopped {
-				w.fail("in the end %s is stopped, and nobody wanted that", id)
-			}
-		case rules.StateWaiting:
-			if v.Waits == "" {
-				w.fail("in the end %s waits for nothing", id)
-			}
+	if m.asked != 0 {
+		o.w.fail("%s is ended for reason %d, but it was ended for %d", r.ID, r.Why, m.asked)
+	}
+	o.justify(r, m)
+	timeout := 10 * time.Second
+	if s, ok := o.w.spec(r.ID.Service); ok {
+		timeout = s.StopTimeout
+	} else if last, ok := o.last[r.ID.Service]; ok {
+		// It was removed. A leader that knew it uses its timeout.
+		timeout = min(timeout, last.StopTimeout)
+	}
+	m.asked, m.deadline = r.Why, o.w.clock()+timeout
+}
+
+// justify checks that there is a reason to end a process.
+func (o *oracle) justify(r rules.Record, m *model) {
+	s, ok := o.w.spec(r.ID.Service)
+	switch r.Why {
+	case rules.Wanted:
+		if o.wants(r.ID) {
+			o.w.fail("P2: %s is stopped, but it is wanted", r.ID)
+		}
+		if ok {
+			o.stopsInOrder(r.ID)
+		}
+	case rules.Cycled:
+		if m.print != s.Fingerprint {
+			return
+		}
+		if !m.restart {
+			o.w.fail("P2: %s is restarted, but nobody asked for that", r.ID)
+		}
+		if o.wish(r.ID.Service).rolling {
+			o.rolls(r.ID, s)
+		}
+	case rules.Unhealthy:
+		late := s.Watchdog > 0 && o.w.clock()-m.pinged >= s.Watchdog
+		if !ok || !late && !m.hung && (s.AliveFailures == 0 || m.misses < s.AliveFailures) {
+			o.w.fail("P2: %s is ended as unhealthy, but it is not", r.ID)
 		}
 	}
-	for _, s := range w.specs {
-		for n := 1; n <= s.Instances; n++ {
-			if !slices.ContainsFunc(w.core.View(), func(v rules.View) bool { return v.ID == rules.ID{Service: s.Name, N: n} }) {
-				w.fail("in the end %s/%d is missing", s.Name, n)
-			}
-		}
-		// It goes on when what the additional instance needs is there.
-		waits := slices.ContainsFunc(w.core.View(), func(v rules.View) bool {
-			return v.ID == rules.ID{Service: s.Name, N: s.Instances + 1} && v.State == rules.StateWaiting
-		})
-		if w.wishes[s.Name].Rolling && s.Instances > 0 && !w.stopping && !waits {
-			for n := 1; n <= s.Instances; n++ {
-				if r := w.records[rules.ID{Service: s.Name, N: n}]; r.Phase == rules.Up && r.Ready && r.Generation < w.wishes[s.Name].Generation {
-					w.fail("in the end the rolling restart of %s has not ended", s.Name)
-				}
-			}
+}
+
+// rolls checks that a rolling restart leaves enough instances: all others that are wanted, and
+// the additional one.
+func (o *oracle) rolls(id rules.ID, s rules.Spec) {
+	for n := 1; n <= s.Instances+1; n++ {
+		other := rules.ID{Service: s.Name, N: n}
+		m := o.of(other)
+		if other != id && o.wants(other) && !(m.up && m.ready && m.asked == 0) {
+			o.w.fail("the rolling restart stops %s, but %s is not ready", id, other)
 		}
 	}
+}
+
+func uses(s rules.Spec, name string) bool {
+	return slices.Contains(s.Needs, name) || slices.Contains(s.After, name)
+}
+
+// stopsInOrder checks that nothing is left of the services that depend on this one and are not
+// wanted either.
+func (o *oracle) stopsInOrder(id rules.ID) {
+	for other, m := range o.all {
+		if s, ok := o.w.spec(other.Service); ok && uses(s, id.Service) && !o.wants(other) && (m.busy || len(o.w.of(other)) > 0) {
+			o.w.fail("%s is stopped before %s, which depends on it", id, other)
+		}
+	}
+}
+
+// starts checks that an instance may start now.
+func (o *oracle) starts(id rules.ID) {
+	m := o.of(id)
+	s, ok := o.w.spec(id.Service)
+	switch {
+	case !ok || !o.wants(id):
+		o.w.fail("%s is started, but it is not wanted", id)
+	case m.busy:
+		o.w.fail("P1: %s is started, but it has processes or is being started", id)
+	case o.w.clock() < m.notBefore:
+		o.w.fail("%s is started %s too early", id, m.notBefore-o.w.clock())
+	case s.Scheduled && !m.armed:
+		o.w.fail("%s is started, but it is not due", id)
+	}
+	if why := o.missing(s); why != "" {
+		o.w.fail("%s is started, but %s", id, why)
+	}
+	m.busy, m.up, m.ready, m.asked, m.restart, m.misses, m.outcome, m.print, m.unsure = true, false, false, 0, false, 0, 0, s.Fingerprint, false
+	m.hung, m.starting = false, true
+}
+
+// missing says which dependency is not there, or "".
+func (o *oracle) missing(s rules.Spec) string {
+	for _, name := range s.Needs {
+		d, ok := o.w.spec(name)
+		for n := 1; n <= d.Instances; n++ {
+			if m := o.of(rules.ID{Service: name, N: n}); !m.up || !m.ready || m.asked != 0 {
+				return name + " is not ready"
+			}
+		}
+		if !ok || d.Instances == 0 {
+			return name + " does not exist"
+		}
+	}
+	for _, name := range s.After {
+		d, ok := o.w.spec(name)
+		for n := 1; n <= d.Instances; n++ {
+			m := o.of(rules.ID{Service: name, N: n})
+			if m.outcome != rules.Succeeded && !(d.Restart == rules.Always && m.up && m.ready && m.asked == 0) {
+				return name + " has not succeeded"
+			}
+		}
+		if !ok {
+			return name + " does not exist"
+		}
+	}
+	return ""
 }
