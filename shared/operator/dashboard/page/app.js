@@ -198,7 +198,8 @@ function showInstance(row, i, service, now) {
   cell(row, i.restarts, "n");
   cell(row, runs ? `${i.cpu_percent.toFixed(1)} %` : "–", "n");
   cell(row, runs ? `${Math.round(i.rss_bytes / 1048576)} MiB` : "–", "n");
-  cell(row, note(i, service, now), "note");
+  const text = note(i, service, now);
+  cell(row, text, "note").title = text;
   const buttons = cell(row, "", "n");
   if (!state.token) return;
   const name = i.id + (runs ? ` (pid ${i.pid})` : "");
