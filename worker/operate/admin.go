@@ -199,19 +199,23 @@ func (a *admin) Upgrade(ctx context.Context, r *wire.UpgradeRequest) (*wire.Upgr
 
 // Services describes the user's services.
 func (a *admin) Services(ctx context.Context, _ *wire.ServicesRequest) (*wire.ServicesResponse, error) {
-	services, err := a.o.services(false)
-	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
-	}
-	if services == nil {
-		b, err := (&ps.Report{Schema: ps.Schema, At: time.Now(), Services: []ps.Service{}}).Encode()
-		return &wire.ServicesResponse{Json: b}, err
-	}
-	b, err := services.Report(ctx)
+	b, err := a.o.describeServices(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return &wire.ServicesResponse{Json: b}, nil
+}
+
+// describeServices returns a ps.Report as JSON.
+func (o *Operators) describeServices(ctx context.Context) ([]byte, error) {
+	services, err := o.services(false)
+	if err != nil {
+		return nil, err
+	}
+	if services == nil {
+		return (&ps.Report{Schema: ps.Schema, At: time.Now(), Services: []ps.Service{}}).Encode()
+	}
+	return services.Report(ctx)
 }
 
 // Act carries out a command about services.

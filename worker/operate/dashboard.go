@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/operator/dashboard"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/roster"
@@ -122,4 +123,18 @@ func (d dashboardCluster) Promote(ctx context.Context, address string) (string, 
 func (d dashboardCluster) Scale(ctx context.Context, by int) (int, error) {
 	answer, err := d.o.files.Scale(ctx, by, true)
 	return answer.Followers, err
+}
+
+// Services describes the user's services.
+func (d dashboardCluster) Services(ctx context.Context) ([]byte, error) {
+	return d.o.describeServices(ctx)
+}
+
+// Act carries out an action on a service or an instance.
+func (d dashboardCluster) Act(ctx context.Context, action member.Action, name string) ([]string, error) {
+	services, err := d.o.services(true)
+	if err != nil {
+		return nil, err
+	}
+	return services.Act(ctx, member.ServiceCommand{Action: action, Names: []string{name}})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -16,7 +17,11 @@ import (
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/observe/logview"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/operator/term"
 	"github.com/dynast-io/dynast/shared/operator/top"
@@ -25,7 +30,7 @@ import (
 
 func (a *App) topCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "top", Short: "Show a running cluster live in the terminal, with keys to hand over, kill and scale", Args: cobra.NoArgs,
+		Use: "top", Short: "Show a running cluster live in the terminal, with keys that change members and services", Args: cobra.NoArgs,
 	}
 	c := a.WithConfig(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
@@ -72,9 +77,9 @@ func (w *watched) close() {
 
 var _ top.Cluster = (*watched)(nil)
 
-func (w *watched) Tree(ctx context.Context) (*tree.Tree, error) {
-	t, _, err := readTree(ctx, w.dir)
-	return t, err
+func (w *watched) State(ctx context.Context) (*tree.Tree, *ps.Report, error) {
+	p, err := readPicture(ctx, w.dir, true)
+	return p.tree, p.services, err
 }
 
 func (w *watched) Events() ([]events.Event, error) {
@@ -101,7 +106,7 @@ func (w *watched) Scale(ctx context.Context, by int) (string, error) {
 // Kill kills the process of a member. It asks the leader for the pid first, so that it does not
 // kill another process that got the pid later.
 func (w *watched) Kill(ctx context.Context, address string) (string, error) {
-	t, err := w.Tree(ctx)
+	t, _, err := readTree(ctx, w.dir)
 	if err != nil {
 		return "", err
 	}
@@ -114,6 +119,25 @@ func (w *watched) Kill(ctx context.Context, address string) (string, error) {
 		err = proc.Signal(id, syscall.SIGKILL)
 	}
 	return fmt.Sprintf("killed %s (pid %d)", address, m.PID), err
+}
+
+// Act does not wait until the instance has followed, because the screen shows that.
+func (w *watched) Act(ctx context.Context, action member.Action, instance string) (string, error) {
+	req := &wire.ActRequest{Action: string(action), Names: []string{instance}}
+	err := Act(ctx, w.dataDir, req, waiting{action: action}, io.Discard)
+	return fmt.Sprintf("%s %s: accepted", action, instance), err
+}
+
+// Output reads the files of the instance, so it also works without a leader.
+func (w *watched) Output(ctx context.Context, instance string, lines int) ([]string, error) {
+	v := logview.New(logview.Query{Services: w.dir.Services(), Names: []string{instance}, Tail: lines})
+	defer v.Close()
+	var out []string
+	err := v.Show(ctx, func(e *logview.Entry) error {
+		out = append(out, e.At.Format("15:04:05.000 ")+e.Message)
+		return nil
+	})
+	return out, err
 }
 
 // said runs f and returns what it printed.

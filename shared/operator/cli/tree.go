@@ -12,10 +12,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/operator/term"
 	"github.com/dynast-io/dynast/shared/operator/treeview"
@@ -23,7 +26,7 @@ import (
 
 func (a *App) treeCommand() *cobra.Command {
 	var asJSON, watch bool
-	cmd := &cobra.Command{Use: "tree", Short: "Show the processes of a running cluster", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "tree", Short: "Show the processes and services of a running cluster", Args: cobra.NoArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object; with --watch, one per line")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "refresh every second, in place, until interrupted")
 	c := a.WithConfig(cmd)
@@ -37,17 +40,22 @@ func (a *App) treeCommand() *cobra.Command {
 	return cmd
 }
 
-// Tree prints the processes of the cluster in a data directory.
+// Tree prints the processes and the services of the cluster in a data directory. The JSON form has
+// no services; that of PS has them.
 func Tree(ctx context.Context, dataDir string, asJSON bool, out io.Writer, s term.Style) error {
-	_, t, raw, err := openTree(ctx, dataDir)
+	dir, err := openDir(dataDir)
+	if err != nil {
+		return err
+	}
+	p, err := readPicture(ctx, dir, !asJSON)
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		_, err = fmt.Fprintf(out, "%s\n", raw)
+		_, err = fmt.Fprintf(out, "%s\n", p.raw)
 		return err
 	}
-	return treeview.Write(out, t, time.Now(), s)
+	return treeview.Write(out, p.tree, p.services, time.Now(), s)
 }
 
 // openTree opens a data directory and reads the tree of the cluster in it.
@@ -61,17 +69,44 @@ func openTree(ctx context.Context, dataDir string) (*datadir.Dir, *tree.Tree, []
 }
 
 func readTree(ctx context.Context, dir *datadir.Dir) (*tree.Tree, []byte, error) {
-	var raw []byte
+	p, err := readPicture(ctx, dir, false)
+	return p.tree, p.raw, err
+}
+
+// picture is what a leader says about the cluster at one moment.
+type picture struct {
+	tree     *tree.Tree
+	raw      []byte     // tree as the leader encoded it
+	services *ps.Report // nil if they were not asked for
+}
+
+// readPicture reads the tree and, if services is set, the services. The same leader gives both.
+func readPicture(ctx context.Context, dir *datadir.Dir, services bool) (picture, error) {
+	var rawTree, rawServices []byte
 	err := withLeader(ctx, dir, takeoverPatience, func(ctx context.Context, a *admin) error {
-		resp, err := a.Tree(ctx, &wire.TreeRequest{})
-		raw = resp.GetJson()
+		t, err := a.Tree(ctx, &wire.TreeRequest{})
+		if err != nil {
+			return err
+		}
+		rawTree = t.GetJson()
+		if !services {
+			return nil
+		}
+		s, err := a.Services(ctx, &wire.ServicesRequest{})
+		if status.Code(err) == codes.Unimplemented {
+			return nil // the leader is older than services
+		}
+		rawServices = s.GetJson()
 		return err
 	})
 	if err != nil {
-		return nil, nil, err
+		return picture{}, err
 	}
-	t, err := tree.Decode(raw)
-	return t, raw, err
+	p := picture{raw: rawTree}
+	if p.tree, err = tree.Decode(rawTree); err == nil && rawServices != nil {
+		p.services, err = ps.Decode(rawServices)
+	}
+	return p, err
 }
 
 // treeWatch shows the tree repeatedly.
@@ -97,7 +132,11 @@ const (
 // run returns nil when ctx ends. It returns an error if no cluster runs at the beginning. If the
 // cluster stops later, run waits for it to come back.
 func (w *treeWatch) run(ctx context.Context, dataDir string) error {
-	dir, t, raw, err := openTree(ctx, dataDir)
+	dir, err := openDir(dataDir)
+	if err != nil {
+		return err
+	}
+	p, err := readPicture(ctx, dir, !w.json)
 	if err != nil {
 		return err
 	}
@@ -108,7 +147,7 @@ func (w *treeWatch) run(ctx context.Context, dataDir string) error {
 	tick := time.NewTicker(w.every)
 	defer tick.Stop()
 	for {
-		if err := w.show(t, raw, err); err != nil {
+		if err := w.show(p, err); err != nil {
 			return err
 		}
 		select {
@@ -116,20 +155,20 @@ func (w *treeWatch) run(ctx context.Context, dataDir string) error {
 		case <-ctx.Done():
 			return nil
 		}
-		t, raw, err = readTree(ctx, dir)
+		p, err = readPicture(ctx, dir, !w.json)
 		if ctx.Err() != nil {
 			return nil
 		}
 	}
 }
 
-func (w *treeWatch) show(t *tree.Tree, raw []byte, problem error) error {
+func (w *treeWatch) show(p picture, problem error) error {
 	if w.json {
 		if problem != nil {
 			return nil // print nothing until the cluster answers again
 		}
 		var line bytes.Buffer
-		err := json.Compact(&line, raw)
+		err := json.Compact(&line, p.raw)
 		if err == nil {
 			_, err = fmt.Fprintf(w.out, "%s\n", &line)
 		}
@@ -140,7 +179,7 @@ func (w *treeWatch) show(t *tree.Tree, raw []byte, problem error) error {
 		note = "\n" + w.style.Paint(term.Red, problem.Error()) + "\n"
 	} else {
 		var b strings.Builder
-		if err := treeview.Write(&b, t, time.Now(), w.style); err != nil {
+		if err := treeview.Write(&b, p.tree, p.services, time.Now(), w.style); err != nil {
 			return err
 		}
 		w.last = b.String()

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/status"
+
+	"github.com/dynast-io/dynast/shared/member"
 )
 
 // minTokenBytes is the minimum length of a token, so that it cannot be guessed.
@@ -80,6 +82,7 @@ type order struct {
 	Epoch   uint64 `json:"epoch"`
 	Address string `json:"address"`
 	By      int    `json:"by"`
+	Name    string `json:"name"` // a service or an instance
 }
 
 func (s *Server) actions(mux *http.ServeMux) {
@@ -101,8 +104,18 @@ func (s *Server) actions(mux *http.ServeMux) {
 			n, err := c.Scale(ctx, o.By)
 			return fmt.Sprintf("the leader now keeps %d followers", n), err
 		},
+		"services/start":   s.actOnService(member.ActionStart),
+		"services/stop":    s.actOnService(member.ActionStop),
+		"services/restart": s.actOnService(member.ActionRestart),
 	} {
 		mux.HandleFunc("POST /api/"+name, func(w http.ResponseWriter, r *http.Request) { s.act(w, r, name, do) })
+	}
+}
+
+func (s *Server) actOnService(action member.Action) func(context.Context, order) (string, error) {
+	return func(ctx context.Context, o order) (string, error) {
+		ids, err := s.cfg.Cluster.Act(ctx, action, o.Name)
+		return fmt.Sprintf("%s %s: accepted", action, strings.Join(ids, ", ")), err
 	}
 }
 
@@ -127,7 +140,7 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request, name string, do fun
 			http.Error(w, fmt.Sprintf("not done: the cluster is in epoch %d, but the request was made in epoch %d: check the page and try again", now, o.Epoch), http.StatusConflict)
 			return
 		}
-		s.cfg.Logger.Info("order from the dashboard", "action", name, "address", o.Address, "by", o.By, "from", r.RemoteAddr)
+		s.cfg.Logger.Info("order from the dashboard", "action", name, "address", o.Address, "by", o.By, "name", o.Name, "from", r.RemoteAddr)
 	}
 	text, err := do(ctx, o)
 	if err != nil {

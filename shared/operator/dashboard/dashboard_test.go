@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
@@ -32,6 +33,20 @@ func (s still) Epoch() uint64                                   { return 7 }
 func (s still) Kill(context.Context, string) error              { return s.err }
 func (s still) Promote(context.Context, string) (string, error) { return "127.0.0.1:7401", s.err }
 func (s still) Scale(_ context.Context, by int) (int, error)    { return 2 + by, s.err }
+func (s still) Services(context.Context) ([]byte, error) {
+	return []byte("{\n \"services\": []\n}"), s.err
+}
+func (s still) Act(_ context.Context, action member.Action, name string) ([]string, error) {
+	return []string{string(action) + " of " + name + "/1", name + "/2"}, s.err
+}
+
+// silent is a cluster that does not tell its services.
+type silent struct{ still }
+
+func (silent) Services(ctx context.Context) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
 
 func serve(t *testing.T, c Config) string {
 	t.Helper()
@@ -147,9 +162,33 @@ func TestStream(t *testing.T) {
 	next("data:", `"started"`)
 	next("event:", "tree")
 	next("data:", `{"epoch":1}`)
+	next("event:", "services")
+	next("data:", `{"services":[]}`)
 	r.Record(events.Event{Kind: "member_died"})
 	next("event: events", "")
 	next("data:", `"member_died"`)
+}
+
+// The trees go on when the services are not known.
+func TestStreamWithoutServices(t *testing.T) {
+	url := serve(t, Config{Cluster: silent{}})
+	resp, err := http.Get(url + "/api/stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	trees := 0
+	for in := bufio.NewScanner(resp.Body); trees < 3 && in.Scan(); {
+		switch in.Text() {
+		case "event: tree":
+			trees++
+		case "event: services":
+			t.Error("services from nowhere")
+		}
+	}
+	if trees < 3 {
+		t.Errorf("the stream ended after %d trees", trees)
+	}
 }
 
 func TestStreamsAreBounded(t *testing.T) {
@@ -227,6 +266,13 @@ func TestActions(t *testing.T) {
 		{still{}, "/api/scale", `{"by":1,"epoch":7}`, 200, "3 followers"},
 		{still{}, "/api/scale", `{"by":2,"epoch":7}`, 409, "1 or -1"},
 		{still{errors.New("not now")}, "/api/kill", `{"epoch":7}`, 409, "not now"},
+		{still{}, "/api/services/start", `{"name":"web","epoch":7}`, 200, "start start of web/1, web/2: accepted"},
+		{still{}, "/api/services/stop", `{"name":"web","epoch":7}`, 200, "stop stop of web/1, web/2: accepted"},
+		{still{}, "/api/services/restart", `{"name":"web","epoch":7}`, 200, "restart restart of web/1, web/2: accepted"},
+		{still{}, "/api/services/restart", `{"name":"web","epoch":6}`, 409, "epoch 7"},
+		{still{}, "/api/services/restart", `{"names":["web"],"epoch":7}`, 400, "JSON"},
+		{still{}, "/api/services/run", `{"name":"web","epoch":7}`, 404, "not found"},
+		{still{errors.New("there is no service")}, "/api/services/stop", `{"name":"x","epoch":7}`, 409, "there is no service"},
 		{still{}, "/api/kill", strings.Repeat("[", 10000), 400, "JSON"},
 	} {
 		s := New(Config{Cluster: c.cluster, TokenFile: path, DataDir: t.TempDir()})
@@ -238,5 +284,19 @@ func TestActions(t *testing.T) {
 			t.Errorf("%s %.20s: %d %s", c.path, c.body, w.Code, w.Body)
 		}
 		s.Close()
+	}
+	// No action is carried out without the token.
+	for _, name := range []string{"check", "kill", "promote", "scale", "services/start", "services/stop", "services/restart"} {
+		for file, want := range map[string]int{path: http.StatusUnauthorized, "": http.StatusForbidden} {
+			s := New(Config{Cluster: still{}, TokenFile: file, DataDir: t.TempDir()})
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/api/"+name, strings.NewReader(`{"name":"web","by":1,"epoch":7}`))
+			r.Header.Set("Authorization", "Bearer 0123456789abcdee")
+			s.http.Handler.ServeHTTP(w, r)
+			if w.Code != want {
+				t.Errorf("%s with token file %q: %d %s", name, file, w.Code, w.Body)
+			}
+			s.Close()
+		}
 	}
 }

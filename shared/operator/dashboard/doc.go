@@ -1,5 +1,5 @@
-// Package dashboard serves the web page for operators. It shows the processes, live graphs of
-// requests, latency and lag, and the events.
+// Package dashboard serves the web page for operators. It shows the processes, the services,
+// live graphs of requests, latency and lag, and the events.
 //
 // The page is one HTML document with scripts and a style sheet, which are all embedded in the
 // binary. It loads nothing from other hosts, and its Content-Security-Policy forbids that.
@@ -12,6 +12,6 @@
 //     header. The token is compared in constant time and appears in no log, URL or answer.
 //   - A page of another site can neither read nor change anything. Requests that name another
 //     host are refused (DNS rebinding), and there are no cookies.
-//   - Without an open page the dashboard does no work. Each open page reads the tree once a
-//     second, and the number of open pages is bounded.
+//   - Without an open page the dashboard does no work. Each open page reads the tree and the
+//     services once a second, and the number of open pages is bounded.
 package dashboard

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/dynast-io/dynast/shared/client/gate"
+	"github.com/dynast-io/dynast/shared/member"
 )
 
 //go:embed page
@@ -44,6 +45,11 @@ type Cluster interface {
 	Promote(ctx context.Context, address string) (string, error)
 	// Scale changes the number of followers by a number and returns the new number.
 	Scale(ctx context.Context, by int) (int, error)
+	// Services returns the services, as package ps encodes them.
+	Services(ctx context.Context) ([]byte, error)
+	// Act carries out an action on a service or an instance. It returns the instances that the
+	// action is about, as soon as it is accepted.
+	Act(ctx context.Context, action member.Action, name string) ([]string, error)
 }
 
 // Config configures a Server. TokenFile and Logger are optional.

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -61,7 +62,8 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		if raw, err := s.cfg.Cluster.Tree(); err == nil {
 			out.send("tree", raw)
 		}
-		out.flush()
+		out.flush() // the tree does not wait for the services
+		s.sendServices(r.Context(), out)
 		select {
 		case <-tick.C:
 		case <-r.Context().Done():
@@ -70,6 +72,19 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// sendServices sends the services, unless they take longer than the interval.
+func (s *Server) sendServices(ctx context.Context, out *sender) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Interval)
+	defer cancel()
+	raw, err := s.cfg.Cluster.Services(ctx)
+	if err != nil {
+		s.cfg.Logger.Debug("the dashboard cannot read the services", "error", err)
+		return
+	}
+	out.send("services", raw)
+	out.flush()
 }
 
 // sender writes server-sent events. After the first error it writes nothing more.

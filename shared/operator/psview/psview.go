@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/operator/term"
@@ -20,6 +21,9 @@ func Write(out io.Writer, r *ps.Report, now time.Time, s term.Style) error {
 	_, err := io.WriteString(out, term.Table(s, Rows(r, now)))
 	return err
 }
+
+// columns is the number of columns of the table.
+const columns = 8
 
 // Rows returns the table, with its head.
 func Rows(r *ps.Report, now time.Time) [][]term.Cell {
@@ -38,6 +42,35 @@ func Rows(r *ps.Report, now time.Time) [][]term.Cell {
 		}
 	}
 	return rows
+}
+
+// minNote is how much of the last column Fit always leaves.
+const minNote = 16
+
+// Fit cuts the last column of a table so that the rows fit into a width, if the other columns
+// allow it. `dynast ps` shows the whole column.
+func Fit(rows [][]term.Cell, width int) {
+	var widths [columns]int
+	for _, row := range rows {
+		for i, c := range row[:columns-1] {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.Text)+2)
+		}
+	}
+	for _, w := range widths {
+		width -= w
+	}
+	for _, row := range rows {
+		row[columns-1].Text = cut(row[columns-1].Text, max(width, minNote))
+	}
+}
+
+// cut shortens a text to a number of characters.
+func cut(text string, most int) string {
+	r := []rune(text)
+	if len(r) <= most {
+		return text
+	}
+	return string(r[:most-3]) + "..."
 }
 
 func row(service ps.Service, i ps.Instance, now time.Time) []term.Cell {
@@ -74,11 +107,7 @@ func note(service ps.Service, i ps.Instance, now time.Time) string {
 	for _, l := range i.Limits {
 		parts = append(parts, "limit not applied: "+l)
 	}
-	text := []rune(term.Printable(strings.Join(parts, "; ")))
-	if len(text) > maxNote {
-		text = append(text[:maxNote-3], []rune("...")...)
-	}
-	return string(text)
+	return cut(term.Printable(strings.Join(parts, "; ")), maxNote)
 }
 
 // Colour returns the colour of a state.

@@ -9,7 +9,9 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/operator/term"
 )
@@ -23,18 +25,24 @@ const (
 	history = 600
 	// keptEvents is the number of events that are kept.
 	keptEvents = 100
+	// keptLines is the number of lines of output that are kept. A pane is at most this high.
+	keptLines = 200
 )
 
 // Cluster is the cluster that the dashboard shows and changes.
 type Cluster interface {
-	// Tree returns the current state of the cluster.
-	Tree(ctx context.Context) (*tree.Tree, error)
+	// State returns the current state of the members and of the services. The services may be nil.
+	State(ctx context.Context) (*tree.Tree, *ps.Report, error)
 	// Events returns the events since the last call. The first call returns all past events.
 	Events() ([]events.Event, error)
 	// Promote, Scale and Kill change the cluster and return a message about the result.
 	Promote(ctx context.Context, address string) (string, error)
 	Scale(ctx context.Context, by int) (string, error)
 	Kill(ctx context.Context, address string) (string, error)
+	// Act carries out an action on an instance of a service and returns a message about the result.
+	Act(ctx context.Context, action member.Action, instance string) (string, error)
+	// Output returns the last lines of an instance's output, as the program wrote them.
+	Output(ctx context.Context, instance string, lines int) ([]string, error)
 }
 
 // sample is one second of the graphs. An unknown value is NaN.
@@ -53,13 +61,15 @@ type Model struct {
 
 	width, height int
 	tree          *tree.Tree // the last known tree
+	services      *ps.Report // as old as tree; nil: no services
 	problem       error      // why there is no newer tree
 	samples       []sample
 	events        []events.Event
 	seenEvents    bool
 	deaths        int // since the last sample
 
-	selected string // address
+	selected string // the address of a member, or an instance
+	output   *pane  // nil: not shown
 	asking   *question
 	said     string
 	saidBad  bool
@@ -71,13 +81,29 @@ type question struct {
 	do   func(context.Context) (string, error)
 }
 
+// pane shows the output of the selected instance.
+type pane struct {
+	instance string
+	lines    []string
+	problem  error // why there are no newer lines
+}
+
 // The messages of the model.
 type (
 	tick   struct{}
 	looked struct {
-		tree   *tree.Tree
-		events []events.Event
-		err    error
+		tree     *tree.Tree
+		services *ps.Report
+		events   []events.Event
+		err      error
+	}
+	// readAgain says that a pane needs newer lines, and linesRead brings them. Both are ignored if
+	// the pane is no longer shown.
+	readAgain struct{ pane *pane }
+	linesRead struct {
+		pane  *pane
+		lines []string
+		err   error
 	}
 	done struct {
 		text string
@@ -95,12 +121,12 @@ func (m *Model) Init() tea.Cmd { return m.look }
 func (m *Model) look() tea.Msg {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	t, err := m.cluster.Tree(ctx)
+	t, services, err := m.cluster.State(ctx)
 	es, eventsErr := m.cluster.Events()
 	if err == nil {
 		err = eventsErr
 	}
-	return looked{tree: t, events: es, err: err}
+	return looked{tree: t, services: services, events: es, err: err}
 }
 
 // Update handles a message.
@@ -113,6 +139,18 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return m, tea.Tick(pace, func(time.Time) tea.Msg { return tick{} })
 	case tick:
 		return m, m.look
+	case readAgain:
+		if msg.pane == m.output {
+			return m, m.read(msg.pane)
+		}
+	case linesRead:
+		if msg.pane != m.output {
+			return m, nil
+		}
+		if msg.pane.problem = msg.err; msg.err == nil {
+			msg.pane.lines = msg.lines
+		}
+		return m, tea.Tick(pace, func(time.Time) tea.Msg { return readAgain{msg.pane} })
 	case done:
 		m.said, m.saidBad = msg.text, msg.err != nil
 		if msg.err != nil {
@@ -122,6 +160,16 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return m, m.key(msg.String())
 	}
 	return m, nil
+}
+
+// read reads the output for a pane, concurrently with the model.
+func (m *Model) read(p *pane) tea.Cmd {
+	return func() tea.Msg {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		lines, err := m.cluster.Output(ctx, p.instance, keptLines)
+		return linesRead{pane: p, lines: lines, err: err}
+	}
 }
 
 // take adds an answer of the cluster to the graphs.
@@ -142,9 +190,9 @@ func (m *Model) take(l looked) {
 	m.deaths = 0
 	if l.tree != nil {
 		m.measure(&s, l.tree)
-		m.tree = l.tree
-		if !slices.ContainsFunc(m.order(), func(x tree.Member) bool { return x.Address == m.selected }) {
-			m.selected = l.tree.Leader
+		m.tree, m.services = l.tree, l.services
+		if !slices.Contains(m.rows(), m.selected) {
+			m.selected, m.output = l.tree.Leader, nil
 		}
 	}
 	m.samples = append(m.samples, s)
@@ -155,8 +203,8 @@ func (m *Model) take(l looked) {
 // unknown, because the counts of the new leader started at zero.
 func (m *Model) measure(s *sample, now *tree.Tree) {
 	s.lag = 0
-	for _, member := range now.Members {
-		s.lag = max(s.lag, float64(member.Lag))
+	for _, x := range now.Members {
+		s.lag = max(s.lag, float64(x.Lag))
 	}
 	if m.tree == nil {
 		return
@@ -194,6 +242,40 @@ func (m *Model) order() []tree.Member {
 	return out
 }
 
+// instances returns the instances of all services, in the order of the list.
+func (m *Model) instances() []ps.Instance {
+	if m.services == nil {
+		return nil
+	}
+	var out []ps.Instance
+	for _, s := range m.services.Services {
+		out = append(out, s.Instances...)
+	}
+	return out
+}
+
+// rows returns what can be selected, in the order of the screen.
+func (m *Model) rows() []string {
+	var out []string
+	for _, x := range m.order() {
+		out = append(out, x.Address)
+	}
+	for _, i := range m.instances() {
+		out = append(out, i.ID)
+	}
+	return out
+}
+
+// instance returns the selected instance, if it is one.
+func (m *Model) instance() (ps.Instance, bool) {
+	all := m.instances()
+	at := slices.IndexFunc(all, func(i ps.Instance) bool { return i.ID == m.selected })
+	if at < 0 {
+		return ps.Instance{}, false
+	}
+	return all[at], true
+}
+
 // key handles a key. A key that changes the cluster asks for confirmation first.
 func (m *Model) key(k string) tea.Cmd {
 	if m.asking != nil {
@@ -216,34 +298,88 @@ func (m *Model) key(k string) tea.Cmd {
 		return tea.Quit
 	case "up", "down", "tab":
 		m.move(k == "up")
+	case "l":
+		return m.togglePane()
 	default:
 		m.offer(k)
 	}
 	return nil
 }
 
+// move selects another row. While output is shown, the rows are not, so the selection stays.
 func (m *Model) move(up bool) {
-	all := m.order()
-	at := slices.IndexFunc(all, func(x tree.Member) bool { return x.Address == m.selected })
-	if len(all) == 0 {
+	all := m.rows()
+	if len(all) == 0 || m.output != nil {
 		return
 	}
+	at := slices.Index(all, m.selected)
 	if up {
 		at += len(all) - 1
 	} else {
 		at++
 	}
-	m.selected = all[at%len(all)].Address
+	m.selected = all[at%len(all)]
+}
+
+// togglePane shows the output of the selected instance, or the lists again.
+func (m *Model) togglePane() tea.Cmd {
+	i, ok := m.instance()
+	switch {
+	case m.output != nil:
+		m.output = nil
+	case ok:
+		m.output = &pane{instance: i.ID}
+		return m.read(m.output)
+	case m.tree != nil:
+		m.said, m.saidBad = "select an instance of a service to see its output", true
+	}
+	return nil
 }
 
 // offer asks for confirmation of the change that belongs to a key.
 func (m *Model) offer(k string) {
-	all := m.order()
-	at := slices.IndexFunc(all, func(x tree.Member) bool { return x.Address == m.selected })
-	if at < 0 {
+	if m.tree == nil {
 		return
 	}
-	victim, c := all[at], m.cluster
+	switch k {
+	case "+", "=", "-":
+		m.offerScale(k)
+		return
+	}
+	if i, ok := m.instance(); ok {
+		m.offerInstance(k, i)
+		return
+	}
+	all := m.order()
+	if at := slices.IndexFunc(all, func(x tree.Member) bool { return x.Address == m.selected }); at >= 0 {
+		m.offerMember(k, all[at])
+	}
+}
+
+func (m *Model) offerInstance(k string, i ps.Instance) {
+	c, id, what := m.cluster, i.ID, i.ID
+	if i.PID != 0 {
+		what = fmt.Sprintf("%s (pid %d)", i.ID, i.PID)
+	}
+	ask := func(text string, action member.Action) {
+		m.asking = &question{text, func(ctx context.Context) (string, error) { return c.Act(ctx, action, id) }}
+	}
+	switch k {
+	case "s":
+		ask(fmt.Sprintf("Start %s?", what), member.ActionStart)
+	case "x":
+		ask(fmt.Sprintf("Stop %s?", what), member.ActionStop)
+	case "r":
+		ask(fmt.Sprintf("Restart %s?", what), member.ActionRestart)
+	case "k":
+		ask(fmt.Sprintf("Kill all processes of %s with SIGKILL?", what), member.ActionKill)
+	case "p":
+		m.said, m.saidBad = "select a member to hand the leadership over to", true
+	}
+}
+
+func (m *Model) offerMember(k string, victim tree.Member) {
+	c := m.cluster
 	switch k {
 	case "p":
 		to := victim.Address
@@ -259,6 +395,14 @@ func (m *Model) offer(k string) {
 	case "k":
 		m.asking = &question{fmt.Sprintf("Kill %s (%s, pid %d) with SIGKILL?", victim.Address, victim.Role, victim.PID),
 			func(ctx context.Context) (string, error) { return c.Kill(ctx, victim.Address) }}
+	case "s", "x", "r":
+		m.said, m.saidBad = "select an instance of a service to start, stop or restart it", true
+	}
+}
+
+func (m *Model) offerScale(k string) {
+	c := m.cluster
+	switch k {
 	case "+", "=":
 		m.asking = &question{fmt.Sprintf("Add a follower (%d -> %d)?", m.tree.Followers, m.tree.Followers+1),
 			func(ctx context.Context) (string, error) { return c.Scale(ctx, 1) }}

@@ -16,8 +16,10 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/meter"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/operator/term"
 )
@@ -26,18 +28,20 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // fake is a cluster that records the requests and answers as the test sets it up.
 type fake struct {
-	tree   *tree.Tree
-	err    error
-	events []events.Event
-	did    []string
+	tree     *tree.Tree
+	services *ps.Report
+	output   []string
+	err      error
+	events   []events.Event
+	did      []string
 }
 
-func (f *fake) Tree(context.Context) (*tree.Tree, error) {
+func (f *fake) State(context.Context) (*tree.Tree, *ps.Report, error) {
 	if f.err != nil {
-		return nil, f.err
+		return nil, nil, f.err
 	}
 	t := *f.tree
-	return &t, nil
+	return &t, f.services, nil
 }
 func (f *fake) Events() ([]events.Event, error) { es := f.events; f.events = nil; return es, nil }
 func (f *fake) do(what string) (string, error) {
@@ -49,6 +53,15 @@ func (f *fake) Scale(_ context.Context, by int) (string, error) {
 	return f.do(fmt.Sprint("scale ", by))
 }
 func (f *fake) Kill(_ context.Context, a string) (string, error) { return f.do("kill " + a) }
+func (f *fake) Act(_ context.Context, action member.Action, instance string) (string, error) {
+	return f.do(string(action) + " " + instance)
+}
+func (f *fake) Output(_ context.Context, instance string, lines int) ([]string, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	return append([]string{"output of " + instance}, f.output[max(len(f.output)-lines, 0):]...), nil
+}
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 
@@ -70,7 +83,8 @@ func run(m *Model, cmd tea.Cmd) {
 			return
 		}
 		_, next := m.Update(msg)
-		if _, looked := msg.(looked); looked {
+		switch msg.(type) {
+		case looked, linesRead: // what follows waits for the next second
 			return
 		}
 		cmd = next
@@ -145,32 +159,39 @@ func lived(f *fake) *Model {
 func TestScreens(t *testing.T) {
 	for _, size := range [][2]int{{60, 14}, {80, 24}, {132, 40}, {59, 40}} {
 		m := lived(cluster())
-		m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
-		screen := m.render()
-		for i, l := range strings.Split(screen, "\n") {
-			if utf8.RuneCountInString(l) > size[0] || i >= size[1] {
-				t.Errorf("%v: line %d does not fit: %q", size, i, l)
-			}
-		}
-		golden := filepath.Join("testdata", fmt.Sprintf("%dx%d.txt", size[0], size[1]))
-		if *update {
-			if err := os.WriteFile(golden, []byte(screen+"\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if screen+"\n" != string(want) {
-			t.Errorf("%v: got\n%s\nwant\n%s\n(rewrite it with -update)", size, screen, want)
-		}
-		// The text is the same with colours.
-		m.style.Colour = true
-		if got := ansi.Strip(m.render()); got != screen {
-			t.Errorf("%v: in colour\n%s", size, got)
+		checkScreen(t, m, size, fmt.Sprintf("%dx%d.txt", size[0], size[1]))
+	}
+}
+
+// checkScreen compares a screen with a golden file.
+func checkScreen(t *testing.T, m *Model, size [2]int, file string) {
+	t.Helper()
+	m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
+	screen := m.render()
+	for i, l := range strings.Split(screen, "\n") {
+		if utf8.RuneCountInString(l) > size[0] || i >= size[1] {
+			t.Errorf("%v: line %d does not fit: %q", size, i, l)
 		}
 	}
+	golden := filepath.Join("testdata", file)
+	if *update {
+		if err := os.WriteFile(golden, []byte(screen+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if screen+"\n" != string(want) {
+		t.Errorf("%v: got\n%s\nwant\n%s\n(rewrite it with -update)", size, screen, want)
+	}
+	// The text is the same with colours.
+	m.style.Colour = true
+	if got := ansi.Strip(m.render()); got != screen {
+		t.Errorf("%v: in colour\n%s", size, got)
+	}
+	m.style.Colour = false
 }
 
 func TestMeasures(t *testing.T) {

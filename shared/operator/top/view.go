@@ -2,6 +2,7 @@ package top
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/tree"
+	"github.com/dynast-io/dynast/shared/operator/psview"
 	"github.com/dynast-io/dynast/shared/operator/term"
 )
 
@@ -18,6 +20,8 @@ const (
 	graphHeight = 4
 	// minWidth and minHeight are the size of the smallest useful screen.
 	minWidth, minHeight = 60, 14
+	// minRows is the number of lines that the lists need at least beside the graphs.
+	minRows = 6
 )
 
 // View draws the screen.
@@ -39,23 +43,74 @@ func (m *Model) render() string {
 		}
 		return "waiting for the leader ..."
 	}
-	lines := []string{m.headline(), ""}
-	lines = append(lines, m.graphs()...)
-	lines = append(lines, "")
-	lines = append(lines, m.members()...)
-	foot := m.footer()
-	if room := m.height - len(lines) - len(foot) - 2; room > 0 {
-		lines = append(lines, "", m.style.Paint(term.Dim, "LAST EVENTS"))
-		lines = append(lines, m.lastEvents(room-1)...)
+	lines, foot := []string{m.headline(), ""}, m.footer()
+	room := m.height - len(lines) - len(foot)
+	if m.output != nil {
+		lines = append(lines, m.outputLines(room)...)
+	} else {
+		lines = append(lines, m.overview(room)...)
 	}
 	for len(lines) < m.height-len(foot) {
 		lines = append(lines, "")
 	}
-	lines = append(lines[:m.height-len(foot)], foot...)
+	lines = append(lines, foot...)
 	for i, l := range lines {
 		lines[i] = ansi.Truncate(l, m.width, "…")
 	}
 	return strings.Join(lines, "\n")
+}
+
+// overview returns at most room lines with the graphs, the lists and the last events. If the lists
+// are too long, the part with the selected row is shown. On a low screen, services are more
+// important than graphs.
+func (m *Model) overview(room int) []string {
+	lists, selected := m.lists()
+	var lines []string
+	graphs := append(m.graphs(), "")
+	if len(lists) <= room-len(graphs) || room-len(graphs) >= minRows || len(m.instances()) == 0 {
+		lines, room = graphs, room-len(graphs)
+	}
+	from := min(max(selected-room+1, 0), max(len(lists)-room, 0))
+	lists = lists[from:min(from+room, len(lists))]
+	lines, room = append(lines, lists...), room-len(lists)
+	if room > 3 {
+		lines = append(lines, "", m.style.Paint(term.Dim, "LAST EVENTS"))
+		lines = append(lines, m.lastEvents(room-3)...)
+	}
+	return lines
+}
+
+// lists returns the lines of the members and of the services, and the number of the selected one.
+func (m *Model) lists() (lines []string, selected int) {
+	lines = m.members()
+	selected = 1 + slices.IndexFunc(m.order(), func(x tree.Member) bool { return x.Address == m.selected })
+	if m.services == nil || len(m.services.Services) == 0 {
+		return lines, selected
+	}
+	lines = append(lines, "")
+	table := psview.Rows(m.services, m.services.At)
+	table[0][0].Text = "  " + table[0][0].Text
+	for i, row := range table[1:] {
+		cursor := "  "
+		if row[0].Text == m.selected {
+			cursor, selected = "> ", len(lines)+1+i
+		}
+		row[0].Text = cursor + row[0].Text
+	}
+	return append(lines, m.table(table)...), selected
+}
+
+// outputLines returns the last lines of the output that is shown, below a title.
+func (m *Model) outputLines(room int) []string {
+	p := m.output
+	lines := []string{m.style.Paint(term.Dim, "OUTPUT OF ") + m.style.Paint(term.Bold, p.instance)}
+	if p.problem != nil {
+		lines = append(lines, m.style.Paint(term.Red, fit(p.problem.Error(), m.width)))
+	}
+	for _, l := range p.lines[max(len(p.lines)-(room-len(lines)), 0):] {
+		lines = append(lines, strings.ReplaceAll(m.style.Output(l), "\t", "    "))
+	}
+	return lines
 }
 
 func (m *Model) headline() string {
@@ -141,8 +196,11 @@ func (m *Model) members() []string {
 	for _, x := range m.order() {
 		rows = append(rows, m.member(x))
 	}
-	text := strings.TrimSuffix(term.Table(m.style, rows), "\n")
-	return strings.Split(text, "\n")
+	return m.table(rows)
+}
+
+func (m *Model) table(rows [][]term.Cell) []string {
+	return strings.Split(strings.TrimSuffix(term.Table(m.style, rows), "\n"), "\n")
 }
 
 func (m *Model) member(x tree.Member) []term.Cell {
@@ -216,11 +274,23 @@ func (m *Model) footer() []string {
 	if m.problem != nil {
 		said = m.style.Paint(term.Red, fit(m.problem.Error(), m.width))
 	}
-	keys := m.style.Paint(term.Dim, fit("↑↓ select   p hand over   k kill   + add follower   - remove follower   q quit", m.width))
+	keys := m.style.Paint(term.Dim, fit(m.keys(), m.width))
 	if m.asking != nil {
 		keys = m.style.Paint(term.Yellow, fit(m.asking.text+"  y: yes   any other key: no", m.width))
 	}
 	return []string{said, keys}
+}
+
+// keys names the keys that do something now.
+func (m *Model) keys() string {
+	_, ok := m.instance()
+	switch {
+	case m.output != nil:
+		return "l back   s start   x stop   r restart   k kill   q quit"
+	case ok:
+		return "↑↓ select   s start   x stop   r restart   k kill   l output   q quit"
+	}
+	return "↑↓ select   p hand over   k kill   + add follower   - remove follower   q quit"
 }
 
 // fit cuts a text to a width. The text must not contain colours.

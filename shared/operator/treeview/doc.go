@@ -1,3 +1,3 @@
-// Package treeview prints the processes of a cluster as text, for `dynast tree`. The data comes
-// from package tree; this package only formats it.
+// Package treeview prints the processes and services of a cluster as text, for `dynast tree`. The
+// data comes from packages tree and ps; this package only formats it.
 package treeview

@@ -6,15 +6,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
+	"github.com/dynast-io/dynast/shared/operator/psview"
 	"github.com/dynast-io/dynast/shared/operator/term"
 )
 
-// Write prints the leader, its followers with the heir marked, and the last deaths. It counts ages
-// from now.
-func Write(out io.Writer, tr *tree.Tree, now time.Time, s term.Style) error {
+// Write prints the leader, its followers with the heir marked, the services if there are any, and
+// the last deaths. It counts ages from now. services may be nil.
+func Write(out io.Writer, tr *tree.Tree, services *ps.Report, now time.Time, s term.Style) error {
 	t := view{tr}
-	text := t.headline(s) + "\n\n" + term.Table(s, t.rows()) + t.renderDeaths(now, s)
+	text := t.headline(s) + "\n\n" + term.Table(s, t.rows()) + renderServices(services, now, s) + t.renderDeaths(now, s)
 	_, err := io.WriteString(out, text)
 	return err
 }
@@ -117,6 +119,18 @@ func stateColour(state string) term.Colour {
 		return term.Red
 	}
 	return term.Yellow
+}
+
+// servicesWidth is the width of the usual terminal.
+const servicesWidth = 80
+
+func renderServices(r *ps.Report, now time.Time, s term.Style) string {
+	if r == nil || len(r.Services) == 0 {
+		return ""
+	}
+	rows := psview.Rows(r, now)
+	psview.Fit(rows, servicesWidth)
+	return "\n" + term.Table(s, rows)
 }
 
 // shownDeaths is the number of deaths that are printed. The JSON output has all.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/operator/term"
 )
@@ -26,10 +27,10 @@ func sample() *tree.Tree {
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-func render(t *testing.T, tr *tree.Tree, s term.Style) string {
+func render(t *testing.T, tr *tree.Tree, services *ps.Report, s term.Style) string {
 	t.Helper()
 	var b strings.Builder
-	if err := Write(&b, tr, start, s); err != nil {
+	if err := Write(&b, tr, services, start, s); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -47,12 +48,12 @@ last deaths (2 of 2)
   1s ago    127.0.0.1:10001  pid 10  exit` + "\ufffd" + `[31m status 1  not replaced yet
   1m0s ago  127.0.0.1:9997   pid 9   signal: killed      replaced by 127.0.0.1:9998
 `
-	got := render(t, sample(), term.Style{})
+	got := render(t, sample(), nil, term.Style{})
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	// The text is the same with colours.
-	coloured := render(t, sample(), term.Style{Colour: true})
+	coloured := render(t, sample(), nil, term.Style{Colour: true})
 	for _, c := range []string{"0", "1", "2", "31", "32", "33", "36"} {
 		coloured = strings.ReplaceAll(coloured, "\x1b["+c+"m", "")
 	}
@@ -61,21 +62,53 @@ last deaths (2 of 2)
 	}
 }
 
+// TestWriteServices: the services are between the members and the deaths, and fit on 80 columns.
+func TestWriteServices(t *testing.T) {
+	services := &ps.Report{Services: []ps.Service{
+		{Name: "web", Instances: []ps.Instance{
+			{ID: "web/1", PID: 4194301, State: "ready", UptimeMS: 3723000, Restarts: 2, CPU: 1.25, RSSBytes: 30 << 20, Status: "serving 4 clients"},
+			{ID: "web/2", State: "backoff", Restarts: 11, Reason: "starts again in 3.2s, the program exited with status 1 right after its start"},
+		}},
+		{Name: "idle"},
+	}}
+	const want = `
+└─ 127.0.0.1:10000 follower (heir)  in_sync       34  1m1s   1241     0  250ms   0.0%    31MiB     2         0
+
+SERVICE  STATE             PID      UP  RESTARTS   CPU    MEM  NOTE
+web/1    ready         4194301  1h2m3s         2  1.2%  30MiB  serving 4 clients
+web/2    backoff             -       -        11     -      -  starts again i...
+idle     no instances
+
+last deaths (2 of 2)
+`
+	got := render(t, sample(), services, term.Style{})
+	if !strings.Contains(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	_, table, _ := strings.Cut(got, "SERVICE")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for _, l := range strings.Split(table, "\n") {
+		if len(l) > 80 {
+			t.Errorf("%d columns: %s", len(l), l)
+		}
+	}
+}
+
 // TestWriteOthers: versions are shown if they differ, a degraded cluster is marked, and a cluster
-// without deaths has no list of them.
+// without deaths or services has no list of them.
 func TestWriteOthers(t *testing.T) {
 	tr := sample()
 	tr.Members[0].Version, tr.Degraded, tr.Deaths = "v2", true, nil
-	got := render(t, tr, term.Style{})
+	got := render(t, tr, &ps.Report{}, term.Style{})
 	for _, want := range []string{"VERSION\n", "0  v1\n", "0  v2\n", "\nDEGRADED"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in\n%s", want, got)
 		}
 	}
-	if strings.Contains(got, "deaths") || strings.Contains(got, "version ") {
+	if strings.Contains(got, "deaths") || strings.Contains(got, "version ") || strings.Contains(got, "SERVICE") {
 		t.Errorf("got\n%s", got)
 	}
-	if got := render(t, &tree.Tree{Client: "x"}, term.Style{}); !strings.Contains(got, "epoch 0, clients at x, 0 restarts") {
+	if got := render(t, &tree.Tree{Client: "x"}, nil, term.Style{}); !strings.Contains(got, "epoch 0, clients at x, 0 restarts") {
 		t.Errorf("an empty tree is\n%s", got)
 	}
 }

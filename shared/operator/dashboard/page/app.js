@@ -8,7 +8,7 @@ const graphs = {
   latency: new Graph($("graph-latency"), 2),
   lag: new Graph($("graph-lag"), 1),
 };
-const state = { tree: null, before: null, cuts: [], events: [], token: "", actions: false };
+const state = { tree: null, services: null, before: null, cuts: [], events: [], token: "", actions: false };
 
 // cell adds a table cell. The content is set as text and never as HTML.
 function cell(row, text, css) {
@@ -176,6 +176,54 @@ function showMember(row, m, tree) {
   button(buttons, "kill", "Kill", `Kill ${m.address} (pid ${m.pid}) with SIGKILL?`, "kill", { address: m.address });
 }
 
+const STATES = { ready: "good", done: "good", failed: "bad", backoff: "bad", stopped: "dim" };
+
+// showServices shows the instances. The section is hidden when there are no services.
+function showServices(report) {
+  $("services").hidden = report.services.length === 0;
+  const body = $("instances").tBodies[0];
+  body.replaceChildren();
+  for (const service of report.services) {
+    for (const i of service.instances || []) showInstance(body.insertRow(), i, service, Date.parse(report.at));
+  }
+}
+
+function showInstance(row, i, service, now) {
+  row.dataset.instance = i.id;
+  const runs = i.pid !== 0;
+  cell(row, i.id);
+  cell(row, i.state, STATES[i.state] || "warn");
+  cell(row, runs ? i.pid : "–", "n");
+  cell(row, runs ? span(i.uptime_ms) : "–", "n");
+  cell(row, i.restarts, "n");
+  cell(row, runs ? `${i.cpu_percent.toFixed(1)} %` : "–", "n");
+  cell(row, runs ? `${Math.round(i.rss_bytes / 1048576)} MiB` : "–", "n");
+  const text = note(i, service, now);
+  cell(row, text, "note").title = text;
+  const buttons = cell(row, "", "n");
+  if (!state.token) return;
+  const name = i.id + (runs ? ` (pid ${i.pid})` : "");
+  if (["stopped", "failed", "done"].includes(i.state)) {
+    button(buttons, "start", "Start", `Start ${name}?`, "services/start", { name: i.id });
+  } else {
+    button(buttons, "stop", "Stop", `Stop ${name}?`, "services/stop", { name: i.id });
+  }
+  button(buttons, "restart", "Restart", `Restart ${name}?`, "services/restart", { name: i.id });
+}
+
+// note says what the other columns do not say, like the last column of dynast ps.
+function note(i, service, now) {
+  const parts = [];
+  const exit = i.last_exit;
+  if (i.reason) parts.push(i.reason);
+  if (i.status) parts.push(i.status);
+  if (exit && exit.reason !== i.reason) parts.push(`${exit.reason} ${span(Math.max(0, now - Date.parse(exit.at)))} ago`);
+  if (service.next_run) parts.push(`next run in ${span(Math.max(0, Date.parse(service.next_run) - now))}`);
+  if (i.skipped) parts.push(`${i.skipped} runs skipped`);
+  for (const limit of i.limits_not_applied || []) parts.push(`limit not applied: ${limit}`);
+  return parts.join("; ");
+}
+
 function button(parent, css, text, question, action, order) {
   const b = document.createElement("button");
   b.type = "button";
@@ -229,6 +277,7 @@ function unlock(token) {
   $("login").hidden = !state.actions || Boolean(token);
   $("readonly").hidden = state.actions;
   if (state.tree) show(state.tree);
+  if (state.services) showServices(state.services);
 }
 
 $("login").addEventListener("submit", async e => {
@@ -270,6 +319,7 @@ function connect() {
   stream.addEventListener("past", e => { state.events = []; onEvents(JSON.parse(e.data)); });
   stream.addEventListener("events", e => onEvents(JSON.parse(e.data)));
   stream.addEventListener("tree", e => { alive(); onTree(JSON.parse(e.data)); });
+  stream.addEventListener("services", e => { state.services = JSON.parse(e.data); showServices(state.services); });
   stream.addEventListener("error", () => {
     link("lost", "reconnecting");
     if (stream.readyState === EventSource.CLOSED) {
