@@ -11,11 +11,14 @@ import (
 )
 
 // Report implements member.Services.
-func (m *Manager) Report(ctx context.Context) (b []byte, err error) {
-	if askErr := m.ask(ctx, func() { b, err = m.report().Encode() }); askErr != nil {
-		return nil, askErr
+func (m *Manager) Report(ctx context.Context) ([]byte, error) {
+	// If ctx ends first, the report is still made later, so it is not written into the results.
+	var b []byte
+	var encodeErr error
+	if err := m.ask(ctx, func() { b, encodeErr = m.report().Encode() }); err != nil {
+		return nil, err
 	}
-	return b, err
+	return b, encodeErr
 }
 
 func (m *Manager) report() *ps.Report {
@@ -82,7 +85,7 @@ func (m *Manager) describe(v rules.View) ps.Instance {
 	out.PID, out.Status = v.Process.PID, i.status
 	out.UptimeMS = max(now()-v.StartedAt, 0).Milliseconds()
 	if u, err := proc.ReadUsage(out.PID); err == nil {
-		out.RSSBytes = u.RSSBytes
+		out.RSSBytes, out.CPUSeconds = u.RSSBytes, u.CPU.Seconds()
 		sample := cpuSample{out.PID, u.CPU, time.Now()}
 		if last := i.cpu; last.pid == sample.pid && sample.at.After(last.at) {
 			out.CPU = 100 * float64(sample.cpu-last.cpu) / float64(sample.at.Sub(last.at))

@@ -1,6 +1,7 @@
 package operate
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/observe/metrics"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
 
@@ -53,7 +55,41 @@ func (o *Operators) status() (metrics.Status, error) {
 		MemoryLimit: memory.LimitBytes, MemoryUsed: memory.UsedBytes, MemoryTight: memory.Tight,
 		ClientConnections: open, ClientConnectionsMax: most, ClientConnectionsWaiting: waiting,
 		LogLinesLost: o.Logs.Dropped(), EventsLost: o.recorder.LostEvents(),
+		Services: o.serviceReport(),
 	}, nil
+}
+
+// reportPatience bounds how long a scrape waits for the description of the services. The other
+// metrics matter more than those of the services.
+const reportPatience = 200 * time.Millisecond
+
+// serviceReport describes the services for a scrape. It is nil if there are none, or if the answer
+// takes too long.
+func (o *Operators) serviceReport() *ps.Report {
+	ctx, cancel := context.WithTimeout(context.Background(), reportPatience)
+	defer cancel()
+	answer := make(chan *ps.Report, 1)
+	// Even asking for the supervisor can take long: a new leader first looks at what runs.
+	go o.Guarded(func() {
+		defer close(answer)
+		services, err := o.services(false)
+		if err != nil || services == nil {
+			return
+		}
+		raw, err := services.Report(ctx)
+		if err != nil {
+			return
+		}
+		if r, err := ps.Decode(raw); err == nil {
+			answer <- r
+		}
+	})
+	select {
+	case r := <-answer:
+		return r
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // cpuInterval is how often a leader reads the processor time of its processes. Each reading is

@@ -4,6 +4,7 @@
 //
 // Nothing is sampled between scrapes: a scrape asks the leader once. The counters of deaths
 // and takeovers continue over takeovers, because they come from the totals in the data
-// directory (package events). All others begin at zero with each leader, which Prometheus
-// handles as the reset of a counter.
+// directory (package events). So do the counters of a service's restarts and skipped runs,
+// because they come from its records. All others begin at zero with each leader, or with each
+// process of a service, which Prometheus handles as the reset of a counter.
 package metrics

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/dynast-io/dynast/shared/prove/testkit"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
 )
 
 // expressions returns all PromQL in a parsed file: the values of "expr", and the queries of the
@@ -75,6 +77,24 @@ func TestDashboardAndAlerts(t *testing.T) {
 		}
 		if used < 10 {
 			t.Errorf("%s: only %d metrics found in %d expressions", file, used, len(all))
+		}
+	}
+}
+
+// A misspelt state would silence an alert. So the rules ask only for states that exist.
+func TestStatesOfServices(t *testing.T) {
+	asked := regexp.MustCompile(`dynast_service_instances\{[^}]*state="([^"]*)"`)
+	raw, err := os.ReadFile("../../../docs/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := asked.FindAllStringSubmatch(string(raw), -1)
+	if len(found) == 0 {
+		t.Error("no rule asks for a state")
+	}
+	for _, m := range found {
+		if !slices.Contains(rules.States, rules.State(m[1])) {
+			t.Errorf("there is no state %q: %s", m[1], m[0])
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/meter"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
 
@@ -31,6 +32,8 @@ type Status struct {
 	ClientConnections, ClientConnectionsMax, ClientConnectionsWaiting int
 	LogLinesLost                                                      uint64
 	EventsLost                                                        uint64
+	// Services is nil if there are no services, or if they could not be described in time.
+	Services *ps.Report
 }
 
 // Collector is a prometheus.Collector that asks for the status at each scrape.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/meter"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
@@ -38,6 +39,16 @@ func sample() Status {
 			FailoverCounts: []uint64{0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, FailoverSeconds: 20.004},
 		Fsyncs: fsyncs.Snapshot(), Version: "v1", MinSync: 1, DiskFree: 5, MemoryLimit: 300, MemoryUsed: 280, MemoryTight: true,
 		ClientConnections: 16, ClientConnectionsMax: 17, ClientConnectionsWaiting: 18, LogLinesLost: 6, EventsLost: 7,
+		Services: &ps.Report{Services: []ps.Service{
+			{Name: "web", Instances: []ps.Instance{
+				{ID: "web/1", PID: 70, State: "ready", Ready: true, UptimeMS: 1500, Restarts: 2, RSSBytes: 4096, CPUSeconds: .25,
+					LastExit: &ps.Exit{Code: -1, Signal: "killed"}},
+				{ID: "web/2", State: "failed", Restarts: 9, LastExit: &ps.Exit{Code: 3}},
+				// This process is ending: it still counts as ready, and its usage cannot be read.
+				{ID: "web/3", PID: 71, State: "stopping", Ready: true},
+			}},
+			{Name: "backup", Instances: []ps.Instance{{ID: "backup/1", State: "waiting", Skipped: 5}}},
+		}},
 	}
 }
 
@@ -107,14 +118,32 @@ func TestValues(t *testing.T) {
 		"dynast_memory_limit_bytes{}": 300, "dynast_memory_used_bytes{}": 280, "dynast_memory_tight{}": 1,
 		"dynast_client_connections{}": 16, "dynast_client_connections_max{}": 17, "dynast_client_connections_waiting{}": 18,
 		"dynast_log_lines_lost_total{}": 6, "dynast_events_lost_total{}": 7,
+		"dynast_service_instances{web,ready}": 1, "dynast_service_instances{web,failed}": 1, "dynast_service_instances{web,backoff}": 0,
+		"dynast_service_instances{backup,waiting}": 1, "dynast_service_instances{backup,ready}": 0,
+		"dynast_service_up{web/1,web}": 1, "dynast_service_up{web/2,web}": 0, "dynast_service_up{web/3,web}": 0, "dynast_service_up{backup/1,backup}": 0,
+		"dynast_service_restarts_total{web/1,web}": 2, "dynast_service_restarts_total{web/2,web}": 9,
+		"dynast_service_last_exit_code{web/1,web}": -1, "dynast_service_last_exit_code{web/2,web}": 3,
+		"dynast_service_resident_memory_bytes{web/1,web}": 4096, "dynast_service_cpu_seconds_total{web/1,web}": .25,
+		"dynast_service_uptime_seconds{web/1,web}": 1.5, "dynast_service_uptime_seconds{web/3,web}": 0,
+		"dynast_service_skipped_runs_total{backup/1,backup}": 5, "dynast_service_skipped_runs_total{web/1,web}": 0,
 		"etcd_server_has_leader{}": 1, "etcd_server_leader_changes_seen_total{}": 2, "etcd_server_proposals_pending{}": 2,
 	} {
 		if v, ok := flat[name]; !ok || v != want {
 			t.Errorf("%s is %g (served: %t), want %g", name, v, ok, want)
 		}
 	}
-	if _, ok := flat["dynast_replication_lag_entries{127.0.0.1:7401}"]; ok {
-		t.Error("the leader lags")
+	for name, why := range map[string]string{
+		"dynast_replication_lag_entries{127.0.0.1:7401}":  "the leader lags",
+		"dynast_service_last_exit_code{web/3,web}":        "no process of web/3 has ended",
+		"dynast_service_last_exit_code{backup/1,backup}":  "no process of backup/1 has ended",
+		"dynast_service_resident_memory_bytes{web/2,web}": "web/2 has no process",
+		"dynast_service_uptime_seconds{web/2,web}":        "web/2 has no process",
+		"dynast_service_cpu_seconds_total{web/3,web}":     "the usage of web/3 is not known",
+		"dynast_service_resident_memory_bytes{web/3,web}": "the usage of web/3 is not known",
+	} {
+		if v, ok := flat[name]; ok {
+			t.Errorf("%s is %g, but %s", name, v, why)
+		}
 	}
 	h := got["dynast_failover_duration_seconds"].Metric[0].Histogram
 	for _, b := range h.Bucket {
@@ -131,6 +160,21 @@ func TestValues(t *testing.T) {
 func TestNoStatus(t *testing.T) {
 	if got := own(t, func() (Status, error) { return Status{}, errors.New("ending") }); len(got) != 0 {
 		t.Errorf("%v", got)
+	}
+}
+
+// Without services there is no series about them.
+func TestNoServices(t *testing.T) {
+	for what, report := range map[string]*ps.Report{"no report": nil, "no service": {Services: []ps.Service{}}} {
+		got := own(t, func() (Status, error) { s := sample(); s.Services = report; return s, nil })
+		if got["dynast_epoch"] == nil {
+			t.Errorf("%s: dynast_epoch is missing", what)
+		}
+		for name := range got {
+			if strings.HasPrefix(name, "dynast_service_") {
+				t.Errorf("%s: %s is served", what, name)
+			}
+		}
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/meter"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
 )
 
 // all is the table of metrics.
@@ -89,6 +91,20 @@ var all = []*metric{
 		func(s *Status) float64 { return float64(s.LogLinesLost) }),
 	counter("dynast_events_lost_total", "Events that the leader could not write to the data directory.",
 		func(s *Status) float64 { return float64(s.EventsLost) }),
+
+	serviceStates(),
+	perInstance(prometheus.GaugeValue, "dynast_service_up", "1 while an instance is in the state ready, otherwise 0.",
+		func(i ps.Instance) (float64, bool) { return flag(i.State == string(rules.StateReady)), true }),
+	perInstance(prometheus.CounterValue, "dynast_service_restarts_total", "Restarts of an instance that no operator asked for. A takeover does not reset it.",
+		func(i ps.Instance) (float64, bool) { return float64(i.Restarts), true }),
+	perInstance(prometheus.GaugeValue, "dynast_service_last_exit_code", "Exit code of the last process that ended. -1 if a signal ended it or nobody knows.", lastExitCode),
+	perInstance(prometheus.GaugeValue, "dynast_service_resident_memory_bytes", "Resident memory of an instance's main process.",
+		func(i ps.Instance) (float64, bool) { return float64(i.RSSBytes), measured(i) }),
+	perInstance(prometheus.CounterValue, "dynast_service_cpu_seconds_total", "CPU time that an instance's main process has used.",
+		func(i ps.Instance) (float64, bool) { return i.CPUSeconds, measured(i) }),
+	perInstance(prometheus.GaugeValue, "dynast_service_uptime_seconds", "Time since an instance's process started.", uptime),
+	perInstance(prometheus.CounterValue, "dynast_service_skipped_runs_total", "Scheduled runs that were skipped because the run before had not ended. A takeover does not reset it.",
+		func(i ps.Instance) (float64, bool) { return float64(i.Skipped), true }),
 
 	// These have etcd's names, for existing dashboards and alerts.
 	gauge("etcd_server_has_leader", "Always 1: only a leader answers.", func(*Status) float64 { return 1 }),

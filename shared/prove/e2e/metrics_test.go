@@ -76,8 +76,9 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for name := range documented {
-		if got[name] == nil {
-			t.Errorf("docs/metrics.md explains %s, but it is not served", name)
+		// This cluster has no services.
+		if ofServices := strings.HasPrefix(name, "dynast_service_"); ofServices != (got[name] == nil) {
+			t.Errorf("%s is explained in docs/metrics.md; served: %t", name, got[name] != nil)
 		}
 	}
 	check := func(got map[string]*dto.MetricFamily, name string, want float64, labels ...string) {
@@ -121,4 +122,78 @@ func TestMetrics(t *testing.T) {
 	check(got, "dynast_takeovers_total", 1, "reason=handed_over")
 	check(got, "dynast_restarts_total", 3)
 	check(got, "dynast_takeovers_total", 3)
+}
+
+// TestServiceMetrics: the metrics of services match what dynast ps says, and the counts continue
+// after a takeover.
+func TestServiceMetrics(t *testing.T) {
+	c := newCluster(t, withServices(t, `
+service "web" {
+`+sleeper+`
+instances = 2
+}
+service "bad" {
+  script = "exit 3"
+  backoff {
+    first = "10ms"
+    limit = 3
+  }
+}
+`))
+	c.up()
+	c.awaitState("ready", "web/1", "web/2")
+	c.awaitState("failed", "bad/1")
+	killed := c.instance("web/1").PID
+	if err := syscall.Kill(killed, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "web/1 runs again", func() bool {
+		i := c.instance("web/1")
+		return i.PID != killed && i.State == "ready"
+	})
+	check := func(when string) {
+		t.Helper()
+		var got map[string]*dto.MetricFamily
+		// A new leader serves clients before it has looked at what runs.
+		eventually(t, when+": the metrics of the services are served", func() bool {
+			got = c.scrape()
+			return total(got["dynast_service_up"]) == 2
+		})
+		for _, want := range []struct {
+			name   string
+			labels []string
+			value  float64
+		}{
+			{"dynast_service_instances", []string{"service=web", "state=ready"}, 2},
+			{"dynast_service_instances", []string{"service=bad", "state=failed"}, 1},
+			{"dynast_service_instances", nil, 3},
+			{"dynast_service_up", []string{"instance=web/1", "service=web"}, 1},
+			{"dynast_service_up", []string{"instance=bad/1"}, 0},
+			{"dynast_service_restarts_total", []string{"instance=web/1"}, 1},
+			{"dynast_service_restarts_total", []string{"instance=web/2"}, 0},
+			{"dynast_service_restarts_total", []string{"instance=bad/1"}, 2},
+			{"dynast_service_last_exit_code", []string{"instance=web/1"}, -1},
+			{"dynast_service_last_exit_code", []string{"instance=bad/1"}, 3},
+			{"dynast_service_skipped_runs_total", nil, 0},
+		} {
+			if v := total(got[want.name], want.labels...); v != want.value {
+				t.Errorf("%s: %s%v is %g, want %g", when, want.name, want.labels, v, want.value)
+			}
+		}
+		// web/2 has never ended, and bad/1 has no process.
+		for name, series := range map[string]int{"dynast_service_up": 3, "dynast_service_last_exit_code": 2, "dynast_service_uptime_seconds": 2,
+			"dynast_service_resident_memory_bytes": 2, "dynast_service_cpu_seconds_total": 2} {
+			if n := len(got[name].GetMetric()); n != series {
+				t.Errorf("%s: %s has %d series, want %d", when, name, n, series)
+			}
+		}
+		for _, id := range []string{"web/1", "web/2"} {
+			if total(got["dynast_service_resident_memory_bytes"], "instance="+id) < 1<<12 || total(got["dynast_service_uptime_seconds"], "instance="+id) <= 0 {
+				t.Errorf("%s: memory or uptime of %s is missing", when, id)
+			}
+		}
+	}
+	check("at first")
+	c.kill(leaderOf(c.full()))
+	check("after a takeover")
 }
