@@ -4,17 +4,89 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
+	"net"
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
+	rules "github.com/dynast-io/dynast/shared/rules/services"
 )
 
 func (m *Manager) openSockets() {
+	m.recoverSockets()
 	for _, err := range m.host.Sockets.Open(m.effective()) {
 		m.log.Error("cannot listen for a service", "error", err)
 	}
+}
+
+// recoverSockets gets the sockets back that only programs have, because all members were dead. The
+// address of such a socket is in use, so a new one could not be opened. And if the program died,
+// connections would be refused.
+func (m *Manager) recoverSockets() {
+	for _, i := range m.instances {
+		s, ok := m.specs[i.Record.ID.Service]
+		if !ok || i.Record.Process == (rules.Process{}) {
+			continue
+		}
+		for _, l := range s.Listen {
+			name := member.ServiceListener(s.Name, l.Name)
+			if m.host.Sockets.File(name) != nil {
+				continue
+			}
+			file, err := m.socketOf(i, l.Address)
+			if err == nil && file != nil {
+				err = m.host.Sockets.Add(member.Listener{Name: name, File: file})
+			}
+			if err != nil {
+				m.log.Warn("cannot get a socket back from its program", "instance", i.Record.ID.String(), "socket", l.Name, "error", err)
+			}
+		}
+	}
+}
+
+// socketOf returns the socket with an address from a process of an instance, or nil.
+func (m *Manager) socketOf(i *instance, address string) (*os.File, error) {
+	processes, err := i.tree(m.files, false).Tree()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range processes {
+		file, err := proc.ListeningSocket(id, func(a unix.Sockaddr) bool { return hasAddress(a, address) })
+		if errors.Is(err, proc.ErrGone) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if file != nil || err != nil {
+			return file, err
+		}
+	}
+	return nil, nil
+}
+
+// hasAddress reports whether a socket has the address of a listen block.
+func hasAddress(a unix.Sockaddr, address string) bool {
+	path, local := strings.CutPrefix(address, "unix:")
+	var ip net.IP
+	var port int
+	switch a := a.(type) {
+	case *unix.SockaddrUnix:
+		return local && a.Name == path
+	case *unix.SockaddrInet4:
+		ip, port = a.Addr[:], a.Port
+	case *unix.SockaddrInet6:
+		ip, port = a.Addr[:], a.Port
+	default:
+		return false
+	}
+	if local {
+		return false
+	}
+	want, err := net.ResolveTCPAddr("tcp", address)
+	return err == nil && port == want.Port && (ip.Equal(want.IP) || ip.IsUnspecified() && (want.IP == nil || want.IP.IsUnspecified()))
 }
 
 // closeSockets closes the sockets that the services before had and these do not have.
