@@ -165,11 +165,15 @@ func answer() error {
 			_ = c.Close()
 		}
 	}()
-	notify, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
-	if err != nil {
-		return err
+	// While all members are dead, nobody has the socket.
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		notify, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+		if err == nil {
+			_, err = notify.Write([]byte("READY=1"))
+			_ = notify.Close()
+		}
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
 	}
-	defer notify.Close()
-	_, err = notify.Write([]byte("READY=1"))
-	return err
 }
