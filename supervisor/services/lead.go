@@ -3,6 +3,7 @@ package services
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -18,6 +19,7 @@ func (m *Manager) lead() error {
 	if m.desired, err = m.files.readDesired(); err != nil {
 		return err
 	}
+	before := m.desired
 	fresh := m.desired.Stopped || m.desired.BootID != m.host.BootID
 	if m.host.Configured != nil { // an operator has started the cluster
 		m.desired.Configured, m.desired.Stopping = m.host.Configured, false
@@ -27,7 +29,11 @@ func (m *Manager) lead() error {
 	if fresh {
 		m.desired.Wishes, m.desired.Fired = nil, nil
 	}
-	m.saveDesired()
+	// Writing waits for the disk. After a takeover nothing has changed, and the programs should not
+	// be without supervision meanwhile.
+	if m.desired.BootID = m.host.BootID; !reflect.DeepEqual(before, m.desired) {
+		m.saveDesired()
+	}
 	found, err := m.survey()
 	if err != nil {
 		return err
