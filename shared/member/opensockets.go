@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/proc"
 )
@@ -80,21 +82,50 @@ func openUnix(path string) (*os.File, error) {
 	return f, errors.Join(err, l.Close())
 }
 
-// reclaim takes a socket from a program of a service, whose instances are in dir.
+// reclaim takes a socket from a program of a service, whose instances are in dir. A program can only
+// be asked for it by root, or by a user who may trace it (see ptrace(2)).
 func reclaim(address, dir string) (*os.File, error) {
 	locks, err := filepath.Glob(filepath.Join(dir, "*", "lock"))
 	if err != nil {
 		return nil, err
 	}
-	var programs []proc.Identity
+	err = fs.ErrNotExist
 	for _, lock := range locks {
-		holders, err := proc.LockHolders(lock)
-		if err != nil {
-			return nil, err
+		holders, e := proc.LockHolders(lock)
+		if e != nil {
+			return nil, e
 		}
 		for _, h := range holders {
-			programs = append(programs, h.Identity)
+			file, e := proc.ListeningSocket(h.Identity, func(a unix.Sockaddr) bool { return hasAddress(a, address) })
+			switch {
+			case file != nil:
+				return file, nil
+			case e != nil && !errors.Is(e, proc.ErrGone) && !errors.Is(e, fs.ErrNotExist):
+				err = e
+			}
 		}
 	}
-	return proc.CopyListener(strings.TrimPrefix(address, "unix:"), programs)
+	return nil, err
+}
+
+// hasAddress reports whether a socket has the address of a listen block.
+func hasAddress(a unix.Sockaddr, address string) bool {
+	path, local := strings.CutPrefix(address, "unix:")
+	var ip net.IP
+	var port int
+	switch a := a.(type) {
+	case *unix.SockaddrUnix:
+		return local && a.Name == path
+	case *unix.SockaddrInet4:
+		ip, port = a.Addr[:], a.Port
+	case *unix.SockaddrInet6:
+		ip, port = a.Addr[:], a.Port
+	default:
+		return false
+	}
+	if local {
+		return false
+	}
+	want, err := net.ResolveTCPAddr("tcp", address)
+	return err == nil && port == want.Port && (ip.Equal(want.IP) || ip.IsUnspecified() && (want.IP == nil || want.IP.IsUnspecified()))
 }

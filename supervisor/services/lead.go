@@ -3,6 +3,7 @@ package services
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -18,6 +19,7 @@ func (m *Manager) lead() error {
 	if m.desired, err = m.files.readDesired(); err != nil {
 		return err
 	}
+	before := m.desired
 	fresh := m.desired.Stopped || m.desired.BootID != m.host.BootID
 	if m.host.Configured != nil { // an operator has started the cluster
 		m.desired.Configured, m.desired.Stopping = m.host.Configured, false
@@ -27,7 +29,11 @@ func (m *Manager) lead() error {
 	if fresh {
 		m.desired.Wishes, m.desired.Fired = nil, nil
 	}
-	m.saveDesired()
+	// Writing waits for the disk. After a takeover nothing has changed, and the programs should not
+	// be without supervision meanwhile.
+	if m.desired.BootID = m.host.BootID; !reflect.DeepEqual(before, m.desired) {
+		m.saveDesired()
+	}
 	found, err := m.survey()
 	if err != nil {
 		return err
@@ -142,16 +148,12 @@ func (m *Manager) held(id rules.ID) (bool, error) {
 // patience is how long findMain waits for a process that is between fork and exec.
 const patience = 2 * time.Second
 
-// findMain finds the main process of a start that an earlier leader did not finish: the first
-// process that holds the lock or has the token. It returns none if there is no such process.
+// findMain finds the main process of a start that an earlier leader did not finish, by the lock or
+// the token. It returns none if there is no such process.
 func (m *Manager) findMain(id rules.ID, token string) (rules.Process, error) {
-	holders, err := proc.LockHolders(m.files.lock(id))
+	all, err := m.holders(id)
 	if err != nil {
-		return rules.Process{}, fmt.Errorf("services: %w", err)
-	}
-	var all []proc.Identity
-	for _, h := range holders {
-		all = append(all, h.Identity)
+		return rules.Process{}, err
 	}
 	if len(all) == 0 {
 		if all, err = proc.WithEnvironment(tokenVariable, token); err != nil {
@@ -161,6 +163,39 @@ func (m *Manager) findMain(id rules.ID, token string) (rules.Process, error) {
 	if len(all) == 0 {
 		return rules.Process{}, nil
 	}
-	// The main process is the oldest one: all others descend from it.
+	// The main process leads a session. If it is dead already, then its children do not, and none of
+	// them may be taken for it.
+	entries, err := proc.List()
+	if err != nil {
+		return rules.Process{}, fmt.Errorf("services: %w", err)
+	}
+	all = slices.DeleteFunc(all, func(p proc.Identity) bool {
+		return !slices.ContainsFunc(entries, func(e proc.Entry) bool { return e.Identity == p && e.Session == p.PID })
+	})
+	if len(all) == 0 {
+		return rules.Process{}, nil
+	}
 	return named(slices.MinFunc(all, older)), nil
+}
+
+// holders returns the processes of an instance that hold its lock. A process that the dead leader
+// forked for another instance has the descriptor too, until it has executed its program. Until then
+// the two cannot be told apart, so holders waits.
+func (m *Manager) holders(id rules.ID) ([]proc.Identity, error) {
+	for deadline := time.Now().Add(patience); ; {
+		holders, err := proc.LockHolders(m.files.lock(id))
+		if err != nil {
+			return nil, fmt.Errorf("services: %w", err)
+		}
+		var all []proc.Identity
+		for _, h := range holders {
+			if !h.CloseOnExec {
+				all = append(all, h.Identity)
+			}
+		}
+		if len(all) == len(holders) || time.Now().After(deadline) {
+			return all, nil
+		}
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -131,88 +130,4 @@ func whoHolds(sockets []string) (pid int, comm string, ok bool) {
 		}
 	}
 	return 0, "", false
-}
-
-// CopyListener returns a copy of the listening socket that one of these processes has open at an
-// address: IP:PORT, or the path of a Unix socket. The socket then has one queue for all who hold
-// it. The caller needs the right to trace the process (see ptrace(2)): root has it, and on many
-// hosts other users only have it for their own children. The error is fs.ErrNotExist if none of
-// the processes has such a socket.
-func CopyListener(address string, holders []Identity) (*os.File, error) {
-	sockets := listening(address)
-	err := error(fs.ErrNotExist)
-	for _, id := range holders {
-		for _, fd := range socketFDs(id.PID, sockets) {
-			var f *os.File
-			if f, err = copyFD(id, fd, address); err == nil {
-				return f, nil
-			}
-		}
-	}
-	return nil, fmt.Errorf("copy the listening socket %s: %w", address, err)
-}
-
-// listening returns the sockets that listen at an address, in the form in which /proc/PID/fd
-// shows them.
-func listening(address string) []string {
-	a, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return unixListeners(address)
-	}
-	var out []string
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		out = append(out, listeners(table, a.Addr().Unmap(), a.Port())...)
-	}
-	return out
-}
-
-// unixListeners finds a path in /proc/net/unix: address, reference count, protocol, flags, type,
-// state, inode, path.
-func unixListeners(path string) []string {
-	const acceptsConnections = "00010000" // __SO_ACCEPTCON
-	f, err := os.Open("/proc/net/unix")
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	var out []string
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) >= 8 && fields[3] == acceptsConnections && fields[7] == path {
-			out = append(out, "socket:["+fields[6]+"]")
-		}
-	}
-	return out
-}
-
-// socketFDs returns the descriptors of a process that are one of these sockets.
-func socketFDs(pid int, sockets []string) []int {
-	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
-	var out []int
-	for _, e := range entries {
-		link, err := os.Readlink(dir + "/" + e.Name())
-		if err != nil || !slices.Contains(sockets, link) {
-			continue
-		}
-		if fd, err := strconv.Atoi(e.Name()); err == nil {
-			out = append(out, fd)
-		}
-	}
-	return out
-}
-
-func copyFD(id Identity, fd int, name string) (*os.File, error) {
-	pidfd, err := openVerified(id)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(pidfd)
-	own, err := unix.PidfdGetfd(pidfd, fd, 0) // it is close-on-exec
-	if err != nil {
-		return nil, fmt.Errorf("pidfd_getfd: %w", err)
-	}
-	return os.NewFile(uintptr(own), name), nil
 }
