@@ -497,6 +497,9 @@ func (h *serviceChaos) checkJournal() {
 				continue
 			}
 			seen++
+			// The exit of a process is not noted if the leader died before it noted the start, and the
+			// process died before the next leader came. Then "ps" tells the exit before that one.
+			unnoted := during(h.blind, "", before.at-int64(time.Second), before.at)
 			switch {
 			case e.code == -1 && e.signal == "":
 				unknown++
@@ -507,11 +510,10 @@ func (h *serviceChaos) checkJournal() {
 					h.t.Errorf("the exit status of %s is unknown although there was a leader: %+v", id, *before)
 				}
 			case e.signal != "":
-				// The exit of a process is not noted if the leader died before it noted the start.
-				unnoted := during(h.blind, "", before.at-int64(time.Second), before.at)
 				if before.killed == 0 && !ordered && !unnoted {
 					h.t.Errorf("%s: ps says %q, but nothing killed it: %+v", id, e.signal, *before)
 				}
+			case unnoted:
 			case before.exited != 0 && e.code != before.code:
 				h.t.Errorf("%s: ps says exit status %d, but it was %d: %+v", id, e.code, before.code, *before)
 			case before.exited == 0:
