@@ -82,13 +82,19 @@ type serviceChaos struct {
 	orders []span                  // commands about services
 	blind  []span                  // when no leader may have been there
 	dead   []span                  // when all members were dead
-	exits  map[int]exitSeen        // by the pid of the run after it
+	exits  map[runKey]exitSeen     // by the run after it
 }
 
 // span is a time in which something was under way for a service; empty for all.
 type span struct {
 	service  string
 	from, to int64
+}
+
+// runKey names a run. A pid alone would not do, because pids come again in a long test.
+type runKey struct {
+	instance string
+	pid      int
 }
 
 // exitSeen is what "ps" said about the last exit while a process ran.
@@ -101,7 +107,7 @@ func newServiceChaos(t *testing.T, rng *rand.Rand) *serviceChaos {
 	h := &serviceChaos{
 		t: t, rng: rng, dir: t.TempDir(), address: fmt.Sprintf("127.0.0.1:%d", freePort(t)), counts: map[string]int{},
 		ids:    []string{"burst/1", "burst/2", "burst/3", "answer/1", "stubborn/1", "calm/1"},
-		killed: map[int64]proc.Identity{}, exits: map[int]exitSeen{},
+		killed: map[int64]proc.Identity{}, exits: map[runKey]exitSeen{},
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -347,7 +353,7 @@ func (h *serviceChaos) look() {
 	for _, s := range r.Services {
 		for _, i := range s.Instances {
 			if i.PID != 0 && i.LastExit != nil && (i.State == "ready" || i.State == "running") {
-				h.exits[i.PID] = exitSeen{i.LastExit.Code, i.LastExit.Signal}
+				h.exits[runKey{i.ID, i.PID}] = exitSeen{i.LastExit.Code, i.LastExit.Signal}
 			}
 		}
 	}
@@ -451,7 +457,7 @@ func (h *serviceChaos) runs() map[string][]*serviceRun {
 		for _, runs := range out {
 			for k, r := range runs {
 				// It may have been killed just before it wrote its line.
-				if r.pid == id.PID && r.at < at+int64(patience) && (k+1 == len(runs) || at < runs[k+1].at) {
+				if r.pid == id.PID && r.at < at+int64(2*time.Second) && (k+1 == len(runs) || at < runs[k+1].at) {
 					r.killed = at
 				}
 			}
@@ -492,11 +498,14 @@ func (h *serviceChaos) checkJournal() {
 			if before.killed == 0 && !ordered && service != "coded" {
 				h.t.Errorf("%s was restarted without a reason: %+v, then %+v", id, *before, *r)
 			}
-			e, ok := h.exits[r.pid]
+			e, ok := h.exits[runKey{id, r.pid}]
 			if !ok {
 				continue
 			}
 			seen++
+			// The exit of a process is not noted if the leader died before it noted the start, and the
+			// process died before the next leader came. Then "ps" tells the exit before that one.
+			unnoted := during(h.blind, "", before.at-int64(time.Second), before.at)
 			switch {
 			case e.code == -1 && e.signal == "":
 				unknown++
@@ -507,11 +516,10 @@ func (h *serviceChaos) checkJournal() {
 					h.t.Errorf("the exit status of %s is unknown although there was a leader: %+v", id, *before)
 				}
 			case e.signal != "":
-				// The exit of a process is not noted if the leader died before it noted the start.
-				unnoted := during(h.blind, "", before.at-int64(time.Second), before.at)
 				if before.killed == 0 && !ordered && !unnoted {
 					h.t.Errorf("%s: ps says %q, but nothing killed it: %+v", id, e.signal, *before)
 				}
+			case unnoted:
 			case before.exited != 0 && e.code != before.code:
 				h.t.Errorf("%s: ps says exit status %d, but it was %d: %+v", id, e.code, before.code, *before)
 			case before.exited == 0:
