@@ -120,12 +120,12 @@ func TestValues(t *testing.T) {
 		"dynast_log_lines_lost_total{}": 6, "dynast_events_lost_total{}": 7,
 		"dynast_service_instances{web,ready}": 1, "dynast_service_instances{web,failed}": 1, "dynast_service_instances{web,backoff}": 0,
 		"dynast_service_instances{backup,waiting}": 1, "dynast_service_instances{backup,ready}": 0,
-		"dynast_service_up{web/1,web}": 1, "dynast_service_up{web/2,web}": 0, "dynast_service_up{web/3,web}": 0, "dynast_service_up{backup/1,backup}": 0,
-		"dynast_service_restarts_total{web/1,web}": 2, "dynast_service_restarts_total{web/2,web}": 9,
-		"dynast_service_last_exit_code{web/1,web}": -1, "dynast_service_last_exit_code{web/2,web}": 3,
-		"dynast_service_resident_memory_bytes{web/1,web}": 4096, "dynast_service_cpu_seconds_total{web/1,web}": .25,
-		"dynast_service_uptime_seconds{web/1,web}": 1.5, "dynast_service_uptime_seconds{web/3,web}": 0,
-		"dynast_service_skipped_runs_total{backup/1,backup}": 5, "dynast_service_skipped_runs_total{web/1,web}": 0,
+		"dynast_service_up{web,web/1}": 1, "dynast_service_up{web,web/2}": 0, "dynast_service_up{web,web/3}": 0, "dynast_service_up{backup,backup/1}": 0,
+		"dynast_service_restarts_total{web,web/1}": 2, "dynast_service_restarts_total{web,web/2}": 9,
+		"dynast_service_last_exit_code{web,web/1}": -1, "dynast_service_last_exit_code{web,web/2}": 3,
+		"dynast_service_resident_memory_bytes{web,web/1}": 4096, "dynast_service_cpu_seconds_total{web,web/1}": .25,
+		"dynast_service_uptime_seconds{web,web/1}": 1.5, "dynast_service_uptime_seconds{web,web/3}": 0,
+		"dynast_service_skipped_runs_total{backup,backup/1}": 5, "dynast_service_skipped_runs_total{web,web/1}": 0,
 		"etcd_server_has_leader{}": 1, "etcd_server_leader_changes_seen_total{}": 2, "etcd_server_proposals_pending{}": 2,
 	} {
 		if v, ok := flat[name]; !ok || v != want {

@@ -35,7 +35,7 @@ func serviceStates() *metric {
 
 // perInstance makes a metric with a number for each instance of a service for which f has one.
 func perInstance(kind prometheus.ValueType, name, help string, f func(ps.Instance) (float64, bool)) *metric {
-	return &metric{desc: prometheus.NewDesc(name, help, []string{"service", "instance"}, nil), kind: kind,
+	return &metric{desc: prometheus.NewDesc(name, help, []string{"service", "service_instance"}, nil), kind: kind,
 		collect: func(m *metric, s *Status, out chan<- prometheus.Metric) {
 			if s.Services == nil {
 				return

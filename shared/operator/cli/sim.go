@@ -23,6 +23,8 @@ type SimOptions struct {
 	// Trace prints the whole transcript of Seed.
 	Trace bool
 	JSON  bool
+	// Services simulates the supervision of the user's services instead of a cluster.
+	Services bool
 }
 
 // transcriptLines is how many transcript lines are printed for a seed that broke a rule.
@@ -55,9 +57,13 @@ command prints one line for each seed that breaks a rule.`,
 	f.BoolVar(&o.Search.Config.Rough, "rough", false, "make every rare fault likely")
 	f.BoolVar(&o.Search.KeepGoing, "keep-going", false, "continue after a seed that breaks a rule")
 	f.IntVar(&o.Search.Workers, "workers", 0, "number of seeds that run at the same time; 0: one per processor")
+	f.BoolVar(&o.Services, "services", false, "simulate the supervision of the user's services instead of a cluster")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.check(); err != nil {
 			return err
+		}
+		if o.Services {
+			return SimServices(cmd.Context(), o, os.Stdout, os.Stderr)
 		}
 		return Sim(cmd.Context(), o, os.Stdout, os.Stderr)
 	}
@@ -72,6 +78,9 @@ func (o SimOptions) check() error {
 		return &Error{Code: ExitUsage, Err: fmt.Errorf("sim: --trace without --seed: add --seed to say which transcript to print")}
 	case o.Trace && o.JSON:
 		return &Error{Code: ExitUsage, Err: fmt.Errorf("sim: --trace and --json were both given: use only one of them")}
+	}
+	if o.Services && o.Search.Config.Rough {
+		return &Error{Code: ExitUsage, Err: fmt.Errorf("sim: --services and --rough were both given: use only one of them")}
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func TestSimEndsInTime(t *testing.T) {
 }
 
 func TestSimRefusesInvalidFlags(t *testing.T) {
-	for _, args := range [][]string{{"--trace"}, {"--seeds=-1"}, {"--seed=1", "--trace", "--json"}, {"--budget=-1s"}} {
+	for _, args := range [][]string{{"--trace"}, {"--seeds=-1"}, {"--seed=1", "--trace", "--json"}, {"--budget=-1s"}, {"--services", "--rough"}} {
 		cmd := (&App{}).simCommand()
 		cmd.SetArgs(args)
 		cmd.SilenceUsage, cmd.SilenceErrors = true, true
@@ -103,5 +103,21 @@ func TestSimRefusesInvalidFlags(t *testing.T) {
 		if err := cmd.ExecuteContext(t.Context()); !errors.As(err, &coded) || coded.Code != ExitUsage {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+func TestSimOfServices(t *testing.T) {
+	for _, o := range []SimOptions{{Services: true, Search: sim.Search{Seeds: 5, First: 7}}, {Services: true, Search: sim.Search{Seeds: 5, First: 7}, JSON: true}} {
+		var out bytes.Buffer
+		if err := SimServices(t.Context(), o, &out, io.Discard); err != nil {
+			t.Fatalf("%v\n%s", err, &out)
+		}
+		if want := map[bool]string{false: "5 runs, ", true: `"first_seed":7`}[o.JSON]; !strings.Contains(out.String(), want) {
+			t.Errorf("the result lacks %s: %s", want, &out)
+		}
+	}
+	var out bytes.Buffer
+	if err := SimServices(t.Context(), SimOptions{Services: true, Seed: 3, Trace: true}, &out, io.Discard); err != nil || !strings.Contains(out.String(), "no more faults") {
+		t.Errorf("%v, the transcript is incomplete: %s", err, &out)
 	}
 }

@@ -167,13 +167,13 @@ service "bad" {
 			{"dynast_service_instances", []string{"service=web", "state=ready"}, 2},
 			{"dynast_service_instances", []string{"service=bad", "state=failed"}, 1},
 			{"dynast_service_instances", nil, 3},
-			{"dynast_service_up", []string{"instance=web/1", "service=web"}, 1},
-			{"dynast_service_up", []string{"instance=bad/1"}, 0},
-			{"dynast_service_restarts_total", []string{"instance=web/1"}, 1},
-			{"dynast_service_restarts_total", []string{"instance=web/2"}, 0},
-			{"dynast_service_restarts_total", []string{"instance=bad/1"}, 2},
-			{"dynast_service_last_exit_code", []string{"instance=web/1"}, -1},
-			{"dynast_service_last_exit_code", []string{"instance=bad/1"}, 3},
+			{"dynast_service_up", []string{"service_instance=web/1", "service=web"}, 1},
+			{"dynast_service_up", []string{"service_instance=bad/1"}, 0},
+			{"dynast_service_restarts_total", []string{"service_instance=web/1"}, 1},
+			{"dynast_service_restarts_total", []string{"service_instance=web/2"}, 0},
+			{"dynast_service_restarts_total", []string{"service_instance=bad/1"}, 2},
+			{"dynast_service_last_exit_code", []string{"service_instance=web/1"}, -1},
+			{"dynast_service_last_exit_code", []string{"service_instance=bad/1"}, 3},
 			{"dynast_service_skipped_runs_total", nil, 0},
 		} {
 			if v := total(got[want.name], want.labels...); v != want.value {
@@ -188,7 +188,7 @@ service "bad" {
 			}
 		}
 		for _, id := range []string{"web/1", "web/2"} {
-			if total(got["dynast_service_resident_memory_bytes"], "instance="+id) < 1<<12 || total(got["dynast_service_uptime_seconds"], "instance="+id) <= 0 {
+			if total(got["dynast_service_resident_memory_bytes"], "service_instance="+id) < 1<<12 || total(got["dynast_service_uptime_seconds"], "service_instance="+id) <= 0 {
 				t.Errorf("%s: memory or uptime of %s is missing", when, id)
 			}
 		}

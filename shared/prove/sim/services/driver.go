@@ -60,9 +60,6 @@ func (w *world) survey() []rules.Found {
 			f.Exit = e
 		}
 		f.Others = len(w.of(id)) > 0
-		if w.cfg.mutant != nil && w.cfg.mutant.found != nil {
-			w.cfg.mutant.found(&f)
-		}
 		out = append(out, f)
 	}
 	return out
@@ -162,9 +159,6 @@ func (l *leader) arm() {
 
 func (l *leader) do(e rules.Effect) {
 	w := l.w
-	if m := w.cfg.mutant; m != nil && m.effect != nil && m.effect(l, e) {
-		return
-	}
 	switch e := e.(type) {
 	case rules.Save:
 		l.save(e.Record)
@@ -266,6 +260,9 @@ func (l *leader) clear(e rules.Clear) {
 		if len(all) == 0 {
 			l.event(rules.Cleared{ID: e.ID, Run: e.Run})
 			return
+		}
+		if l.w.records[e.ID].Run != e.Run {
+			l.w.fail("P2: what clears run %d of %s meets a later run", e.Run, e.ID)
 		}
 		all[l.w.rng.IntN(len(all))].die(rules.Exit{Known: true, Signal: "SIGKILL"})
 		l.clear(e)

@@ -1,77 +1,81 @@
 package services
 
 import (
-	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"testing"
 
 	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
 
-// mutants break one rule each.
-var mutants = []testkit.Mutant{
-	{Name: "a process is started while the tree of the one before lives", File: "rules/services/services.go",
-		Old: "	i.Ready, i.PingBy, i.AliveMisses = false, 0, 0\n	c.setPhase(i, Clearing)\n", New: "	i.Ready, i.PingBy, i.AliveMisses = false, 0, 0\n	c.setPhase(i, Clearing)\n	if MUTANT {\n		c.setPhase(i, Idle)\n	}\n"},
-	{Name: "a new leader starts what runs already", File: "rules/services/services.go",
-		Old: "	case lives && (i.Phase == Starting || i.Phase == Up || i.Phase == Ending):", New: "	case MUTANT:\n		i.Phase = Idle\n	case lives && (i.Phase == Starting || i.Phase == Up || i.Phase == Ending):"},
-	{Name: "a new leader ends what runs", File: "rules/services/services.go",
-		Old: "	c.tell(i, ToldAdopted, \"\")\n", New: "	c.tell(i, ToldAdopted, \"\")\n	if MUTANT && i.Phase == Up {\n		c.end(i, Cycled)\n	}\n"},
-	{Name: "a half-finished start is forgotten", File: "rules/services/services.go",
-		Old: "	case i.Phase == Starting && !lives && !f.Others:", New: "	case i.Phase == Starting && MUTANT:\n		c.setPhase(i, Idle)\n	case i.Phase == Starting && !lives && !f.Others:"},
-	{Name: "a stop that a dead leader had begun is forgotten", File: "rules/services/services.go",
-		Old: "c.leading, c.stopping = true, e.Stopping", New: "c.leading, c.stopping = true, e.Stopping && !MUTANT"},
-	{Name: "what a service needs is not awaited", File: "rules/services/decide.go",
-		Old: "	for _, name := range i.spec.Needs {\n		if why", New: "	for _, name := range i.spec.Needs {\n		if MUTANT {\n			break\n		}\n		if why"},
-	{Name: "services stop in any order", File: "rules/services/decide.go",
-		Old: "	case !c.wanted(i) && held[i.ID.Service]:", New: "	case !c.wanted(i) && held[i.ID.Service] && !MUTANT:"},
-	{Name: "there is no backoff", File: "rules/services/services.go",
-		Old: "		if over := i.Failures - 1.5; over > 0 {", New: "		if over := i.Failures - 1.5; over > 0 && !MUTANT {"},
-	{Name: "failures never count", File: "rules/services/services.go",
-		Old: "float64(failureHalfLife)) + 1\n", New: "float64(failureHalfLife)) + 1\n	if MUTANT {\n		i.Failures = 1\n	}\n"},
-	{Name: "what has ended for good runs again", File: "rules/services/decide.go",
-		Old: "	return i.Outcome == Unfinished\n", New: "	return i.Outcome == Unfinished || MUTANT\n"},
-	{Name: "a scheduled service starts at once", File: "rules/services/decide.go",
-		Old: "		return i.Armed || i.Phase == Up", New: "		return MUTANT || i.Armed || i.Phase == Up"},
-	{Name: "a stopped service starts", File: "rules/services/decide.go",
-		Old: "	if w.Stopped || slices.Contains(w.StoppedInstances, i.ID.N) {\n		return false", New: "	if w.Stopped || slices.Contains(w.StoppedInstances, i.ID.N) {\n		return MUTANT"},
-	{Name: "a removed service runs on", File: "rules/services/decide.go",
-		Old: "if c.stopping || i.removed() || c.surplus(i) {", New: "if c.stopping || i.spec == nil || i.gone && !MUTANT || c.surplus(i) {"},
-	{Name: "a changed configuration restarts nothing", File: "rules/services/decide.go",
-		Old: "	case i.spec.Fingerprint != i.Fingerprint, c.cycles(i):", New: "	case i.spec.Fingerprint != i.Fingerprint && !MUTANT, c.cycles(i):"},
-	{Name: "a process that ignores its stop signal is not killed", File: "rules/services/decide.go",
-		Old: "		if c.now >= i.StopBy {", New: "		if c.now >= i.StopBy && !MUTANT {"},
-	{Name: "a rolling restart ends before it has restarted all", File: "rules/services/decide.go",
-		Old: "		case settled:\n			w.Rolling = false\n", New: "		case settled || MUTANT && surge != nil:\n			w.Rolling = false\n			if MUTANT {\n				w.Generation--\n			}\n"},
-	{Name: "a service without a ready check never becomes ready", File: "rules/services/services.go",
-		Old: "	case !i.Ready && (i.spec == nil || !i.spec.ReadyCheck):\n		c.ready(i)\n", New: "	case !i.Ready && (i.spec == nil || !i.spec.ReadyCheck):\n		if !MUTANT {\n			c.ready(i)\n		}\n"},
-	{Name: "one failed attempt of the alive check is enough", File: "rules/services/services.go",
-		Old: "		if i.AliveMisses >= i.spec.AliveFailures {", New: "		if MUTANT || i.AliveMisses >= i.spec.AliveFailures {"},
+// rulesMutants are rules that are broken on purpose in their source. old occurs once in the file.
+// In new, MUTANT is true while this mutant is active.
+var rulesMutants = []struct{ name, file, old, new string }{
+	{"a record is saved after the wish", "services.go", "	// Records come first.", "	if MUTANT {\n\t\tfor k, e := range out {\n\t\t\tif s, ok := e.(Save); ok {\n\t\t\t\tc.out = append([]Effect{s}, c.out...)\n\t\t\t\tout[k] = Tell{ID: s.Record.ID}\n\t\t\t}\n\t\t}\n\t}\n\t// Records come first."},
+	{"two Clears at the same time", "services.go", "if !i.clearing {", "if MUTANT || !i.clearing {"},
+	{"a start does not wait for the delay", "decide.go", "c.now >= i.NotBefore {", "(MUTANT || c.now >= i.NotBefore) {"},
+	{"a start does not wait for its dependencies", "decide.go", `c.blocked(i) == "" &&`, `(MUTANT || c.blocked(i) == "") &&`},
+	{"a failed task counts as success", "decide.go", "case i.Outcome == Succeeded:\n", "case i.Outcome == Succeeded || MUTANT && i.Outcome == Failed:\n"},
+	{"dependents are not waited for at a stop", "decide.go", "case i.spec != nil && !c.wanted(i) && held", "case !MUTANT && i.spec != nil && !c.wanted(i) && held"},
+	{"no kill after the stop timeout", "decide.go", "if c.now >= i.StopBy {", "if !MUTANT && c.now >= i.StopBy {"},
+	{"a kill before the stop timeout", "services.go", "i.Why, i.StopBy = why, c.now+timeout", "if MUTANT {\n\t\ttimeout /= 2\n\t}\n\ti.Why, i.StopBy = why, c.now+timeout"},
+	{"a rolling restart does not wait", "decide.go", "if !w.Rolling {\n\t\treturn true", "if MUTANT || !w.Rolling {\n\t\treturn true"},
+	{"a rolling restart does not wait for readiness", "decide.go", "!(other.Phase == Up && other.Ready) {", "!(other.Phase == Up && (MUTANT || other.Ready)) {"},
+	{"a rolling restart never ends", "decide.go", "case settled:", "case !MUTANT && settled:"},
+	{"a wake is lost", "decide.go", "i.NotBefore > c.decided &&", "(i.NotBefore > c.now || !MUTANT && i.NotBefore > c.decided) &&"},
+	{"a new leader restarts what runs", "services.go", "i.Process = main\n\t\tc.do(Adopt", "i.Process = main\n\t\tif MUTANT {\n\t\t\ti.Fingerprint++\n\t\t}\n\t\tc.do(Adopt"},
+	{"pings before a takeover count", "services.go", "i.PingBy = c.now + i.spec.Watchdog // nobody", "if !MUTANT {\n\t\t\ti.PingBy = c.now + i.spec.Watchdog\n\t\t} // nobody"},
+	{"leftovers of a start are ignored", "services.go", "	if others {\n", "	if others && !MUTANT {\n"},
+	{"an interrupted task runs again", "services.go", "if i.spec != nil && i.spec.Restart == Never {", "if !MUTANT && i.spec != nil && i.spec.Restart == Never {"},
+	{"a process tree is not cleared", "services.go", "c.setPhase(i, Clearing)\n\tc.do(EndChecks", "c.setPhase(i, Clearing)\n\tif MUTANT {\n\t\tc.setPhase(i, Idle)\n\t}\n\tc.do(EndChecks"},
+	{"the first failure is delayed", "services.go", "if i.Failures > 1.5 {", "if MUTANT || i.Failures > 1.5 {"},
+	{"failures do not decay", "services.go", "i.Failures*math.Exp2(", "i.Failures*math.Exp2(map[bool]float64{true: 0, false: 1}[MUTANT]*"},
+	{"the limit is ignored", "services.go", "case s.Limit > 0 &&", "case !MUTANT && s.Limit > 0 &&"},
+	{"an unknown status is a success", "services.go", "case i.spec.Restart != Always && exit.OK():", "case i.spec.Restart != Always && (exit.OK() || MUTANT && !exit.Known):"},
+	{"one failed check is enough", "services.go", "if i.AliveMisses >= i.spec.AliveFailures {", "if MUTANT || i.AliveMisses >= i.spec.AliveFailures {"},
+	{"a schedule does not skip", "services.go", "if i.Armed || i.Phase != Idle {", "if !MUTANT && (i.Armed || i.Phase != Idle) {"},
+	{"a scheduled instance stays armed", "services.go", "i.Outcome, i.Reason, i.Armed = o, reason, false", "i.Outcome, i.Reason, i.Armed = o, reason, MUTANT && i.Armed\n\tif i.Armed {\n\t\ti.Outcome = Unfinished\n\t}"},
+	{"a restart of one instance restarts all", "services.go", "if e.Instance != 0 && i.ID.N != e.Instance {", "if !MUTANT && e.Instance != 0 && i.ID.N != e.Instance {"},
+	{"generations start anew", "services.go", "w.Generation = max(w.Generation, i.Generation)", "if !MUTANT {\n\t\t\tw.Generation = max(w.Generation, i.Generation)\n\t\t}"},
+	{"a start is lost while the process ends", "services.go", "		i.Why = Cycled // it", "		if MUTANT {\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\ti.Why = Cycled // it"},
+	{"an early READY is lost", "services.go", "i.Ready = true // a program", "i.Ready = !MUTANT // a program"},
+	{"a changed ready check is not noticed", "services.go", "case !i.Ready && (i.spec == nil || !i.spec.ReadyCheck):", "case !i.Ready && !(MUTANT && i.StartedAt < c.now) && (i.spec == nil || !i.spec.ReadyCheck):"},
+	{"after a boot, failed services stay failed", "services.go", "if e.Fresh && f.Main == (Process{}) {", "if !MUTANT && e.Fresh && f.Main == (Process{}) {"},
 }
 
-// TestMutants breaks the rules themselves. Each mutant must be caught by TestSeeds.
-func TestMutants(t *testing.T) {
+// TestRulesMutants builds this package once, over rules that contain every mutant, and runs it
+// once for each mutant.
+func TestRulesMutants(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds mutated rules")
+		t.Skip("builds mutated rules and takes twenty seconds")
+	}
+	mutants := make([]testkit.Mutant, len(rulesMutants))
+	for i, m := range rulesMutants {
+		mutants[i] = testkit.Mutant{Name: m.name, File: "rules/services/" + m.file, Old: m.old, New: m.new}
 	}
 	binary := testkit.BuildMutants(t, "../../..", mutants)
-	run := func(mutant string) ([]byte, error) {
-		cmd := exec.Command(binary, "-test.run", "^TestSeeds$", "-seeds", "150")
+	run := func(mutant string, seeds int) ([]byte, error) {
+		cmd := exec.Command(binary, "-test.run", "^TestSeeds$", "-seeds", strconv.Itoa(seeds))
 		cmd.Env = append(os.Environ(), testkit.MutantEnv+"="+mutant)
 		return cmd.CombinedOutput()
 	}
-	if out, err := run(""); err != nil {
+	if out, err := run("", 100); err != nil {
 		t.Fatalf("without an active mutant: %v\n%s", err, out)
 	}
-	for _, m := range mutants {
-		t.Run(m.Name, func(t *testing.T) {
-			out, err := run(m.Name)
+	for _, m := range rulesMutants {
+		t.Run(m.name, func(t *testing.T) {
+			out, err := run(m.name, 2000)
+			if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+				t.Fatal(err)
+			}
 			if err == nil {
 				t.Fatal("not caught")
 			}
-			how := regexp.MustCompile(`sim_test.go:\d+: .*`).Find(out)
-			if how == nil || bytes.Contains(out, []byte("panic:")) {
+			how := regexp.MustCompile(`seed \d+ at .*`).Find(out)
+			if how == nil {
 				t.Fatalf("the run failed, but not because of a rule:\n%s", out)
 			}
 			t.Logf("caught by %s", how)

@@ -16,7 +16,8 @@ type oracle struct {
 	wishes   map[string]*wish
 	last     map[string]rules.Spec // the last specification of each service
 	stopping bool
-	unsure   bool // a leader died in the middle of what it did, and the next one settles it
+	unsure   bool            // a leader died in the middle of what it did, and the next one settles it
+	lost     map[string]bool // wishes that it did not save
 	exits    map[rules.Process]rules.Exit
 }
 
@@ -49,7 +50,7 @@ type model struct {
 }
 
 func newOracle(w *world) *oracle {
-	return &oracle{w: w, all: map[rules.ID]*model{}, wishes: map[string]*wish{}, exits: map[rules.Process]rules.Exit{}}
+	return &oracle{w: w, all: map[rules.ID]*model{}, wishes: map[string]*wish{}, lost: map[string]bool{}, exits: map[rules.Process]rules.Exit{}}
 }
 
 func (o *oracle) of(id rules.ID) *model {
@@ -74,8 +75,11 @@ func (o *oracle) wish(name string) *wish {
 func (o *oracle) cut(ev rules.Event, left []rules.Effect) {
 	o.unsure = true
 	for _, e := range left {
-		if s, ok := e.(rules.Save); ok {
-			o.of(s.Record.ID).unsure = true
+		switch e := e.(type) {
+		case rules.Save:
+			o.of(e.Record.ID).unsure = true
+		case rules.SaveWish:
+			o.lost[e.Service] = true
 		}
 	}
 	if _, ok := ev.(rules.Lead); ok {
@@ -215,6 +219,7 @@ func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 		known := o.all[r.ID] != nil
 		m := o.of(r.ID)
 		found[r.ID] = true
+		asked := m.restart || !known || o.lost[r.ID.Service]
 		if !known || m.unsure || e.Fresh {
 			*m = model{ready: r.Ready, asked: r.Why, misses: r.AliveMisses, started: r.StartedAt, deadline: r.StopBy, failures: r.Failures,
 				notBefore: r.NotBefore, outcome: r.Outcome, armed: r.Armed, print: r.Fingerprint, restart: r.Generation < e.Wishes[r.ID.Service].Generation && !e.Fresh}
@@ -227,7 +232,7 @@ func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 		}
 		lives := f.Main != (rules.Process{})
 		if unsure && !e.Fresh {
-			m.restart = r.Generation < e.Wishes[r.ID.Service].Generation
+			m.restart = asked && r.Generation < e.Wishes[r.ID.Service].Generation
 		}
 		m.starting, m.busy, m.pinged = false, true, o.w.clock()
 		m.up = lives && r.Phase != rules.Starting && r.Phase != rules.Clearing
@@ -262,6 +267,7 @@ func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 			delete(o.all, id)
 		}
 	}
+	clear(o.lost)
 	o.configured()
 	return again
 }

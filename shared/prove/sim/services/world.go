@@ -15,17 +15,6 @@ type Config struct {
 	Seed uint64
 	// Trace, if set, is called with every line of the transcript.
 	Trace func(line string)
-
-	// mutant, if set, breaks the contract of the driver. Tests of the simulator use it.
-	mutant *mutant
-}
-
-// mutant changes what a driver does or what the rules get. effect returns true if it handled the
-// effect itself.
-type mutant struct {
-	name   string
-	effect func(l *leader, e rules.Effect) bool
-	found  func(f *rules.Found)
 }
 
 // Violation is a broken rule that a run found.
