@@ -477,6 +477,16 @@ func (h *serviceChaos) exitedBlindly(id string) bool {
 	return during(h.blind, "", at, at)
 }
 
+// killedEarly reports whether a program was killed in a time before it could write its line.
+func (h *serviceChaos) killedEarly(runs []*serviceRun, from, to int64) bool {
+	for at, p := range h.killed {
+		if from < at && at < to && !slices.ContainsFunc(runs, func(r *serviceRun) bool { return r.pid == p.PID }) {
+			return true
+		}
+	}
+	return false
+}
+
 func during(spans []span, service string, from, to int64) bool {
 	return slices.ContainsFunc(spans, func(s span) bool {
 		return (s.service == "" || s.service == service) && s.from <= to && from <= s.to
@@ -516,7 +526,7 @@ func (h *serviceChaos) checkJournal() {
 					h.t.Errorf("the exit status of %s is unknown although there was a leader: %+v", id, *before)
 				}
 			case e.signal != "":
-				if before.killed == 0 && !ordered && !unnoted {
+				if before.killed == 0 && !ordered && !unnoted && !h.killedEarly(all[id], before.at, r.at) {
 					h.t.Errorf("%s: ps says %q, but nothing killed it: %+v", id, e.signal, *before)
 				}
 			case unnoted:
