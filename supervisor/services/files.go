@@ -72,12 +72,6 @@ func (f files) record(id rules.ID) string { return filepath.Join(f.instance(id),
 func (f files) output(id rules.ID) string { return filepath.Join(f.instance(id), "output.log") }
 func (f files) desired() string           { return filepath.Join(f.dir, "desired.json") }
 
-// Any reports whether a data directory has services, so that a leader needs a Manager.
-func Any(dir string) bool {
-	_, err := os.Stat(files{dir}.desired())
-	return err == nil
-}
-
 // readDesired returns desired.json. It is empty if there is none.
 func (f files) readDesired() (desired, error) {
 	d := desired{Schema: schema}

@@ -171,6 +171,9 @@ func Act(ctx context.Context, dataDir string, req *wire.ActRequest, w waiting, o
 // pollServices is how often a waiting command looks.
 const pollServices = 50 * time.Millisecond
 
+// settles is how long an instance must run until a command believes that it works.
+const settles = 300 * time.Millisecond
+
 // await waits until all instances have followed, and prints them.
 func (w waiting) await(ctx context.Context, dir *datadir.Dir, before *ps.Report, ids []string, out io.Writer) error {
 	deadline := time.Now().Add(w.timeout)
@@ -221,7 +224,9 @@ func (w waiting) starts() bool {
 // followed reports whether an instance has done what the command wants.
 func (w waiting) followed(old, i ps.Instance, exists bool) bool {
 	state := services.State(i.State)
-	settled := state == services.StateReady || state == services.StateDone || state == services.StateFailed
+	// A program without a ready check counts as ready as soon as it runs, also if it fails at once.
+	lasts := state == services.StateReady && i.UptimeMS >= settles.Milliseconds()
+	settled := lasts || state == services.StateDone || state == services.StateFailed
 	switch w.action {
 	case member.ActionStop, member.ActionRemove:
 		return !exists || i.PID == 0 && state != services.StateStarting && state != services.StateStopping

@@ -21,7 +21,6 @@ type leader struct {
 	checks   map[rules.ID]int
 	watch    map[rules.ID]rules.Process
 	starting int
-	leaving  bool
 }
 
 // lead lets a new leader take over.
@@ -258,7 +257,7 @@ func (l *leader) clear(e rules.Clear) {
 	l.later(l.w.upTo(2*time.Millisecond), func() {
 		all := l.w.of(e.ID)
 		if len(all) == 0 {
-			l.event(rules.Cleared{ID: e.ID, Run: e.Run})
+			l.event(rules.Cleared(e))
 			return
 		}
 		if l.w.records[e.ID].Run != e.Run {

@@ -37,7 +37,6 @@ type world struct {
 	rng     *rand.Rand
 	now     time.Duration
 	booted  time.Duration // when the host booted
-	boots   int
 	queue   timers
 	seq     int
 	faults  bool
