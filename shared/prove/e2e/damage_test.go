@@ -299,8 +299,9 @@ func TestWithoutAUsableSlotNothingIsChanged(t *testing.T) {
 		}
 	}
 	t.Logf("the output of up:\n%s", out)
+	logs := filepath.Join(c.dir, "logs")
 	for path, sum := range checksums(t, c.dir) {
-		if before[path] != sum {
+		if before[path] != sum && filepath.Dir(path) != logs { // the log says what went wrong
 			t.Errorf("%s was changed", path)
 		}
 		delete(before, path)
