@@ -270,7 +270,11 @@ func (l *leader) clear(e rules.Clear) {
 
 // probe makes attempts of a check until it is ended.
 func (l *leader) probe(e rules.Check, mine int) {
-	l.later(l.w.between(100*time.Millisecond, time.Second), func() {
+	interval := l.w.between(100*time.Millisecond, time.Second)
+	if !l.w.faults {
+		interval *= 10 // most of the time passes without faults, and nothing new is learned from it
+	}
+	l.later(interval, func() {
 		if l.checks[e.ID] != mine {
 			return
 		}

@@ -211,7 +211,7 @@ func (w *world) calm() {
 
 // bound is how long the services may take to settle: several services in a row with their
 // longest delays and stop timeouts, and scheduled runs.
-const bound = 10 * time.Minute
+const bound = 4 * time.Minute
 
 // settled checks that everything is as it is asked for when the faults are over.
 func (w *world) settled() {
