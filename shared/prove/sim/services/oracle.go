@@ -479,7 +479,7 @@ func (o *oracle) wants(id rules.ID) bool {
 	case id.N > s.Instances && !(x.rolling && id.N == s.Instances+1):
 		return false
 	case s.Scheduled:
-		return m.armed || m.busy && m.asked == 0 && (m.up || m.outcome == 0)
+		return m.armed || m.starting || m.up && m.asked == 0
 	}
 	return m.outcome == 0
 }
