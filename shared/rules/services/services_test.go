@@ -609,3 +609,19 @@ func TestChangedWhileItEnds(t *testing.T) {
 	r.exited("p", 1, "clear p/1, p/1: failed")
 	r.cleared("p", "start p/1")
 }
+
+// A process that runs on only for those that depend on it is not held to a watchdog that it does
+// not know.
+func TestWatchdogOfAnotherConfiguration(t *testing.T) {
+	r := begin(t, "start db/1, start db/2", Spec{Name: "db", Instances: 2, Watchdog: time.Minute}, Spec{Name: "web", Needs: []string{"db"}})
+	r.up("db/1")
+	r.started("db/2", "start web/1")
+	r.up("web")
+	r.step(StopWanted{Service: "web"}, "signal web/1")
+	web := Spec{Name: "web", Instances: 1, Needs: []string{"db"}, StopTimeout: time.Hour}
+	r.step(Configured{Specs: []Spec{{Name: "db", Instances: 1, Fingerprint: 1, StopTimeout: time.Hour}, web}}, "signal db/1")
+	r.step(Notified{ID: parse("db/2"), Run: r.run("db/2"), Ping: true}, "")
+	r.now += 2 * time.Second
+	r.step(Tick{}, "")
+	r.ends("web", "signal db/2")
+}

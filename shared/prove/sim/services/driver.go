@@ -149,7 +149,11 @@ func (l *leader) arm() {
 		return
 	}
 	mine := l.timer
-	l.later(max(at-l.w.clock(), 0)+l.w.upTo(time.Millisecond), func() {
+	late := l.w.upTo(time.Millisecond)
+	if l.w.chance(0.1) {
+		late = l.w.upTo(time.Second) // the host is busy, and other events come first
+	}
+	l.later(max(at-l.w.clock(), 0)+late, func() {
 		if l.timer == mine {
 			l.event(rules.Tick{})
 		}
