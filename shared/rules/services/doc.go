@@ -17,6 +17,9 @@
 //   - It gives Exited only if the main process is certainly dead, and Cleared only if no process
 //     of the instance is left. After Start it gives exactly one of Started and StartFailed, and
 //     StartFailed only if no process is left.
+//   - It answers each Clear with one Cleared. There is one Clear at a time for an instance.
+//   - It takes a notification from its socket only when the effects of it are carried out.
+//     Otherwise the READY of a program is lost if the leader dies in between.
 //   - Times are those of a clock that all processes of one boot share (CLOCK_BOOTTIME), because
 //     deadlines outlive the leader that set them.
 //

@@ -37,7 +37,8 @@ type (
 		Run uint64
 	}
 	// Check begins the ready check (Alive is false) or the alive check of a process. It ends with
-	// EndChecks. A ready check ends at its first success.
+	// EndChecks. A ready check ends at its first success. All checks begin anew when the
+	// configuration changes.
 	Check struct {
 		ID    ID
 		Run   uint64

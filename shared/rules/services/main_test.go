@@ -149,10 +149,10 @@ func (r *rig) crashes(name string) time.Duration {
 	return delay
 }
 
-func (r *rig) ready(name, want string) {
+func (r *rig) ready(name string) {
 	r.t.Helper()
 	id := parse(name)
-	r.step(Checked{ID: id, Run: r.run(name), OK: true}, strings.TrimPrefix(want+", ", ", ")+id.String()+": ready")
+	r.step(Checked{ID: id, Run: r.run(name), OK: true}, id.String()+": ready")
 }
 
 func (r *rig) state(name string, want State) {

@@ -247,6 +247,11 @@ func (c *Core) configure(specs []Spec) {
 	for _, i := range c.instances {
 		if s := c.specs[i.ID.Service]; s != nil {
 			i.spec, i.gone = s, false
+			if s.Watchdog == 0 || s.Fingerprint != i.Fingerprint {
+				// The process pings at the interval that it was started with. It can be a process
+				// that only runs on until those that depend on it have ended.
+				i.PingBy = 0
+			}
 		} else {
 			i.gone = true
 		}

@@ -24,7 +24,7 @@ func TestStartsWhenNeedsAreReady(t *testing.T) {
 	r := begin(t, "start db/1, start db/2", Spec{Name: "web", Needs: []string{"db"}}, Spec{Name: "db", Instances: 2, ReadyCheck: true})
 	r.started("db/1", "check db/1")
 	r.started("db/2", "check db/2")
-	r.ready("db/1", "")
+	r.ready("db/1")
 	r.state("web", StateWaiting)
 	r.step(Checked{ID: parse("db/2"), Run: r.run("db/2"), Reason: "connection refused"}, "")
 	r.step(Checked{ID: parse("db/2"), Run: r.run("db/2"), OK: true}, "db/2: ready, start web/1")
@@ -337,7 +337,7 @@ func TestRollingRestart(t *testing.T) {
 	r := begin(t, "start web/1, start web/2", Spec{Name: "web", Instances: 2, ReadyCheck: true})
 	for _, name := range []string{"web/1", "web/2"} {
 		r.started(name, "check "+name)
-		r.ready(name, "")
+		r.ready(name)
 	}
 	r.step(RestartWanted{Service: "web", Rolling: true}, "start web/3")
 	r.started("web/3", "check web/3")
@@ -361,7 +361,7 @@ func TestRollingRestart(t *testing.T) {
 func TestRollingRestartIsAborted(t *testing.T) {
 	r := begin(t, "start web/1", Spec{Name: "web", ReadyCheck: true})
 	r.started("web/1", "check web/1")
-	r.ready("web/1", "")
+	r.ready("web/1")
 	r.step(RestartWanted{Service: "web", Rolling: true}, "start web/2")
 	r.started("web/2", "check web/2")
 	r.exited("web/2", 1, "clear web/2, web/2: exited, web/2: rolling restart aborted")
@@ -608,4 +608,20 @@ func TestChangedWhileItEnds(t *testing.T) {
 	r.step(Configured{Specs: []Spec{{Name: "p", Instances: 1, Limit: 1, Fingerprint: 1, StopTimeout: time.Second}}}, "")
 	r.exited("p", 1, "clear p/1, p/1: failed")
 	r.cleared("p", "start p/1")
+}
+
+// A process that runs on only for those that depend on it is not held to a watchdog that it does
+// not know.
+func TestWatchdogOfAnotherConfiguration(t *testing.T) {
+	r := begin(t, "start db/1, start db/2", Spec{Name: "db", Instances: 2, Watchdog: time.Minute}, Spec{Name: "web", Needs: []string{"db"}})
+	r.up("db/1")
+	r.started("db/2", "start web/1")
+	r.up("web")
+	r.step(StopWanted{Service: "web"}, "signal web/1")
+	web := Spec{Name: "web", Instances: 1, Needs: []string{"db"}, StopTimeout: time.Hour}
+	r.step(Configured{Specs: []Spec{{Name: "db", Instances: 1, Fingerprint: 1, StopTimeout: time.Hour}, web}}, "signal db/1")
+	r.step(Notified{ID: parse("db/2"), Run: r.run("db/2"), Ping: true}, "")
+	r.now += 2 * time.Second
+	r.step(Tick{}, "")
+	r.ends("web", "signal db/2")
 }

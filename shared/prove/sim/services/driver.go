@@ -149,7 +149,11 @@ func (l *leader) arm() {
 		return
 	}
 	mine := l.timer
-	l.later(max(at-l.w.clock(), 0)+l.w.upTo(time.Millisecond), func() {
+	late := l.w.upTo(time.Millisecond)
+	if l.w.chance(0.1) {
+		late = l.w.upTo(time.Second) // the host is busy, and other events come first
+	}
+	l.later(max(at-l.w.clock(), 0)+late, func() {
 		if l.timer == mine {
 			l.event(rules.Tick{})
 		}
@@ -270,7 +274,11 @@ func (l *leader) clear(e rules.Clear) {
 
 // probe makes attempts of a check until it is ended.
 func (l *leader) probe(e rules.Check, mine int) {
-	l.later(l.w.between(100*time.Millisecond, time.Second), func() {
+	interval := l.w.between(100*time.Millisecond, time.Second)
+	if !l.w.faults {
+		interval *= 10 // most of the time passes without faults, and nothing new is learned from it
+	}
+	l.later(interval, func() {
 		if l.checks[e.ID] != mine {
 			return
 		}
@@ -283,7 +291,12 @@ func (l *leader) probe(e rules.Check, mine int) {
 		default:
 			ok = p.ready <= l.w.now && !p.notifies
 		}
-		l.event(rules.Checked{ID: e.ID, Run: e.Run, Alive: e.Alive, OK: ok, Reason: "no answer"})
+		result := rules.Checked{ID: e.ID, Run: e.Run, Alive: e.Alive, OK: ok, Reason: "no answer"}
+		if l.w.faults && l.w.chance(0.1) { // the goroutine of the attempt is late, and its process may be gone
+			l.later(l.w.upTo(5*time.Second), func() { l.event(result) })
+		} else {
+			l.event(result)
+		}
 		if e.Alive || !ok {
 			l.probe(e, mine)
 		}

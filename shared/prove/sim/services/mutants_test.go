@@ -26,6 +26,7 @@ var rulesMutants = []struct{ name, file, old, new string }{
 	{"a rolling restart does not wait for readiness", "decide.go", "!(other.Phase == Up && other.Ready) {", "!(other.Phase == Up && (MUTANT || other.Ready)) {"},
 	{"a rolling restart never ends", "decide.go", "case settled:", "case !MUTANT && settled:"},
 	{"a wake is lost", "decide.go", "i.NotBefore > c.decided &&", "(i.NotBefore > c.now || !MUTANT && i.NotBefore > c.decided) &&"},
+	{"a watchdog is never due", "decide.go", "case i.Phase == Up && i.PingBy != 0:", "case !MUTANT && i.Phase == Up && i.PingBy != 0:"},
 	{"a new leader restarts what runs", "services.go", "i.Process = main\n\t\tc.do(Adopt", "i.Process = main\n\t\tif MUTANT {\n\t\t\ti.Fingerprint++\n\t\t}\n\t\tc.do(Adopt"},
 	{"pings before a takeover count", "services.go", "i.PingBy = c.now + i.spec.Watchdog // nobody", "if !MUTANT {\n\t\t\ti.PingBy = c.now + i.spec.Watchdog\n\t\t} // nobody"},
 	{"leftovers of a start are ignored", "services.go", "	if others {\n", "	if others && !MUTANT {\n"},
@@ -44,6 +45,7 @@ var rulesMutants = []struct{ name, file, old, new string }{
 	{"an early READY is lost", "services.go", "i.Ready = true // a program", "i.Ready = !MUTANT // a program"},
 	{"a changed ready check is not noticed", "services.go", "case !i.Ready && (i.spec == nil || !i.spec.ReadyCheck):", "case !i.Ready && !(MUTANT && i.StartedAt < c.now) && (i.spec == nil || !i.spec.ReadyCheck):"},
 	{"after a boot, failed services stay failed", "services.go", "if e.Fresh && f.Main == (Process{}) {", "if !MUTANT && e.Fresh && f.Main == (Process{}) {"},
+	{"events of earlier runs count", "services.go", "i != nil && i.Run == run {", "i != nil && (MUTANT || i.Run == run) {"},
 }
 
 // TestRulesMutants builds this package once, over rules that contain every mutant, and runs it

@@ -30,6 +30,7 @@ type wish struct {
 
 // model is what the oracle knows of an instance.
 type model struct {
+	run       uint64
 	busy      bool // from Start until nothing is left
 	starting  bool // from Start until its answer
 	up        bool // the main process lives, as far as the rules know
@@ -116,6 +117,7 @@ func (o *oracle) judge(_ *leader, ev rules.Event, effects []rules.Effect) {
 			o.saved(e.Record)
 		case rules.Start:
 			o.starts(e.ID)
+			o.of(e.ID).run = e.Run
 		case rules.Signal:
 			if o.of(e.ID).asked == 0 {
 				o.w.fail("P2: %s is told to stop, but nothing asked for that", e.ID)
@@ -144,6 +146,9 @@ func (o *oracle) spare(service string) {
 // learn updates the models. It returns the instances that failed and start again.
 func (o *oracle) learn(ev rules.Event) (again []rules.ID) {
 	now := o.w.clock()
+	if id, run, ok := about(ev); ok && o.of(id).run != run {
+		return nil // an earlier process
+	}
 	switch e := ev.(type) {
 	case rules.Lead:
 		return o.lead(e)
@@ -197,6 +202,25 @@ func (o *oracle) learn(ev rules.Event) (again []rules.ID) {
 	return nil
 }
 
+// about returns the run that an event is about.
+func about(ev rules.Event) (rules.ID, uint64, bool) {
+	switch e := ev.(type) {
+	case rules.Started:
+		return e.ID, e.Run, true
+	case rules.StartFailed:
+		return e.ID, e.Run, true
+	case rules.Exited:
+		return e.ID, e.Run, true
+	case rules.Cleared:
+		return e.ID, e.Run, true
+	case rules.Checked:
+		return e.ID, e.Run, true
+	case rules.Notified:
+		return e.ID, e.Run, true
+	}
+	return rules.ID{}, 0, false
+}
+
 func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 	o.stopping = false
 	if e.Fresh {
@@ -234,10 +258,10 @@ func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 		if unsure && !e.Fresh {
 			m.restart = asked && r.Generation < e.Wishes[r.ID.Service].Generation
 		}
-		m.starting, m.busy, m.pinged = false, true, o.w.clock()
+		m.run, m.starting, m.busy, m.pinged = r.Run, false, true, o.w.clock()
 		m.up = lives && r.Phase != rules.Starting && r.Phase != rules.Clearing
 		if e.Fresh && !lives {
-			*m = model{busy: f.Others, print: r.Fingerprint, started: r.StartedAt}
+			*m = model{run: r.Run, busy: f.Others, print: r.Fingerprint, started: r.StartedAt}
 			if r.Phase == rules.Ending {
 				m.asked = r.Why
 			}
@@ -455,7 +479,7 @@ func (o *oracle) wants(id rules.ID) bool {
 	case id.N > s.Instances && !(x.rolling && id.N == s.Instances+1):
 		return false
 	case s.Scheduled:
-		return m.armed || m.busy && m.asked == 0 && (m.up || m.outcome == 0)
+		return m.armed || m.starting || m.up && m.asked == 0
 	}
 	return m.outcome == 0
 }

@@ -197,7 +197,7 @@ func (w *world) calm() {
 	w.faults = false
 	w.tell("no more faults")
 	for _, p := range w.procs {
-		if p.sick, p.mute = never, never; p.ready > w.now {
+		if p.ready > w.now {
 			p.ready = w.now + time.Second
 			if p.notifies {
 				w.after(time.Second, func() { p.notify(rules.Notified{Ready: true}) })
@@ -211,7 +211,7 @@ func (w *world) calm() {
 
 // bound is how long the services may take to settle: several services in a row with their
 // longest delays and stop timeouts, and scheduled runs.
-const bound = 10 * time.Minute
+const bound = 4 * time.Minute
 
 // settled checks that everything is as it is asked for when the faults are over.
 func (w *world) settled() {
@@ -238,6 +238,8 @@ func (w *world) settled() {
 			w.fail("%s does not run, but nothing is missing (%s %s)", v.ID, v.State, v.Waits)
 		case v.Phase == rules.Up && (!v.Ready || s.Fingerprint != m.print):
 			w.fail("%s is not ready, or not as configured", v.ID)
+		case v.Phase == rules.Up && w.unhealthy(v.Process, s):
+			w.fail("%s is not healthy, but runs", v.ID)
 		case v.Phase == rules.Up && m.restart && !o.wish(v.ID.Service).rolling:
 			w.fail("%s was not restarted", v.ID)
 		}
@@ -255,6 +257,12 @@ func (w *world) settled() {
 			w.fail("process %d of %s has no owner", p.PID, p.id)
 		}
 	}
+}
+
+// unhealthy reports whether a process has failed its alive check or its watchdog for a minute.
+func (w *world) unhealthy(x rules.Process, s rules.Spec) bool {
+	p := w.find(x)
+	return p != nil && (s.AliveFailures > 0 && p.sick < w.now-time.Minute || s.Watchdog > 0 && p.mute < w.now-time.Minute)
 }
 
 // rolledOut checks that a rolling restart has ended, unless an instance cannot become ready.

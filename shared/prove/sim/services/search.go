@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -68,6 +69,8 @@ func (s Search) Run(ctx context.Context) Found {
 		ctx, cancel = context.WithTimeout(ctx, s.Budget)
 		defer cancel()
 	}
+	// A run uses little memory and makes much garbage.
+	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	began, told := time.Now(), time.Now()
 	var (
 		mu    sync.Mutex
