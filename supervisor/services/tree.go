@@ -3,7 +3,10 @@ package services
 import (
 	"cmp"
 	"context"
+	"errors"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dynast-io/dynast/shared/host/cgroup"
 	"github.com/dynast-io/dynast/shared/host/proc"
@@ -66,16 +69,19 @@ func (m *Manager) clear(id rules.ID, run uint64) {
 	}()
 }
 
-// killInstance kills an instance because an operator wants it. The rules see its death.
+// killInstance kills the processes that an instance has now, because an operator wants it. The rules
+// see the death of the main process, and end what is left. It must not wait for that: the next run
+// could already have the lock by which processes are found.
 func (m *Manager) killInstance(i *instance) {
-	tree := i.tree(m.files, true)
-	id := i.Record.ID
+	tree, id := i.tree(m.files, true), i.Record.ID
 	m.work.Add(1)
 	go func() {
 		defer m.work.Done()
-		ctx, cancel := context.WithTimeout(m.ctx, clearTimeout)
-		defer cancel()
-		if err := tree.KillTree(ctx); err != nil && m.ctx.Err() == nil {
+		processes, err := tree.Tree()
+		for _, p := range processes {
+			err = errors.Join(err, proc.Signal(p, unix.SIGKILL))
+		}
+		if err != nil {
 			m.log.Error("cannot kill a service", "instance", id.String(), "error", err)
 		}
 	}()
