@@ -292,7 +292,7 @@ func TestDiskFilledToTheLastByte(t *testing.T) {
 	logged := len(c.logText())
 	c.up()
 	eventually(t, "the leader serves clients on the full disk, or has ended", func() bool {
-		return !same(c.last) || strings.Contains(c.logText()[logged:], "serves clients")
+		return !same(c.last) || strings.Contains(c.logText()[logged:], "serving clients")
 	})
 	d.makeRoom()
 	c.raise()
