@@ -56,6 +56,9 @@ func (m *Manager) start(id rules.ID, run uint64) {
 		defer m.work.Done()
 		startSlots <- struct{}{}
 		p, err := order.start(m.ctx)
+		if err != nil && order.cgroup != "" {
+			_ = cgroup.At(order.cgroup).Remove() // each start has its own
+		}
 		<-startSlots
 		// The goroutine of run takes mail until no start is under way.
 		m.mail <- func() {
