@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +39,7 @@ const (
 	maxMerges = 10
 )
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
+var yamlLine = pattern(`^yaml: (?:line ([0-9]+): )?`)
 
 func (o *output) compose(f File) error {
 	var doc yaml.Node
@@ -52,12 +51,12 @@ func (o *output) compose(f File) error {
 		}
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		m := yamlLine.FindStringSubmatch(err.Error())
+		m := yamlLine().FindStringSubmatch(err.Error())
 		at := place{file: f.Name}
 		if m != nil {
 			at.line, _ = strconv.Atoi(m[1])
 		}
-		return at.errorf("not valid YAML: %s", yamlLine.ReplaceAllString(err.Error(), ""))
+		return at.errorf("not valid YAML: %s", yamlLine().ReplaceAllString(err.Error(), ""))
 	}
 	if len(doc.Content) == 0 {
 		return &Error{File: f.Name, Text: "the file is empty"}
@@ -259,15 +258,15 @@ func (c *compose) pairs(n *yaml.Node) ([]field, error) {
 	return pairs, nil
 }
 
-var variable = regexp.MustCompile(`\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)((?::?[-?+=][^}]*)?)\}|([A-Za-z_][A-Za-z0-9_]*))`)
+var variable = pattern(`\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)((?::?[-?+=][^}]*)?)\}|([A-Za-z_][A-Za-z0-9_]*))`)
 
 // expand marks the variables that process-compose expands when it reads the file.
 func (c *compose) expand(text string) string {
 	if c.plain {
 		return text
 	}
-	return variable.ReplaceAllStringFunc(text, func(found string) string {
-		m := variable.FindStringSubmatch(found)
+	return variable().ReplaceAllStringFunc(text, func(found string) string {
+		m := variable().FindStringSubmatch(found)
 		if found == "$$" {
 			return "$"
 		}
@@ -465,7 +464,7 @@ func (x *composeProcess) environment(pairs []field) error {
 			return err
 		}
 		value = x.expand(value)
-		if dynamic(value) && !environmentName.MatchString(p.key) {
+		if dynamic(value) && !environmentName().MatchString(p.key) {
 			return p.at.errorf("environment: %q is not a name that a shell can set", p.key)
 		}
 		x.setEnv(p.key, value)

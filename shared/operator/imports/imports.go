@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -134,10 +133,10 @@ func checkText(f File) error {
 }
 
 var (
-	supervisordSection = regexp.MustCompile(`(?m)^\[(program:|supervisord\]|supervisorctl\]|include\]|group:|eventlistener:|fcgi-program:|unix_http_server\]|inet_http_server\])`)
-	unitSection        = regexp.MustCompile(`(?m)^\[(Unit|Service|Install|Socket|Timer)\]`)
-	composeKey         = regexp.MustCompile(`(?m)^["']?processes["']?\s*:`)
-	dockerKey          = regexp.MustCompile(`(?m)^["']?services["']?\s*:`)
+	supervisordSection = pattern(`(?m)^\[(program:|supervisord\]|supervisorctl\]|include\]|group:|eventlistener:|fcgi-program:|unix_http_server\]|inet_http_server\])`)
+	unitSection        = pattern(`(?m)^\[(Unit|Service|Install|Socket|Timer)\]`)
+	composeKey         = pattern(`(?m)^["']?processes["']?\s*:`)
+	dockerKey          = pattern(`(?m)^["']?services["']?\s*:`)
 )
 
 // detect finds the kind of a file from its name, then from its content.
@@ -149,13 +148,13 @@ func detect(f File) (Kind, error) {
 		return Procfile, nil
 	case ext == ".service" || ext == ".socket" || ext == ".timer":
 		return Systemd, nil
-	case supervisordSection.Match(f.Content):
+	case supervisordSection().Match(f.Content):
 		return Supervisord, nil
-	case unitSection.Match(f.Content):
+	case unitSection().Match(f.Content):
 		return Systemd, nil
-	case composeKey.Match(f.Content):
+	case composeKey().Match(f.Content):
 		return ProcessCompose, nil
-	case dockerKey.Match(f.Content) && (ext == ".yaml" || ext == ".yml"):
+	case dockerKey().Match(f.Content) && (ext == ".yaml" || ext == ".yml"):
 		return "", &Error{File: f.Name, Text: "this looks like a file of docker compose, which runs containers: only process-compose files can be imported"}
 	case ext == ".yaml" || ext == ".yml":
 		return "", &Error{File: f.Name, Text: "the file has no key processes, so it is not a process-compose file"}

@@ -1,7 +1,6 @@
 package imports
 
 import (
-	"regexp"
 	"strings"
 )
 
@@ -21,8 +20,8 @@ type directive struct {
 func (d directive) String() string { return d.name + "=" + d.value }
 
 var (
-	sectionLine   = regexp.MustCompile(`^\[([^\]]+)\]\s*(.*)$`)
-	inlineComment = regexp.MustCompile(`\s[;#].*$`)
+	sectionLine   = pattern(`^\[([^\]]+)\]\s*(.*)$`)
+	inlineComment = pattern(`\s[;#].*$`)
 )
 
 // supervisordSections reads the dialect of Python's ConfigParser with supervisord's settings: a
@@ -37,14 +36,14 @@ func supervisordSections(f File) ([]section, error) {
 		if text == "" || text[0] == ';' || text[0] == '#' {
 			continue
 		}
-		text = strings.TrimSpace(inlineComment.ReplaceAllString(text, ""))
+		text = strings.TrimSpace(inlineComment().ReplaceAllString(text, ""))
 		if indented && len(sections) > 0 {
 			if last := &sections[len(sections)-1]; len(last.directives) > 0 {
 				last.directives[len(last.directives)-1].value += "\n" + text
 				continue
 			}
 		}
-		if m := sectionLine.FindStringSubmatch(text); m != nil {
+		if m := sectionLine().FindStringSubmatch(text); m != nil {
 			sections = append(sections, section{at: at, name: strings.TrimSpace(m[1])})
 			continue
 		}
@@ -65,7 +64,7 @@ func supervisordSections(f File) ([]section, error) {
 func unitSections(f File) ([]section, error) {
 	var sections []section
 	for _, l := range unitLines(f) {
-		if m := sectionLine.FindStringSubmatch(l.value); m != nil && m[2] == "" {
+		if m := sectionLine().FindStringSubmatch(l.value); m != nil && m[2] == "" {
 			sections = append(sections, section{at: l.at, name: m[1]})
 			continue
 		}

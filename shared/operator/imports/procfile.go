@@ -1,7 +1,6 @@
 package imports
 
 import (
-	"regexp"
 	"strings"
 )
 
@@ -10,7 +9,7 @@ type procfileLine struct {
 	name, command string
 }
 
-var procfilePattern = regexp.MustCompile(`^([A-Za-z0-9_-]+):\s*(.*)$`)
+var procfilePattern = pattern(`^([A-Za-z0-9_-]+):\s*(.*)$`)
 
 // procfileLines reads a Procfile. A line is NAME: COMMAND, empty, or a comment.
 func procfileLines(f File) ([]procfileLine, error) {
@@ -21,7 +20,7 @@ func procfileLines(f File) ([]procfileLine, error) {
 		if text == "" || strings.HasPrefix(text, "#") {
 			continue
 		}
-		m := procfilePattern.FindStringSubmatch(text)
+		m := procfilePattern().FindStringSubmatch(text)
 		if m == nil {
 			return nil, at.errorf("this is not a line of a Procfile, want NAME: COMMAND")
 		}
@@ -33,7 +32,7 @@ func procfileLines(f File) ([]procfileLine, error) {
 	return lines, nil
 }
 
-var portVariable = regexp.MustCompile(`\$\{?PORT\b`)
+var portVariable = pattern(`\$\{?PORT\b`)
 
 func (o *output) procfile(f File, opts Options) error {
 	lines, err := procfileLines(f)
@@ -54,7 +53,7 @@ func (o *output) procfile(f File, opts Options) error {
 		if envFile != "" {
 			s.set("env_file", envFile)
 		}
-		if portVariable.MatchString(l.command) {
+		if portVariable().MatchString(l.command) {
 			s.notes.add("PORT", `a Procfile runner sets this variable (foreman: 5000, 5100, ...). Add env = { PORT = "5000" }, or set it in the environment of dynast.`)
 		}
 	}

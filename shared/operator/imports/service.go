@@ -3,7 +3,6 @@ package imports
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -39,14 +38,14 @@ type service struct {
 // listen is a block of that name.
 type listen struct{ name, address string }
 
-var invalidName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+var invalidName = pattern(`[^A-Za-z0-9._-]+`)
 
 // maxName is the length of the longest name of a service.
 const maxName = 64
 
 // validName returns the name that a service gets in config.hcl, or nothing.
 func validName(name string) string {
-	valid := strings.TrimLeft(invalidName.ReplaceAllString(name, "-"), "._-")
+	valid := strings.TrimLeft(invalidName().ReplaceAllString(name, "-"), "._-")
 	return valid[:min(len(valid), maxName)]
 }
 

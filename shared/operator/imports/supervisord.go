@@ -3,7 +3,6 @@ package imports
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -415,12 +414,12 @@ func (s *service) disable(directive string) {
 	s.notes.add(directive, "the service has no instances, so it does not start. Set instances to start it.")
 }
 
-var environmentPair = regexp.MustCompile(`^[\s,]*([^\s=,]+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,"']*)`)
+var environmentPair = pattern(`^[\s,]*([^\s=,]+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,"']*)`)
 
 // environment reads NAME="value",NAME='value',NAME=value, as supervisord does.
 func (c *programImport) environment(d directive, text string) error {
 	for rest := text; strings.Trim(rest, " \t\r\n,") != ""; {
-		m := environmentPair.FindStringSubmatch(maskMarks(rest))
+		m := environmentPair().FindStringSubmatch(maskMarks(rest))
 		if m == nil {
 			return d.at.errorf("environment: %q is not NAME=\"VALUE\"", strings.TrimSpace(rest))
 		}
@@ -467,19 +466,19 @@ type expander struct {
 	number string
 }
 
-var expansion = regexp.MustCompile(`%(?:%|\(([^)]*)\)(0?[0-9]*)([sd])|)`)
+var expansion = pattern(`%(?:%|\(([^)]*)\)(0?[0-9]*)([sd])|)`)
 
-var environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var environmentName = pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (x *expander) expand(text string) (string, error) {
 	var failed error
-	out := expansion.ReplaceAllStringFunc(text, func(found string) string {
-		m := expansion.FindStringSubmatch(found)
+	out := expansion().ReplaceAllStringFunc(text, func(found string) string {
+		m := expansion().FindStringSubmatch(found)
 		if found == "%%" {
 			return "%"
 		}
 		name, width := m[1], m[2]
-		if env, ok := strings.CutPrefix(name, "ENV_"); ok && environmentName.MatchString(env) && width == "" {
+		if env, ok := strings.CutPrefix(name, "ENV_"); ok && environmentName().MatchString(env) && width == "" {
 			return expression("${" + env + "}")
 		}
 		value, ok := x.values[name]

@@ -2,7 +2,6 @@ package imports
 
 import (
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -110,7 +109,7 @@ func newUnit(f File) (*unit, error) {
 }
 
 // listDirectives can be repeated. An empty value resets them.
-var listDirectives = regexp.MustCompile(`^(Environment|EnvironmentFile|PassEnvironment|UnsetEnvironment|Exec.*|After|Before|Wants|Requires|Requisite|BindsTo|PartOf|Upholds|Conflicts|` +
+var listDirectives = pattern(`^(Environment|EnvironmentFile|PassEnvironment|UnsetEnvironment|Exec.*|After|Before|Wants|Requires|Requisite|BindsTo|PartOf|Upholds|Conflicts|` +
 	`Listen.*|On.*|CapabilityBoundingSet|Documentation|WantedBy|RequiredBy|Also|Alias|Condition.*|Assert.*|.*Paths?|SystemCallFilter|Restrict.*|Device.*|SupplementaryGroups|.*Directory|Sockets|Load.*)$`)
 
 // directives returns the directives of all sections with a name, as far as they have an effect.

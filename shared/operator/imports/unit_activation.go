@@ -3,7 +3,6 @@ package imports
 import (
 	"fmt"
 	"net"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +46,7 @@ func (x *serviceUnit) socket(u *unit) error {
 }
 
 func (x *serviceUnit) listen(d directive, name, address string) {
-	valid := strings.Trim(invalidName.ReplaceAllString(name, "-"), "-")
+	valid := strings.Trim(invalidName().ReplaceAllString(name, "-"), "-")
 	if valid == "" {
 		valid = "socket"
 	}
@@ -150,9 +149,9 @@ var calendarNames = map[string]string{
 }
 
 var (
-	calendarDays = regexp.MustCompile(`^[A-Za-z]{3,9}(?:(?:\.\.|,|-)[A-Za-z]{3,9})*,?$`)
-	calendarDate = regexp.MustCompile(`^(?:\*-)?([^-~]+)-([^-~]+)$`)
-	calendarTime = regexp.MustCompile(`^([^:]+):([^:]+)(?::0{1,2})?$`)
+	calendarDays = pattern(`^[A-Za-z]{3,9}(?:(?:\.\.|,|-)[A-Za-z]{3,9})*,?$`)
+	calendarDate = pattern(`^(?:\*-)?([^-~]+)-([^-~]+)$`)
+	calendarTime = pattern(`^([^:]+):([^:]+)(?::0{1,2})?$`)
 )
 
 // calendar converts a calendar event of systemd to cron. ok is false if cron cannot say it.
@@ -162,21 +161,21 @@ func calendar(text string) (expr string, ok bool) {
 	}
 	minute, hour, day, month, weekday := "0", "0", "*", "*", "*"
 	for i, part := range strings.Fields(text) {
-		if m := calendarTime.FindStringSubmatch(part); m != nil {
+		if m := calendarTime().FindStringSubmatch(part); m != nil {
 			var ok1, ok2 bool
 			hour, ok1 = calendarField(m[1], 0, 23)
 			minute, ok2 = calendarField(m[2], 0, 59)
 			if !ok1 || !ok2 {
 				return "", false
 			}
-		} else if m := calendarDate.FindStringSubmatch(part); m != nil {
+		} else if m := calendarDate().FindStringSubmatch(part); m != nil {
 			var ok1, ok2 bool
 			month, ok1 = calendarField(m[1], 1, 12)
 			day, ok2 = calendarField(m[2], 1, 31)
 			if !ok1 || !ok2 {
 				return "", false
 			}
-		} else if i == 0 && calendarDays.MatchString(part) {
+		} else if i == 0 && calendarDays().MatchString(part) {
 			if weekday, ok = weekdays(part); !ok {
 				return "", false
 			}
@@ -191,7 +190,7 @@ func calendar(text string) (expr string, ok bool) {
 	return strings.Join([]string{minute, hour, day, month, weekday}, " "), true
 }
 
-var calendarItem = regexp.MustCompile(`^([0-9]{1,2})(?:\.\.([0-9]{1,2}))?(?:/([0-9]{1,2}))?$`)
+var calendarItem = pattern(`^([0-9]{1,2})(?:\.\.([0-9]{1,2}))?(?:/([0-9]{1,2}))?$`)
 
 // calendarField converts one field of a calendar event.
 func calendarField(text string, lowest, highest int) (string, bool) {
@@ -203,7 +202,7 @@ func calendarField(text string, lowest, highest int) (string, bool) {
 		if step, ok := strings.CutPrefix(item, "*/"); ok {
 			item = fmt.Sprintf("%d/%s", lowest, step)
 		}
-		m := calendarItem.FindStringSubmatch(item)
+		m := calendarItem().FindStringSubmatch(item)
 		if m == nil {
 			return "", false
 		}

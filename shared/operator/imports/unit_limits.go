@@ -136,7 +136,7 @@ func (x *serviceUnit) dropCapabilities() {
 	}
 }
 
-var specifier = regexp.MustCompile(`%.`)
+var specifier = pattern(`%.`)
 
 // specifiers replaces the specifiers of systemd in the parts of a text that are not marked.
 func (x *serviceUnit) specifiers(text string) string {
@@ -152,7 +152,7 @@ func (x *serviceUnit) specifiers(text string) string {
 		for n < len(text) && !isMark(text[n]) {
 			n++
 		}
-		b.WriteString(specifier.ReplaceAllStringFunc(text[:n], x.specifier))
+		b.WriteString(specifier().ReplaceAllStringFunc(text[:n], x.specifier))
 		text = text[n:]
 	}
 	return b.String()
@@ -215,37 +215,37 @@ const (
 // unitTexts are comments about directives without a counterpart. The first pattern that matches
 // counts.
 var unitTexts = []struct {
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp
 	text    string
 }{
-	{regexp.MustCompile(`^(Documentation|SourcePath|X-.*)$`), "for information only."},
-	{regexp.MustCompile(`^(NotifyAccess|GuessMainPID|DefaultDependencies|CollectMode)$`), "not needed by dynast."},
-	{regexp.MustCompile(`^(TimeoutAbortSec|SendSIGHUP|FinalKillSignal|WatchdogSignal|KillMode|SendSIGKILL)$`),
+	{pattern(`^(Documentation|SourcePath|X-.*)$`), "for information only."},
+	{pattern(`^(NotifyAccess|GuessMainPID|DefaultDependencies|CollectMode)$`), "not needed by dynast."},
+	{pattern(`^(TimeoutAbortSec|SendSIGHUP|FinalKillSignal|WatchdogSignal|KillMode|SendSIGKILL)$`),
 		"dynast sends the stop signal to the main process, and SIGKILL to the whole process tree after stop { timeout }."},
-	{regexp.MustCompile(`^(PIDFile|RemainAfterExit|BusName|ExitType)$`), "not needed. dynast follows the process that it starts, and a task that has succeeded stays done."},
-	{regexp.MustCompile(`^(StandardOutput|StandardError|SyslogIdentifier|SyslogFacility|SyslogLevel.*|Log.*)$`), outputText},
-	{regexp.MustCompile(`^(StandardInput.*|TTY.*)$`), "the standard input of a program is /dev/null."},
-	{regexp.MustCompile(`^PassEnvironment$`), "not needed. A program gets the environment of dynast."},
-	{regexp.MustCompile(`^UnsetEnvironment$`), "a program gets the environment of dynast. Use script with unset NAME."},
-	{regexp.MustCompile(`^(Runtime|State|Cache|Logs|Configuration)Directory.*$`), createText},
-	{regexp.MustCompile(`^(StartLimitInterval(Sec)?|RestartSteps)$`), "the delay of backoff { } doubles with each failure and decays over time. It has no fixed interval."},
-	{regexp.MustCompile(`^(StartLimitAction|FailureAction|SuccessAction|RebootArgument|OnFailure|OnSuccess|JobTimeout.*)$`), "dynast starts nothing when a service fails. Watch 'dynast events' or the metrics."},
-	{regexp.MustCompile(`^(TimeoutStartSec|TimeoutStartFailureMode|RuntimeMaxSec)$`), "dynast has no such time limit. Use alive { }, or start the program through timeout."},
-	{regexp.MustCompile(`^(SuccessExitStatus|RestartPreventExitStatus|RestartForceExitStatus)$`), "dynast takes exit status 0 for a success and every other one for a failure."},
-	{regexp.MustCompile(`^(Condition|Assert).*$`), "dynast checks no conditions. Check them in script if they matter."},
-	{regexp.MustCompile(`^(PartOf|Upholds|Conflicts|PropagatesReloadTo|ReloadPropagatedFrom|StopWhenUnneeded|RefuseManual.*|AllowIsolate|RequiresMountsFor|WantsMountsFor|JoinsNamespaceOf|Sockets)$`),
+	{pattern(`^(PIDFile|RemainAfterExit|BusName|ExitType)$`), "not needed. dynast follows the process that it starts, and a task that has succeeded stays done."},
+	{pattern(`^(StandardOutput|StandardError|SyslogIdentifier|SyslogFacility|SyslogLevel.*|Log.*)$`), outputText},
+	{pattern(`^(StandardInput.*|TTY.*)$`), "the standard input of a program is /dev/null."},
+	{pattern(`^PassEnvironment$`), "not needed. A program gets the environment of dynast."},
+	{pattern(`^UnsetEnvironment$`), "a program gets the environment of dynast. Use script with unset NAME."},
+	{pattern(`^(Runtime|State|Cache|Logs|Configuration)Directory.*$`), createText},
+	{pattern(`^(StartLimitInterval(Sec)?|RestartSteps)$`), "the delay of backoff { } doubles with each failure and decays over time. It has no fixed interval."},
+	{pattern(`^(StartLimitAction|FailureAction|SuccessAction|RebootArgument|OnFailure|OnSuccess|JobTimeout.*)$`), "dynast starts nothing when a service fails. Watch 'dynast events' or the metrics."},
+	{pattern(`^(TimeoutStartSec|TimeoutStartFailureMode|RuntimeMaxSec)$`), "dynast has no such time limit. Use alive { }, or start the program through timeout."},
+	{pattern(`^(SuccessExitStatus|RestartPreventExitStatus|RestartForceExitStatus)$`), "dynast takes exit status 0 for a success and every other one for a failure."},
+	{pattern(`^(Condition|Assert).*$`), "dynast checks no conditions. Check them in script if they matter."},
+	{pattern(`^(PartOf|Upholds|Conflicts|PropagatesReloadTo|ReloadPropagatedFrom|StopWhenUnneeded|RefuseManual.*|AllowIsolate|RequiresMountsFor|WantsMountsFor|JoinsNamespaceOf|Sockets)$`),
 		"dynast has no such relation between services. needs and after are the only ones."},
-	{regexp.MustCompile(`^(Nice|CPUScheduling.*|IOScheduling.*|OOM.*|CPUAffinity|NUMA.*|CoredumpFilter|TimerSlackNSec)$`), toolText},
-	{regexp.MustCompile(`^Limit[A-Z]+$`), "dynast has no such limit. Start the program through prlimit."},
-	{regexp.MustCompile(`^(Memory|CPU|IO|Tasks|Startup|BlockIO|IP|Delegate|Slice|Allowed).*$`), "dynast has no such setting for a cgroup. limits { } has memory, cpu and processes."},
-	{regexp.MustCompile(`^(DynamicUser|SupplementaryGroups|PAMName|AmbientCapabilities|SecureBits)$`), "dynast knows user and group only. Create a user with the groups and rights that the program needs."},
-	{regexp.MustCompile(`^(LoadCredential.*|SetCredential.*|ImportCredential)$`), "dynast passes no credentials. Use env_file with mode 0600."},
-	{regexp.MustCompile(`^(Protect|Private|Restrict|SystemCall|ReadWrite|ReadOnly|Inaccessible|Exec|NoExec|Temporary|Bind|Root|Device|Mount|Lock|MemoryDeny|Keyring|RemoveIPC|Personality|AppArmor|SELinux|Smack|IgnoreSIGPIPE|UtmpIdentifier|Network).*$`), sandboxText},
+	{pattern(`^(Nice|CPUScheduling.*|IOScheduling.*|OOM.*|CPUAffinity|NUMA.*|CoredumpFilter|TimerSlackNSec)$`), toolText},
+	{pattern(`^Limit[A-Z]+$`), "dynast has no such limit. Start the program through prlimit."},
+	{pattern(`^(Memory|CPU|IO|Tasks|Startup|BlockIO|IP|Delegate|Slice|Allowed).*$`), "dynast has no such setting for a cgroup. limits { } has memory, cpu and processes."},
+	{pattern(`^(DynamicUser|SupplementaryGroups|PAMName|AmbientCapabilities|SecureBits)$`), "dynast knows user and group only. Create a user with the groups and rights that the program needs."},
+	{pattern(`^(LoadCredential.*|SetCredential.*|ImportCredential)$`), "dynast passes no credentials. Use env_file with mode 0600."},
+	{pattern(`^(Protect|Private|Restrict|SystemCall|ReadWrite|ReadOnly|Inaccessible|Exec|NoExec|Temporary|Bind|Root|Device|Mount|Lock|MemoryDeny|Keyring|RemoveIPC|Personality|AppArmor|SELinux|Smack|IgnoreSIGPIPE|UtmpIdentifier|Network).*$`), sandboxText},
 }
 
 func unitText(d directive) string {
 	for _, t := range unitTexts {
-		if t.pattern.MatchString(d.name) {
+		if t.pattern().MatchString(d.name) {
 			return t.text
 		}
 	}

@@ -2,7 +2,6 @@ package imports
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +50,7 @@ func (x *serviceUnit) all() error {
 		all := x.unit.directives(name)
 		for i, d := range all {
 			again := slices.ContainsFunc(all[i+1:], func(e directive) bool { return e.name == d.name })
-			if again && !listDirectives.MatchString(d.name) {
+			if again && !listDirectives().MatchString(d.name) {
 				x.notes.add(d.String(), "this directive is repeated. The last one counts.")
 				continue
 			}
@@ -200,17 +199,17 @@ func (x *serviceUnit) commandLine(d directive, line []string) ([]string, error) 
 }
 
 var (
-	wholeVariable = regexp.MustCompile(`^\$([A-Za-z_][A-Za-z0-9_]*)$`)
-	unitVariable  = regexp.MustCompile(`\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
+	wholeVariable = pattern(`^\$([A-Za-z_][A-Za-z0-9_]*)$`)
+	unitVariable  = pattern(`\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
 )
 
 // unitVariables marks the variables in a word as systemd finds them: $NAME is split into words and
 // is a word of its own; ${NAME} can be a part of a word.
 func unitVariables(word string) string {
-	if wholeVariable.MatchString(word) {
+	if wholeVariable().MatchString(word) {
 		return bareExpression(word)
 	}
-	return unitVariable.ReplaceAllStringFunc(word, func(found string) string {
+	return unitVariable().ReplaceAllStringFunc(word, func(found string) string {
 		if found == "$$" {
 			return "$"
 		}
@@ -218,7 +217,7 @@ func unitVariables(word string) string {
 	})
 }
 
-var killSignal = regexp.MustCompile(`^-(?:s|n)?(.+)$`)
+var killSignal = pattern(`^-(?:s|n)?(.+)$`)
 
 func (x *serviceUnit) execReload(d directive) error {
 	commands, err := x.commandLines(d)
@@ -234,7 +233,7 @@ func (x *serviceUnit) execReload(d directive) error {
 	if base := words[0][strings.LastIndexByte(words[0], '/')+1:]; base == "kill" && mainPID(words[len(words)-1]) {
 		name := "TERM"
 		if len(words) > 2 {
-			if m := killSignal.FindStringSubmatch(strings.Join(words[1:len(words)-1], "")); m != nil {
+			if m := killSignal().FindStringSubmatch(strings.Join(words[1:len(words)-1], "")); m != nil {
 				name = m[1]
 			}
 		}
@@ -267,7 +266,7 @@ func (x *serviceUnit) environment(d directive) (bool, error) {
 		}
 		for _, w := range words {
 			name, value, ok := strings.Cut(w, "=")
-			if !ok || !environmentName.MatchString(name) {
+			if !ok || !environmentName().MatchString(name) {
 				return true, d.at.errorf("Environment: %q is not NAME=VALUE", w)
 			}
 			x.setEnv(name, x.specifiers(value))
@@ -421,7 +420,7 @@ var timeUnits = map[string]time.Duration{
 	"days": 24 * time.Hour, "day": 24 * time.Hour, "d": 24 * time.Hour, "weeks": 7 * 24 * time.Hour, "week": 7 * 24 * time.Hour, "w": 7 * 24 * time.Hour,
 }
 
-var spanPart = regexp.MustCompile(`^\s*([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([a-zμµ]*)`)
+var spanPart = pattern(`^\s*([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([a-zμµ]*)`)
 
 // timeSpan reads a time span of systemd, for example "1min 30s", "90" or "infinity".
 func timeSpan(text string) (span time.Duration, infinite bool, err error) {
@@ -429,7 +428,7 @@ func timeSpan(text string) (span time.Duration, infinite bool, err error) {
 		return 0, true, nil
 	}
 	for rest := text; strings.TrimSpace(rest) != ""; {
-		m := spanPart.FindStringSubmatch(rest)
+		m := spanPart().FindStringSubmatch(rest)
 		if m == nil {
 			return 0, false, fmt.Errorf("%q is not a time span", text)
 		}

@@ -3,7 +3,6 @@ package imports
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +28,7 @@ func seconds(n int) (d time.Duration, ok bool) {
 // signals are the names by number on Linux (x86 and ARM).
 var signals = strings.Fields("HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS")
 
-var signalName = regexp.MustCompile(`^[A-Z][A-Z0-9]*([+-][0-9]+)?$`)
+var signalName = pattern(`^[A-Z][A-Z0-9]*([+-][0-9]+)?$`)
 
 // signal converts a number or a name to a name without SIG.
 func signal(text string) (string, error) {
@@ -45,7 +44,7 @@ func signal(text string) (string, error) {
 			return name, nil
 		}
 	}
-	if strings.HasPrefix(name, "RT") && signalName.MatchString(name) {
+	if strings.HasPrefix(name, "RT") && signalName().MatchString(name) {
 		return name, nil
 	}
 	return "", fmt.Errorf("%q is not the name of a signal", text)
@@ -63,11 +62,11 @@ func sizeText(n int64) string {
 	return strconv.FormatInt(n, 10) + binaryUnits[unit]
 }
 
-var sizePattern = regexp.MustCompile(`^([0-9]+)([KMGT]?)(?:I?B)?$`)
+var sizePattern = pattern(`^([0-9]+)([KMGT]?)(?:I?B)?$`)
 
 // size reads a number of bytes with an optional unit, which is a power of 1024.
 func size(text string) (int64, error) {
-	m := sizePattern.FindStringSubmatch(strings.ToUpper(strings.TrimSpace(text)))
+	m := sizePattern().FindStringSubmatch(strings.ToUpper(strings.TrimSpace(text)))
 	if m == nil {
 		return 0, fmt.Errorf("%q is not a size", text)
 	}
@@ -84,7 +83,7 @@ var cronNames = map[string]string{
 	"@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
 }
 
-var cronField = regexp.MustCompile(`^[0-9A-Za-z*/,-]+$`)
+var cronField = pattern(`^[0-9A-Za-z*/,-]+$`)
 
 // cron checks that a text is a cron expression with five fields, or one of its usual names.
 func cron(text string) (string, bool) {
@@ -93,7 +92,7 @@ func cron(text string) (string, bool) {
 	}
 	fields := strings.Fields(text)
 	for _, f := range fields {
-		if !cronField.MatchString(f) {
+		if !cronField().MatchString(f) {
 			return "", false
 		}
 	}
@@ -119,11 +118,11 @@ func every(d time.Duration) (string, bool) {
 	return "", false
 }
 
-var umaskPattern = regexp.MustCompile(`^(0o)?0*[0-7]{1,3}$`)
+var umaskPattern = pattern(`^(0o)?0*[0-7]{1,3}$`)
 
 // umask checks an octal umask and returns it as text with a leading zero.
 func umask(text string) (string, error) {
-	if !umaskPattern.MatchString(text) {
+	if !umaskPattern().MatchString(text) {
 		return "", fmt.Errorf("%q is not an octal umask", text)
 	}
 	n, err := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32)

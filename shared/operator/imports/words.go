@@ -3,7 +3,6 @@ package imports
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -28,11 +27,11 @@ func dynamic(s string) bool {
 	return strings.IndexByte(s, quoted) >= 0 || strings.IndexByte(s, bare) >= 0
 }
 
-var safeWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+var safeWord = pattern(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
 // shellWord writes a text as one word of a shell.
 func shellWord(s string) string {
-	if safeWord.MatchString(s) {
+	if safeWord().MatchString(s) {
 		return s
 	}
 	if s == "" {
@@ -53,7 +52,7 @@ func shellWord(s string) string {
 		for n < len(s) && !isMark(s[n]) {
 			n++
 		}
-		if literal := s[:n]; safeWord.MatchString(literal) {
+		if literal := s[:n]; safeWord().MatchString(literal) {
 			b.WriteString(literal)
 		} else {
 			b.WriteString("'" + strings.ReplaceAll(literal, "'", `'\''`) + "'")
@@ -176,7 +175,7 @@ func splitUnit(text string) ([]string, error) {
 
 var cEscapes = map[byte]byte{'a': '\a', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t', 'v': '\v', 's': ' ', '\\': '\\', '"': '"', '\'': '\''}
 
-var numericEscape = regexp.MustCompile(`^\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3}))`)
+var numericEscape = pattern(`^\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3}))`)
 
 // unescape adds what the escape at the start of text stands for, and returns its length.
 func (s *splitter) unescape(text string) (int, error) {
@@ -187,7 +186,7 @@ func (s *splitter) unescape(text string) (int, error) {
 		s.add(c)
 		return 2, nil
 	}
-	m := numericEscape.FindStringSubmatch(text)
+	m := numericEscape().FindStringSubmatch(text)
 	if m == nil {
 		s.add('\\')
 		return 1, nil
