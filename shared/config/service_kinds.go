@@ -528,11 +528,11 @@ func checkSchedule(s string) error {
 	return nil
 }
 
-// allCapabilities is the word for all capabilities.
-const allCapabilities = "all"
+// AllCapabilities is the word for all capabilities.
+const AllCapabilities = "all"
 
-// capabilityNames are those of capabilities(7) without CAP_.
-var capabilityNames = []string{
+// Capabilities are the names of capabilities(7) without CAP_, in the order of their numbers.
+var Capabilities = []string{
 	"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
 	"NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
 	"SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE",
@@ -545,10 +545,10 @@ func capabilitiesField[T any](path string, at func(*T) *[]string) *field[T] {
 	f := listField(path, `["all"], or names of capabilities without CAP_, for example ["NET_RAW"]`, func(names []string) error {
 		for i, n := range names {
 			switch {
-			case n == allCapabilities && len(names) > 1:
+			case n == AllCapabilities && len(names) > 1:
 				return errors.New(`"all" already includes the others`)
-			case n != allCapabilities && !slices.Contains(capabilityNames, n):
-				return fmt.Errorf("unknown capability %q%s", clip(n), suggestion(n, capabilityNames))
+			case n != AllCapabilities && !slices.Contains(Capabilities, n):
+				return fmt.Errorf("unknown capability %q%s", clip(n), suggestion(n, Capabilities))
 			case slices.Contains(names[:i], n):
 				return fmt.Errorf("%q is given twice", n)
 			}
@@ -561,8 +561,8 @@ func capabilitiesField[T any](path string, at func(*T) *[]string) *field[T] {
 			return err
 		}
 		for i, n := range *at(c) {
-			if (*at(c))[i] = strings.TrimPrefix(strings.ToUpper(n), "CAP_"); strings.EqualFold(n, allCapabilities) {
-				(*at(c))[i] = allCapabilities
+			if (*at(c))[i] = strings.TrimPrefix(strings.ToUpper(n), "CAP_"); strings.EqualFold(n, AllCapabilities) {
+				(*at(c))[i] = AllCapabilities
 			}
 		}
 		return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 	"sync"
 
@@ -62,25 +63,18 @@ func rlimits(l config.Limits) []launch.Limit {
 	return []launch.Limit{{Resource: unix.RLIMIT_NOFILE, Value: uint64(l.OpenFiles)}}
 }
 
-// capabilityNames are those of capabilities(7), in the order of their numbers.
-var capabilityNames = strings.Fields(`CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
-	NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT
-	SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
-	MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
-
-// capabilities returns the numbers of capabilities. The name "all" stands for all of them.
+// capabilities returns the numbers of the capabilities that a service drops.
 func capabilities(names []string) ([]int, error) {
+	if slices.Contains(names, config.AllCapabilities) {
+		names = config.Capabilities
+	}
 	var out []int
 	for _, name := range names {
-		found := strings.EqualFold(name, "all")
-		for n, known := range capabilityNames {
-			if found && strings.EqualFold(name, "all") || strings.EqualFold(strings.TrimPrefix(strings.ToUpper(name), "CAP_"), known) {
-				out, found = append(out, n), true
-			}
-		}
-		if !found {
+		n := slices.Index(config.Capabilities, name)
+		if n < 0 {
 			return nil, errors.New("there is no capability " + name + "; see capabilities(7)")
 		}
+		out = append(out, n)
 	}
 	return out, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -34,7 +33,7 @@ type Manager struct {
 	mail     chan func()
 	ctx      context.Context // ends when the programs are released
 	cancel   context.CancelFunc
-	released chan struct{} // closed when run has returned
+	released chan struct{} // closed when run takes no more mail
 	// work counts the goroutines that start processes or end process trees.
 	work sync.WaitGroup
 
@@ -78,7 +77,7 @@ type instance struct {
 func New(h member.ServiceHost) (member.Services, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Manager{
-		host: h, files: files{filepath.Join(h.Dir.Path(), "services")}, log: h.Logger,
+		host: h, files: files{h.Dir.Services()}, log: h.Logger,
 		mail: make(chan func(), 256), ctx: ctx, cancel: cancel, released: make(chan struct{}),
 		core:  rules.New(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
 		specs: map[string]config.Service{}, instances: map[rules.ID]*instance{}, unsaved: map[rules.ID]bool{},
@@ -95,13 +94,7 @@ func New(h member.ServiceHost) (member.Services, error) {
 }
 
 // now is the clock of the rules. All processes of one boot share it.
-func now() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic("CLOCK_BOOTTIME: " + err.Error()) // exists since Linux 2.6.39
-	}
-	return time.Duration(t.Nano())
-}
+func now() time.Duration { return proc.SinceBoot() }
 
 // post queues a function for the goroutine of run. It does nothing after the release.
 func (m *Manager) post(f func()) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/dynast-io/dynast/shared/config"
@@ -21,7 +22,7 @@ func (m *Manager) openSockets() {
 func (m *Manager) closeSockets(before map[string]config.Service) {
 	for _, s := range before {
 		for _, l := range s.Listen {
-			if !hasListen(m.specs[s.Name], l) {
+			if !slices.Contains(m.specs[s.Name].Listen, l) {
 				m.host.Sockets.Remove(member.ServiceListener(s.Name, l.Name))
 				if path, ok := strings.CutPrefix(l.Address, "unix:"); ok {
 					_ = os.Remove(path)
@@ -29,15 +30,6 @@ func (m *Manager) closeSockets(before map[string]config.Service) {
 			}
 		}
 	}
-}
-
-func hasListen(s config.Service, l config.Listen) bool {
-	for _, x := range s.Listen {
-		if x == l {
-			return true
-		}
-	}
-	return false
 }
 
 // socketsOf returns the sockets of a service, in the order of its block.

@@ -31,11 +31,7 @@ func ReadUsage(pid int) (Usage, error) {
 	if err != nil {
 		return Usage{}, fmt.Errorf("usage of pid %d: %w", pid, err)
 	}
-	var up unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
-		return Usage{}, fmt.Errorf("usage of pid %d: time since boot: %w", pid, err)
-	}
-	age := time.Duration(up.Nano()) - time.Duration(st.startTicks)*userTick
+	age := SinceBoot() - time.Duration(st.startTicks)*userTick
 	return Usage{
 		RSSBytes:  st.rssPages * uint64(os.Getpagesize()),
 		CPU:       time.Duration(st.cpuTicks) * userTick,
@@ -64,4 +60,14 @@ func countFDs(pid int) int {
 		return -1
 	}
 	return len(names)
+}
+
+// SinceBoot returns the time since the host has booted (CLOCK_BOOTTIME). All processes of one boot
+// share this clock, unless a time namespace shifts it.
+func SinceBoot() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic("CLOCK_BOOTTIME: " + err.Error()) // exists since Linux 2.6.39
+	}
+	return time.Duration(t.Nano())
 }

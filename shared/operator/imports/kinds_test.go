@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dynast-io/dynast/shared/config"
 )
 
 // A shell does with a script what supervisord and systemd do with the original: the words that
@@ -142,7 +144,7 @@ func TestExecReload(t *testing.T) {
 }
 
 func TestCapabilities(t *testing.T) {
-	for value, want := range map[string]int{"": -1, "CAP_KILL": len(capabilities) - 1, "~CAP_KILL CAP_CHOWN": 2, "~": 0} {
+	for value, want := range map[string]int{"": -1, "CAP_KILL": len(config.Capabilities) - 1, "~CAP_KILL CAP_CHOWN": 2, "~": 0} {
 		d, out := importOne(t, "x.service", "[Service]\nExecStart=/a\nCapabilityBoundingSet="+value)
 		if _, ok := d["security.drop_capabilities"]; !ok {
 			if want != 0 {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/dynast-io/dynast/shared/config"
 )
 
 // limits converts the directives that bound what a program may use and do.
@@ -89,18 +91,12 @@ func (x *serviceUnit) memory(d directive) error {
 	return nil
 }
 
-// capabilities are those of Linux 6, without CAP_.
-var capabilities = strings.Fields(`AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE
-	DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN
-	NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE
-	SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM`)
-
 // boundingSet reads a list of capabilities. A list with '~' removes them.
 func (x *serviceUnit) boundingSet(d directive) error {
 	list, remove := strings.CutPrefix(d.value, "~")
 	if x.capabilities == nil {
 		x.capabilities = map[string]bool{}
-		for _, name := range capabilities {
+		for _, name := range config.Capabilities {
 			x.capabilities[name] = remove
 		}
 	}
@@ -109,7 +105,7 @@ func (x *serviceUnit) boundingSet(d directive) error {
 	}
 	for _, name := range strings.Fields(list) {
 		short := strings.TrimPrefix(strings.ToUpper(name), "CAP_")
-		if !slices.Contains(capabilities, short) {
+		if !slices.Contains(config.Capabilities, short) {
 			return d.at.errorf("CapabilityBoundingSet: unknown capability %q", name)
 		}
 		x.capabilities[short] = !remove
@@ -122,14 +118,15 @@ func (x *serviceUnit) dropCapabilities() {
 		return
 	}
 	var drop []string
-	for _, name := range capabilities {
+	for _, name := range config.Capabilities {
 		if !x.capabilities[name] {
 			drop = append(drop, name)
 		}
 	}
+	slices.Sort(drop)
 	switch len(drop) {
 	case 0:
-	case len(capabilities):
+	case len(config.Capabilities):
 		x.set("security.drop_capabilities", []string{"all"})
 	default:
 		x.set("security.drop_capabilities", drop)

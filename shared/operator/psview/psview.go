@@ -76,7 +76,7 @@ func cut(text string, most int) string {
 func row(service ps.Service, i ps.Instance, now time.Time) []term.Cell {
 	pid, up, cpu, mem := "-", "-", "-", "-"
 	if i.PID != 0 {
-		pid, up = fmt.Sprint(i.PID), span(time.Duration(i.UptimeMS)*time.Millisecond)
+		pid, up = fmt.Sprint(i.PID), term.Span(time.Duration(i.UptimeMS)*time.Millisecond)
 		cpu, mem = fmt.Sprintf("%.1f%%", i.CPU), fmt.Sprintf("%.0fMiB", float64(i.RSSBytes)/(1<<20))
 	}
 	return []term.Cell{{Text: i.ID}, {Text: i.State, Colour: Colour(i.State)}, {Text: pid, Right: true}, {Text: up, Right: true},
@@ -96,10 +96,10 @@ func note(service ps.Service, i ps.Instance, now time.Time) string {
 		parts = append(parts, i.Status)
 	}
 	if e := i.LastExit; e != nil && i.Reason != e.Reason {
-		parts = append(parts, fmt.Sprintf("%s %s ago", e.Reason, span(now.Sub(e.At))))
+		parts = append(parts, fmt.Sprintf("%s %s ago", e.Reason, term.Span(now.Sub(e.At))))
 	}
 	if service.NextRun != nil {
-		parts = append(parts, "next run in "+span(service.NextRun.Sub(now)))
+		parts = append(parts, "next run in "+term.Span(service.NextRun.Sub(now)))
 	}
 	if i.Skipped > 0 {
 		parts = append(parts, fmt.Sprintf("%d runs skipped", i.Skipped))
@@ -121,18 +121,4 @@ func Colour(state string) term.Colour {
 		return term.Dim
 	}
 	return term.Yellow
-}
-
-// span formats a duration with as much detail as people need.
-func span(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "0s"
-	case d < 10*time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	case d < 48*time.Hour:
-		return d.Round(time.Second).String()
-	default:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	}
 }

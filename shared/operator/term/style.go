@@ -1,9 +1,11 @@
 package term
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -137,4 +139,18 @@ func Table(s Style, rows [][]Cell) string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// Span formats a duration with as much detail as people need.
+func Span(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < 10*time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	case d < 48*time.Hour:
+		return d.Round(time.Second).String()
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
 }

@@ -100,7 +100,7 @@ func (t view) row(m tree.Member, branch string, sameVersion bool) []term.Cell {
 	}
 	row := []term.Cell{name, {Text: m.State, Colour: stateColour(m.State)}}
 	for _, text := range []string{
-		fmt.Sprint(m.PID), span(time.Duration(m.UptimeMS) * time.Millisecond), fmt.Sprint(m.Index), fmt.Sprint(m.Lag), heard,
+		fmt.Sprint(m.PID), term.Span(time.Duration(m.UptimeMS) * time.Millisecond), fmt.Sprint(m.Index), fmt.Sprint(m.Lag), heard,
 		fmt.Sprintf("%.1f%%", m.CPUPercent), size(m.RSSBytes), fmt.Sprint(m.Slot), fmt.Sprint(m.Restarts),
 	} {
 		row = append(row, term.Cell{Text: text, Right: true})
@@ -149,25 +149,11 @@ func (t view) renderDeaths(now time.Time, s term.Style) string {
 			by = term.Cell{Text: "not replaced yet", Colour: term.Yellow}
 		}
 		rows = append(rows, []term.Cell{
-			{Text: "  " + span(now.Sub(d.At)) + " ago"}, {Text: d.Address}, {Text: fmt.Sprintf("pid %d", d.PID)},
+			{Text: "  " + term.Span(now.Sub(d.At)) + " ago"}, {Text: d.Address}, {Text: fmt.Sprintf("pid %d", d.PID)},
 			{Text: term.Printable(d.Reason), Colour: term.Red}, by,
 		})
 	}
 	return fmt.Sprintf("\n%s\n", s.Paint(term.Dim, fmt.Sprintf("last deaths (%d of %d)", len(last), len(t.Deaths)))) + term.Table(s, rows)
-}
-
-// span formats a duration with as much detail as people need.
-func span(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "0s"
-	case d < 10*time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	case d < 48*time.Hour:
-		return d.Round(time.Second).String()
-	default:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	}
 }
 
 // size formats a number of bytes in MiB.

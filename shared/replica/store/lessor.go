@@ -11,7 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/server/v3/lease"
-	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/host/proc"
 )
 
 // ErrCheckpointed means that a lease has a checkpoint. An entry of the log must clear it before
@@ -51,21 +52,12 @@ type heldLease struct {
 }
 
 func newLessor(etcds lease.Lessor, applied uint64, checkpoints map[lease.LeaseID]time.Duration, file *Deadlines) *Lessor {
-	l := &Lessor{Lessor: etcds, now: bootTime, held: map[lease.LeaseID]*heldLease{}, file: file, sooner: make(chan struct{}, 1)}
+	l := &Lessor{Lessor: etcds, now: proc.SinceBoot, held: map[lease.LeaseID]*heldLease{}, file: file, sooner: make(chan struct{}, 1)}
 	l.applying.Store(applied)
 	for _, le := range etcds.Leases() {
 		l.held[le.ID] = &heldLease{Lease: le, granted: applied, checkpoint: checkpoints[le.ID], record: noRecord}
 	}
 	return l
-}
-
-// bootTime is the time since the host was started, including time when it was suspended.
-func bootTime() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic("CLOCK_BOOTTIME: " + err.Error()) // exists since Linux 2.6.39
-	}
-	return time.Duration(t.Nano())
 }
 
 // applies is called before an entry is applied.
