@@ -29,10 +29,13 @@ func (m *Manager) check(id rules.ID, run uint64, alive bool) {
 	m.endChecks(id)
 	ctx, cancel := context.WithCancel(m.ctx)
 	i.endChecks = cancel
-	target, err := m.target(i)
-	if err != nil {
-		m.log.Error("cannot check a service", "instance", id.String(), "error", err)
-		return
+	var target health.Target
+	if c.Kind == config.CheckExec { // only a command needs the program's environment and user
+		var err error
+		if target, err = m.target(i); err != nil {
+			m.log.Error("cannot check a service", "instance", id.String(), "error", err)
+			return
+		}
 	}
 	check := *c
 	go health.Watch(ctx, check, target, !alive, func(err error) {
@@ -46,7 +49,7 @@ func (m *Manager) check(id rules.ID, run uint64, alive bool) {
 
 // target returns what an exec check of a program needs: its environment, directory and user.
 func (m *Manager) target(i *instance) (health.Target, error) {
-	order := startOrder{id: i.Record.ID, service: i.Service, token: "", notify: "", store: m.endpoints()}
+	order := startOrder{id: i.Record.ID, service: i.Service, store: m.endpoints()}
 	env, err := order.environment()
 	if err != nil {
 		return health.Target{}, err
