@@ -230,7 +230,9 @@ func (w waiting) followed(old, i ps.Instance, exists bool) bool {
 	switch w.action {
 	case member.ActionStop, member.ActionRemove:
 		return !exists || i.PID == 0 && state != services.StateStarting && state != services.StateStopping
-	case member.ActionStart, member.ActionRun:
+	case member.ActionRun:
+		return settled || !exists // with --rm it is gone as soon as it has ended
+	case member.ActionStart:
 		return settled
 	case member.ActionRestart:
 		return settled && (old.PID == 0 || i.PID != old.PID)
