@@ -55,6 +55,9 @@ func (w *Watches[K]) Watch(key K, id Identity) error {
 	go func() {
 		select {
 		case <-p.Done():
+			if wt.cancelled() {
+				break
+			}
 			d := Death{Reason: "ended", At: time.Now()}
 			if reason, ok := p.ExitStatus(); ok {
 				d.Reason = reason
@@ -68,7 +71,18 @@ func (w *Watches[K]) Watch(key K, id Identity) error {
 	return nil
 }
 
-// Unwatch ends a watch. A death that was seen before may still be reported.
+// cancelled is true after Unwatch. A select that finds the death and the cancellation chooses
+// either, and a death after Unwatch must not be reported.
+func (w *watch) cancelled() bool {
+	select {
+	case <-w.cancel:
+		return true
+	default:
+		return false
+	}
+}
+
+// Unwatch ends a watch. A death before it may still be reported, and a later one is not.
 func (w *Watches[K]) Unwatch(key K) {
 	if wt := w.open[key]; wt != nil {
 		close(wt.cancel)

@@ -56,7 +56,6 @@ func TestWatchesTellDeaths(t *testing.T) {
 	if err := w.Kill("a"); err != nil {
 		t.Fatal(err)
 	}
-	go a.Wait()
 	d := next(t, deaths)
 	if d.key != "a" || d.At.IsZero() || !strings.Contains(d.Reason, "killed") && d.Reason != "ended" {
 		t.Errorf("told %+v", d)
