@@ -46,6 +46,8 @@ require (
 
 require github.com/robfig/cron/v3 v3.0.1
 
+require go.etcd.io/etcd/etcdutl/v3 v3.7.3 // indirect
+
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect
 	github.com/apparentlymart/go-textseg/v15 v15.0.0 // indirect

@@ -1,0 +1,135 @@
+package hosts
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// The paths of the messages. A path below Public needs a token; every other one needs a
+// certificate of the cluster's authority, or the Unix socket of the engine.
+const (
+	Public      = "/dynast/v1/public/"
+	PathJoin    = Public + "join"
+	PathStatus  = "/dynast/v1/status"
+	PathList    = "/dynast/v1/hosts"
+	PathRemove  = "/dynast/v1/remove"
+	PathPromote = "/dynast/v1/promote"
+	PathToken   = "/dynast/v1/token"
+	PathTokens  = "/dynast/v1/tokens"
+	PathRevoke  = "/dynast/v1/revoke"
+)
+
+// Refusal is the body of an answer with an error status.
+type Refusal struct {
+	Error string `json:"error"`
+}
+
+// JoinRequest asks for admission. It is sent after the authority was compared with the token.
+type JoinRequest struct {
+	Token   string `json:"token"`
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	Version string `json:"version"`
+}
+
+// JoinResponse admits a host. It has everything that an engine needs to start.
+type JoinResponse struct {
+	Cluster string            `json:"cluster"`
+	Members map[string]string `json:"members"`
+	// Certificate and Key are those of the authority, in PEM. Every host has them, because every
+	// host can admit another one.
+	Certificate []byte `json:"certificate"`
+	Key         []byte `json:"key"`
+}
+
+// The roles of a host's engine.
+const (
+	RoleLeader   = "leader"
+	RoleFollower = "follower"
+	RoleLearner  = "learner"   // it does not vote yet
+	RoleJoining  = "joining"   // it was admitted, and has not been heard of
+	RoleNoLeader = "no leader" // it votes, and knows of no leader
+)
+
+// Status is what a host says of itself.
+type Status struct {
+	Name     string `json:"name"`
+	Address  string `json:"address"`
+	ID       string `json:"id"`
+	Cluster  string `json:"cluster"`
+	Role     string `json:"role"`
+	LeaderID string `json:"leader_id,omitempty"`
+	Version  string `json:"version"`
+	PID      int    `json:"pid"`
+	// Started is when the engine started.
+	Started time.Time `json:"started"`
+	// Client is the address at which this host serves clients.
+	Client    string   `json:"client"`
+	Revision  int64    `json:"revision"`
+	Term      uint64   `json:"term"`
+	Committed uint64   `json:"committed"`
+	Applied   uint64   `json:"applied"`
+	DBBytes   int64    `json:"db_bytes"`
+	UsedBytes int64    `json:"used_bytes"`
+	Alarms    []string `json:"alarms,omitempty"`
+	// Tree is the tree of the host's processes (package tree), or empty.
+	Tree json.RawMessage `json:"tree,omitempty"`
+}
+
+// Host is one line of a List.
+type Host struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	ID      string `json:"id"`
+	Role    string `json:"role"`
+	// Reachable is false if the host did not answer the one that made the list.
+	Reachable bool `json:"reachable"`
+	// LastContact is when the host was last heard of. It is zero if that was never.
+	LastContact time.Time `json:"last_contact"`
+	// Lag is how many entries of the log the host has not applied yet. It is -1 if that is not
+	// known.
+	Lag int64 `json:"lag"`
+	// IfLost says what would happen if the host died now.
+	IfLost string `json:"if_lost"`
+	// Error says why the host did not answer.
+	Error  string  `json:"error,omitempty"`
+	Status *Status `json:"status,omitempty"`
+}
+
+// List describes all hosts, as one of them sees them.
+type List struct {
+	Schema  int       `json:"schema"` // ListSchema
+	At      time.Time `json:"at"`
+	Cluster string    `json:"cluster"`
+	// Self is the name of the host that made the list.
+	Self string `json:"self"`
+	// Quorum is how many voting hosts are needed, and Voting how many answer.
+	Quorum int `json:"quorum"`
+	Voting int `json:"voting"`
+	// Writable is true if this host knows a leader.
+	Writable bool   `json:"writable"`
+	Hosts    []Host `json:"hosts"`
+}
+
+// ListSchema is the version of List.
+const ListSchema = 1
+
+// NameRequest names a host.
+type NameRequest struct {
+	Name string `json:"name"`
+	// Force removes a host even if the rest then has no majority that answers.
+	Force bool `json:"force,omitempty"`
+}
+
+// TokenRequest asks for a new token.
+type TokenRequest struct {
+	Life time.Duration `json:"life"`
+	Once bool          `json:"once"`
+}
+
+// TokenResponse has the new token.
+type TokenResponse struct {
+	Token   string    `json:"token"`
+	Address string    `json:"address"`
+	Expires time.Time `json:"expires"`
+}
