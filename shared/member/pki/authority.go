@@ -148,7 +148,10 @@ func newSerial() (*big.Int, error) {
 
 // writePEM writes a file as a whole. create syncs its directory.
 func writePEM(path, kind string, raw []byte, mode os.FileMode) error {
-	data := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: raw})
+	return writeFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: raw}), mode)
+}
+
+func writeFile(path string, data []byte, mode os.FileMode) error {
 	return renameio.WriteFile(path, data, mode,
 		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
 }
