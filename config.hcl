@@ -186,6 +186,45 @@ spawn {
   timeout = "10s"
 }
 
+# A cluster of several hosts. A host that is alone does not use these fields. See
+# docs/hosts.md.
+hosts {
+  # The address of a host of the cluster that this host joins at its first start. The
+  # flag is --join. A host that has joined keeps its place, and ignores this field.
+  # Unit: IP:PORT. Default: empty, this host stays alone.
+  join = ""
+
+  # The file with the token that admits this host. 'dynast hosts token' makes one on a
+  # host of the cluster. Others must not be able to read the file.
+  # Unit: path. Default: empty.
+  token_file = ""
+
+  # The address at which the other hosts reach this one.
+  # Unit: IP:PORT. Default: empty, which means: this host's address on the way to the
+  # host in "join", with the same port.
+  address = ""
+
+  # The name of this host in the cluster. Two hosts cannot have the same one.
+  # Unit: letters, digits, ".", "_", "-". Default: empty, the host's own name.
+  name = ""
+
+  # The time without a heartbeat of the leading host after which the others choose
+  # another one. Use ten times the round-trip time between the hosts or more.
+  # Unit: duration, 50ms to 50s. Default: 500ms.
+  election = "500ms"
+
+  # How often the leading host sends a heartbeat. Use about the round-trip time
+  # between the hosts. It must fit into "election" five times or more.
+  # Unit: duration, 10ms to 10s. Default: 50ms.
+  heartbeat = "50ms"
+
+  # After how many entries of the log a host makes a snapshot of its state. A host
+  # that was away for longer than that gets the whole database instead of the log.
+  # This is etcd's --snapshot-count.
+  # Unit: entries, 100 to 10000000. Default: 10000.
+  snapshot_count = 10000
+}
+
 log {
   # The lowest level of messages that are logged.
   # Unit: one of trace, debug, info, warn, error. Default: info.

@@ -21,6 +21,7 @@ type Config struct {
 	Replication Replication
 	Store       Store
 	Spawn       Spawn
+	Hosts       Hosts
 	Log         Log
 
 	// Services are the user's own programs, in the order of the file.
@@ -107,6 +108,21 @@ type AutoCompaction struct {
 
 // Spawn bounds the start of a follower.
 type Spawn struct{ Timeout time.Duration }
+
+// Hosts is the configuration of a cluster of several hosts. A host that is alone does not use it.
+type Hosts struct {
+	// Join is the IP:PORT of a host of the cluster that this host joins at its first start, or
+	// empty. TokenFile is an absolute path to a file with the token that admits it.
+	Join, TokenFile string
+	// Address is the IP:PORT at which other hosts reach this one, and Name its name. If they are
+	// empty, they are chosen when the host joins.
+	Address, Name string
+	// Election is Raft's election timeout, and Heartbeat the pace of the Raft leader's
+	// heartbeats; Election >= 5 * Heartbeat.
+	Election, Heartbeat time.Duration
+	// SnapshotCount is after how many entries of the log Raft makes a snapshot.
+	SnapshotCount int
+}
 
 // Log says what is logged and where.
 type Log struct {

@@ -16,6 +16,10 @@ type conflict struct {
 	text  string
 }
 
+// leastHostBeats is how many heartbeats of the leading host fit at least into hosts.election. It is
+// etcd's limit.
+const leastHostBeats = 5
+
 // conflicts checks the rules between fields. Each field is valid by itself.
 func (c *Config) conflicts() []conflict {
 	var out []conflict
@@ -53,6 +57,15 @@ func (c *Config) conflicts() []conflict {
 	if c.Dashboard.Listen == c.Client.Listen {
 		broken([]string{"dashboard.listen", "client.listen"},
 			"%s is also the clients' address; want another one, or \"off\"", c.show("dashboard.listen"))
+	}
+	if least := leastHostBeats * c.Hosts.Heartbeat; c.Hosts.Election < least {
+		broken([]string{"hosts.election", "hosts.heartbeat"},
+			"%s is too short for %s; want at least %d heartbeats, that is %s",
+			c.show("hosts.election"), c.show("hosts.heartbeat"), leastHostBeats, duration(least))
+	}
+	if c.Hosts.Join != "" && c.Hosts.TokenFile == "" {
+		broken([]string{"hosts.join", "hosts.token_file"},
+			"%s needs hosts.token_file; 'dynast hosts token' on that host makes a token", c.show("hosts.join"))
 	}
 	return append(out, c.tlsConflicts()...)
 }

@@ -26,6 +26,9 @@ type Host struct {
 	// Members are the addresses of all hosts, by name, at the moment when this host joined. The
 	// engine needs them for its first start only.
 	Members map[string]string `json:"members"`
+	// HasData is true if engine/ must hold data. An engine that finds none then does not start.
+	// Otherwise it would begin an empty store in place of one that was lost.
+	HasData bool `json:"has_data,omitempty"`
 	// Recover asks the engine to form a new cluster of itself alone at its next start.
 	Recover bool `json:"recover,omitempty"`
 	// Removed is true after the other hosts have removed this one.

@@ -1,0 +1,382 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/member/hosts"
+	"github.com/dynast-io/dynast/shared/member/pki"
+	"github.com/dynast-io/dynast/shared/member/wire"
+)
+
+const (
+	// headerTimeout bounds the headers of a request of another host, and idle is how long its
+	// connection stays open without one.
+	headerTimeout = 5 * time.Second
+	idle          = 2 * time.Minute
+	// maxBodyBytes bounds a message of package hosts.
+	maxBodyBytes = 64 << 10
+)
+
+// peerServer serves the other hosts.
+func (e *Engine) peerServer() *peerServer {
+	mux := http.NewServeMux()
+	mux.Handle("/", etcdhttp.NewPeerHandler(e.logs.Zap("peers"), e.server))
+	e.handle(mux)
+	quiet := e.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
+	return &peerServer{&http.Server{Handler: verified(mux), TLSConfig: e.authority.HostTLS(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idle, ErrorLog: quiet}}
+}
+
+type peerServer struct{ *http.Server }
+
+// Serve accepts connections until Close.
+func (s *peerServer) Serve(l net.Listener) error {
+	if err := s.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the other hosts: %w", err)
+	}
+	return nil
+}
+
+// verified refuses a client without a certificate of the cluster, except on the public paths.
+func verified(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, hosts.Public) && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+			http.Error(w, "a certificate of this cluster is needed", http.StatusUnauthorized)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// serveLocal serves the leader of this host.
+func (e *Engine) serveLocal() (*http.Server, error) {
+	l, err := e.dir.ListenEngine()
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	e.handle(mux)
+	mux.HandleFunc(hosts.PathList, answer(func(r *http.Request, _ struct{}) (*hosts.List, error) {
+		return e.list(r.Context(), r.URL.Query().Has("tree")), nil
+	}))
+	mux.HandleFunc(hosts.PathRemove, answer(e.remove))
+	mux.HandleFunc(hosts.PathPromote, answer(e.promote))
+	mux.HandleFunc(hosts.PathToken, answer(e.makeToken))
+	mux.HandleFunc(hosts.PathTokens, answer(func(*http.Request, struct{}) ([]hosts.Issued, error) { return e.tokens.List() }))
+	mux.HandleFunc(hosts.PathRevoke, answer(func(_ *http.Request, n hosts.NameRequest) (struct{}, error) {
+		return struct{}{}, e.tokens.Revoke(n.Name)
+	}))
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}
+	go func() { _ = s.Serve(l) }()
+	return s, nil
+}
+
+// handle adds what every host answers.
+func (e *Engine) handle(mux *http.ServeMux) {
+	mux.HandleFunc(hosts.PathJoin, answer(e.join))
+	mux.HandleFunc(hosts.PathStatus, answer(func(r *http.Request, _ struct{}) (*hosts.Status, error) {
+		return e.status(r.Context(), r.URL.Query().Has("tree")), nil
+	}))
+}
+
+// answer turns a function into a handler. The function gets the body of a POST.
+func answer[In, Out any](f func(*http.Request, In) (Out, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		if r.Method == http.MethodPost {
+			d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+			if err := d.Decode(&in); err != nil {
+				refuse(w, http.StatusBadRequest, fmt.Errorf("the request is not understood: %w", err))
+				return
+			}
+		}
+		out, err := f(r, in)
+		if err != nil {
+			refuse(w, http.StatusConflict, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(out)
+	}
+}
+
+func refuse(w http.ResponseWriter, status int, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(hosts.Refusal{Error: err.Error()})
+}
+
+// status describes this host.
+func (e *Engine) status(ctx context.Context, details bool) *hosts.Status {
+	s := e.server
+	out := &hosts.Status{Name: e.host.Name, Address: e.host.Address, ID: s.MemberID().String(), Cluster: e.host.Cluster, Version: e.version, PID: os.Getpid(),
+		Started: e.started, Client: e.settings.Client.Listen, Revision: s.KV().Rev(), Term: s.Term(), Committed: s.CommittedIndex(), Applied: s.AppliedIndex(),
+		DBBytes: s.Backend().Size(), UsedBytes: s.Backend().SizeInUse()}
+	switch lead := s.Leader(); {
+	case s.IsLearner():
+		out.Role = hosts.RoleLearner
+	case lead == 0:
+		out.Role = hosts.RoleNoLeader
+	case lead == s.MemberID():
+		out.Role = hosts.RoleLeader
+	default:
+		out.Role = hosts.RoleFollower
+	}
+	if lead := s.Leader(); lead != 0 {
+		out.LeaderID = lead.String()
+	}
+	for _, a := range s.Alarms() {
+		out.Alarms = append(out.Alarms, a.Alarm.String())
+	}
+	if details {
+		if tree, err := e.tree(ctx); err == nil {
+			out.Tree = tree
+		}
+	}
+	return out
+}
+
+// tree asks the leader of this host for the tree of its processes.
+func (e *Engine) tree(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout/2)
+	defer cancel()
+	c, err := grpc.NewClient("passthrough:///leader", grpc.WithContextDialer(e.dir.DialAdmin), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	resp, err := wire.NewAdminClient(c).Tree(ctx, &wire.TreeRequest{})
+	return resp.GetJson(), err
+}
+
+// requestTimeout bounds a change of the membership.
+const requestTimeout = 10 * time.Second
+
+// join admits a host: it becomes a learner, and gets what its engine needs. A repeated request of
+// the same host gets the same answer, because the first answer may have been lost.
+func (e *Engine) join(r *http.Request, q hosts.JoinRequest) (*hosts.JoinResponse, error) {
+	token, err := hosts.ParseToken(q.Token)
+	if err != nil {
+		return nil, err
+	}
+	if err := config.CheckHostName(q.Name); err != nil {
+		return nil, fmt.Errorf("the name %q: %w", q.Name, err)
+	}
+	if err := config.CheckHostAddress(q.Address); err != nil {
+		return nil, fmt.Errorf("the address %q: %w", q.Address, err)
+	}
+	if err := e.tokens.Use(token, q.Name+"@"+q.Address); err != nil {
+		e.log.Warn("refused a host that wants to join", "name", q.Name, "address", q.Address, "from", r.RemoteAddr, "reason", err)
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	if err := e.admit(ctx, q); err != nil {
+		return nil, err
+	}
+	cert, key, err := pki.Export(e.dir.HostsPKI())
+	if err != nil {
+		return nil, err
+	}
+	resp := &hosts.JoinResponse{Cluster: e.host.Cluster, Members: map[string]string{}, Certificate: cert, Key: key}
+	for _, m := range e.server.Cluster().Members() {
+		if address(m) == q.Address {
+			resp.Members[q.Name] = q.Address
+		} else {
+			resp.Members[name(m)] = address(m)
+		}
+	}
+	e.log.Info("admitted a host", "name", q.Name, "address", q.Address)
+	return resp, nil
+}
+
+func (e *Engine) admit(ctx context.Context, q hosts.JoinRequest) error {
+	for _, m := range e.server.Cluster().Members() {
+		switch {
+		case m.Name == "" && address(m) == q.Address:
+			return nil // it was admitted, and has not started
+		case m.Name == q.Name || address(m) == q.Address:
+			return fmt.Errorf("the host %s at %s is a member already. If its data is lost, remove it first ('dynast hosts remove %s' on another host), and join again; "+
+				"if this is another host, choose another name and address", name(m), address(m), name(m))
+		}
+	}
+	urls, err := types.NewURLs([]string{URL(q.Address)})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if _, err := e.server.AddMember(ctx, *membership.NewMemberAsLearner("", urls, e.host.Cluster, &now)); err != nil {
+		return e.changeError("the host cannot be admitted", err)
+	}
+	return nil
+}
+
+// changeError explains why the membership could not change. etcd only says that time ran out.
+func (e *Engine) changeError(what string, err error) error {
+	l := e.list(context.Background(), false)
+	if l.Voting < l.Quorum {
+		return fmt.Errorf("%s: a change of the hosts needs a majority, and only %d of the %d needed voting hosts answer: start the others, or see 'dynast hosts recover'", what, l.Voting, l.Quorum)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// remove removes a host. It refuses if the rest would have no majority that answers.
+func (e *Engine) remove(r *http.Request, q hosts.NameRequest) (*hosts.Host, error) {
+	l := e.list(r.Context(), false)
+	target, err := find(l, q.Name)
+	if err != nil {
+		return nil, err
+	}
+	votes := target.Role != hosts.RoleLearner && target.Role != hosts.RoleJoining
+	if votes && !q.Force {
+		voters, answering := -1, l.Voting
+		for _, h := range l.Hosts {
+			if h.Role != hosts.RoleLearner && h.Role != hosts.RoleJoining {
+				voters++
+			}
+		}
+		if target.Reachable {
+			answering--
+		}
+		if voters == 0 {
+			return nil, fmt.Errorf("%s is the last host; 'dynast hosts leave --last' goes back to a single host", target.Name)
+		}
+		if quorum := voters/2 + 1; answering < quorum {
+			return nil, fmt.Errorf("without %s, %d of %d voting hosts would answer, and %d are needed, so nothing could be written: start the others first, or add a host", target.Name, answering, voters, quorum)
+		}
+	}
+	id, err := types.IDFromString(target.ID)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	if id == e.server.MemberID() && e.server.Leader() == id {
+		_ = e.server.TryTransferLeadershipOnShutdown() // the others then have a leader at once
+	}
+	if id == e.server.MemberID() {
+		e.removed.Store(true)
+	}
+	if _, err := e.server.RemoveMember(ctx, uint64(id)); err != nil {
+		e.removed.Store(false)
+		return nil, e.changeError(target.Name+" cannot be removed", err)
+	}
+	e.log.Info("removed a host", "name", target.Name, "address", target.Address)
+	return &target, nil
+}
+
+// promote makes a host the leader of the Raft group.
+func (e *Engine) promote(r *http.Request, q hosts.NameRequest) (*hosts.Host, error) {
+	l := e.list(r.Context(), false)
+	target, err := find(l, q.Name)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case target.Role == hosts.RoleLeader:
+		return &target, nil
+	case target.Role == hosts.RoleLearner || target.Role == hosts.RoleJoining:
+		return nil, fmt.Errorf("%s does not vote yet; it does when it has caught up", target.Name)
+	case !target.Reachable:
+		return nil, fmt.Errorf("%s does not answer: %s", target.Name, target.Error)
+	case e.server.Leader() == 0:
+		return nil, errors.New("there is no leader that could hand over; see 'dynast hosts'")
+	}
+	if e.server.Leader() != e.server.MemberID() {
+		return nil, fmt.Errorf("only the leading host can hand over; run the command on %s", leaderName(l))
+	}
+	id, err := types.IDFromString(target.ID)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	return &target, e.server.MoveLeader(ctx, uint64(e.server.MemberID()), uint64(id))
+}
+
+func leaderName(l *hosts.List) string {
+	for _, h := range l.Hosts {
+		if h.Role == hosts.RoleLeader {
+			return h.Name
+		}
+	}
+	return "it"
+}
+
+// find returns the host with a name or an address.
+func find(l *hosts.List, name string) (hosts.Host, error) {
+	var names []string
+	for _, h := range l.Hosts {
+		if h.Name == name || h.Address == name || h.ID == name {
+			return h, nil
+		}
+		names = append(names, h.Name)
+	}
+	return hosts.Host{}, fmt.Errorf("there is no host %q; the hosts are %s", name, strings.Join(names, ", "))
+}
+
+const (
+	// shortestLife and longestLife bound the life of a token.
+	shortestLife = time.Minute
+	longestLife  = 30 * 24 * time.Hour
+)
+
+func (e *Engine) makeToken(_ *http.Request, q hosts.TokenRequest) (*hosts.TokenResponse, error) {
+	if q.Life < shortestLife || q.Life > longestLife {
+		return nil, fmt.Errorf("a token is valid for %s to %s, and not for %s", shortestLife, longestLife, q.Life)
+	}
+	token, issued, err := e.tokens.Make(e.authority.Raw(), q.Life, q.Once)
+	if err != nil {
+		return nil, err
+	}
+	return &hosts.TokenResponse{Token: token.String(), Address: e.host.Address, Expires: issued.Expires}, nil
+}
+
+// promoteLearners makes learners vote once they have caught up, if this engine leads.
+func (e *Engine) promoteLearners(ctx context.Context) {
+	for t := time.NewTicker(askEvery / 2); ; {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+		if e.server.Leader() != e.server.MemberID() {
+			continue
+		}
+		for _, m := range e.server.Cluster().Members() {
+			if !m.IsLearner || m.Name == "" {
+				continue
+			}
+			try, cancel := context.WithTimeout(ctx, requestTimeout)
+			if _, err := e.server.PromoteMember(try, uint64(m.ID)); err == nil {
+				e.log.Info("the host has caught up and votes from now on", "name", m.Name, "address", address(m))
+			}
+			cancel()
+		}
+	}
+}
+
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	return u.Host
+}
