@@ -29,6 +29,8 @@ import (
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 	"github.com/dynast-io/dynast/supervisor"
+	"github.com/dynast-io/dynast/supervisor/engine"
+	"github.com/dynast-io/dynast/supervisor/hosts"
 	"github.com/dynast-io/dynast/supervisor/services"
 	"github.com/dynast-io/dynast/worker"
 )
@@ -74,7 +76,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	app := &cli.App{Defaults: defaults, Version: buildVersion()}
-	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), versionCommand())
+	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), engineCommand(), versionCommand())
 	root.AddCommand(app.Commands()...)
 	cli.Strict(root)
 	return root
@@ -90,7 +92,7 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 	if err != nil {
 		return &cli.Error{Code: core.ExitError, Err: err}
 	}
-	code, err := f(worker.Options{Config: cfg, Version: buildVersion(), NewSupervisor: supervisor.New, NewServices: services.New, Logs: logs, Reload: reload})
+	code, err := f(worker.Options{Config: cfg, Version: buildVersion(), NewSupervisor: supervisor.New, NewServices: services.New, Engine: engine.Service, Join: hosts.Join, Logs: logs, Reload: reload})
 	if err == nil && code == core.ExitDone {
 		logs.Flush(time.Second)
 		return nil
@@ -123,7 +125,20 @@ func upCommand(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{Use: "up", Short: "Start a cluster: a leader, which then starts its followers", Args: cobra.NoArgs}
 	var readyFile string
 	cmd.Flags().StringVar(&readyFile, "ready-file", "", "`FILE` that each leader writes when it starts to serve clients; it is removed when the cluster stops")
+	var join, tokenFile string
+	cmd.Flags().StringVar(&join, "join", "", "`IP:PORT` of a host whose cluster this host joins; short for --hosts-join")
+	cmd.Flags().StringVar(&tokenFile, "token-file", "", "`FILE` with the token that admits this host; short for --hosts-token-file")
 	c := app.WithConfig(cmd)
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		for flag, value := range map[string]string{"hosts-join": join, "hosts-token-file": tokenFile} {
+			if value != "" {
+				if err := cmd.Flags().Set(flag, value); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if !container.Needed() {
 			proc.SlackTimers()
@@ -229,6 +244,22 @@ func workerCommand() *cobra.Command {
 		return run(cfg, address, func(o worker.Options) (core.ExitCode, error) {
 			return worker.Spawned(o, worker.SpawnedArgs{Address: a, Slot: slot})
 		})
+	}
+	return cmd
+}
+
+// engineCommand is the command with which a leader starts the store of its host in a cluster of
+// several hosts.
+func engineCommand() *cobra.Command {
+	var dataDir string
+	cmd := &cobra.Command{Use: "engine", Hidden: true, Args: cobra.NoArgs}
+	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory of the host")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		proc.SlackTimers()
+		if err := engine.Run(dataDir, buildVersion()); err != nil {
+			return &cli.Error{Code: core.ExitError, Err: err}
+		}
+		return nil
 	}
 	return cmd
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -60,13 +61,13 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err := serve.CheckTLS(cfg); err != nil {
 		return core.ExitError, err
 	}
-	socket := activated
-	if socket == nil {
-		if socket, err = listenClients(cfg.Client.Listen); err != nil {
-			return core.ExitError, err
-		}
+	if err := opts.Join(context.Background(), cfg, dir, opts.Logs.Logger("hosts")); err != nil {
+		return core.ExitError, err
 	}
-	shared := member.Listeners{{Name: member.ClientListener, File: socket}}
+	shared, err := clientListener(opts, dir, activated)
+	if err != nil {
+		return core.ExitError, err
+	}
 	dashboard, dashboardErr := listenDashboard(cfg.Dashboard.Listen)
 	if dashboard != nil {
 		shared = append(shared, member.Listener{Name: member.DashboardListener, File: dashboard})
@@ -93,6 +94,27 @@ func Up(opts Options) (core.ExitCode, error) {
 	proc.SetTitle(titleLeader)
 	m.handleSignals()
 	return m.run(0, core.Boot{Lead: true}), nil
+}
+
+// clientListener returns the one socket for clients. An engine that outlived all members has it open
+// and serves clients on it; then it is taken from the engine.
+func clientListener(opts Options, dir *datadir.Dir, activated *os.File) (member.Listeners, error) {
+	if activated != nil {
+		return member.Listeners{{Name: member.ClientListener, File: activated}}, nil
+	}
+	if host, err := dir.ReadHost(); err == nil {
+		sockets := member.NewSockets(nil)
+		errs := sockets.Open([]config.Service{opts.Engine(opts.Config, host)}, dir.Services())
+		if len(errs) > 0 {
+			return nil, errors.Join(errs...)
+		}
+		return sockets.All(), nil
+	}
+	socket, err := listenClients(opts.Config.Client.Listen)
+	if err != nil {
+		return nil, err
+	}
+	return member.Listeners{{Name: member.ClientListener, File: socket}}, nil
 }
 
 // lockedError returns ErrLocked with the address, the pid and the data directory of the

@@ -151,10 +151,13 @@ func (m *Member) beginServing() {
 	m.replica.Settle()
 	m.replica.Space.Look() // before the first write is accepted
 	m.replica.Current().Store.Promote(m.history.outage())
-	serveHTTP, err := m.clients.Serve()
-	if err != nil {
-		m.Fatal(core.ExitError, err)
-		return
+	serveHTTP := func() {}
+	if !m.Dir.ManyHosts() { // otherwise the engine serves clients
+		var err error
+		if serveHTTP, err = m.clients.Serve(); err != nil {
+			m.Fatal(core.ExitError, err)
+			return
+		}
 	}
 	m.history.serving(m.replica.Current().Slot.Number)
 	m.operators.Open()

@@ -1,11 +1,13 @@
 package worker
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dynast-io/dynast/shared/config"
@@ -34,6 +36,11 @@ type Options struct {
 	NewSupervisor member.NewSupervisor
 	// NewServices creates the supervisor of the user's services.
 	NewServices member.NewServices
+	// Engine returns the service that is the store of this host in a cluster of several hosts.
+	Engine func(*config.Config, datadir.Host) config.Service
+	// Join makes this host one of a cluster, as the configuration says. It is called before the
+	// first leader of the host begins, and does nothing if the host has joined already.
+	Join func(context.Context, *config.Config, *datadir.Dir, hclog.Logger) error
 	Logs        *logging.Logs
 	// Reload reads the configuration again from where it came from. file names that place
 	// in messages.
@@ -54,6 +61,7 @@ type Member struct {
 	operators *operate.Operators
 	control   *operate.Control
 	reloader  *reloader
+	hosts     *hosts
 	files     *files.Budget
 	listener  net.Listener // for the other members
 }
@@ -102,7 +110,7 @@ func newMember(p parts) (*Member, error) {
 			Sockets: p.sockets, Post: m.Post, Version: self.Version,
 		})
 	})
-	m.processes.programs = &programs{Shared: m.Shared, make: p.opts.NewServices, sockets: p.sockets, record: m.history.rec.Record, configured: p.services}
+	m.processes.programs = &programs{Shared: m.Shared, make: p.opts.NewServices, engine: p.opts.Engine, sockets: p.sockets, record: m.history.rec.Record, configured: p.services}
 	m.wire(p)
 	p.sockets.OnChange(m.links.TellConfig)
 	return m, nil
@@ -118,7 +126,8 @@ func (m *Member) wire(p parts) {
 	m.history.lastHeard = m.links.LastHeard
 	m.clients = serve.New(serve.Config{Shared: m.Shared, Replica: m.replica, Proposer: m.replica.Proposals,
 		Socket: p.sockets.File(member.ClientListener), Gate: m.files.Serve, Metrics: func() prometheus.Gatherer { return m.operators.Metrics() }})
-	m.operators = operate.New(operate.Config{Shared: m.Shared, Replica: m.replica, Clients: m.clients, Sockets: p.sockets, Files: m.files, Shares: m.files.Shares,
+	m.hosts = &hosts{Shared: m.Shared, replica: m.replica, clients: m.clients, programs: m.processes.programs, sockets: p.sockets}
+	m.operators = operate.New(operate.Config{Hosts: m.hosts.do, Shared: m.Shared, Replica: m.replica, Clients: m.clients, Sockets: p.sockets, Files: m.files, Shares: m.files.Shares,
 		Recorder: m.history.rec, View: m.loop.view, Describe: m.describe, Reload: m.reloader.reload, Services: m.processes.programs.get, Stop: m.processes.programs.stop})
 	m.reloader.replica, m.reloader.clients, m.reloader.links, m.reloader.say = m.replica, m.clients, m.links, m.operators.Say
 }

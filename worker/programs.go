@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/events"
@@ -24,6 +25,8 @@ import (
 type programs struct {
 	*state.Shared
 	make    member.NewServices
+	// engine is the service that is the store of this host in a cluster of several hosts.
+	engine  func(*config.Config, datadir.Host) config.Service
 	sockets *member.Sockets
 	record  func(events.Event)
 	// configured are the services of the configuration file. It is nil in a member that did not
@@ -42,12 +45,25 @@ var errNotLeading = errors.New("this member no longer leads; try again")
 
 // begin supervises the services, if there are any. It is called when clients are served.
 func (p *programs) begin() {
-	if len(p.configured) == 0 && !p.any() {
+	if len(p.configured) == 0 && !p.any() && len(p.builtin()) == 0 {
 		return
 	}
 	if _, err := p.get(true); err != nil {
 		p.Log.Error("cannot supervise the services", "error", err)
 	}
+}
+
+// builtin returns the engine, if this host has one.
+func (p *programs) builtin() []config.Service {
+	host, err := p.Dir.ReadHost()
+	if errors.Is(err, os.ErrNotExist) || host.Removed {
+		return nil
+	}
+	if err != nil {
+		p.Log.Error("the store of this host cannot run", "error", err)
+		return nil
+	}
+	return []config.Service{p.engine(p.Settings.Start, host)}
 }
 
 // any reports whether an earlier leader had services.
@@ -75,7 +91,7 @@ func (p *programs) get(create bool) (member.Services, error) {
 	}
 	var err error
 	p.services, err = p.make(member.ServiceHost{
-		Config: p.Settings.Start, Configured: p.configured, Dir: p.Dir, BootID: p.Self.BootID,
+		Config: p.Settings.Start, Configured: p.configured, Builtin: p.builtin, Dir: p.Dir, BootID: p.Self.BootID,
 		Logger: p.Logs.Logger("services"), Sockets: p.sockets, Tell: p.tell, Stopped: p.stopped,
 	})
 	return p.services, err
@@ -186,4 +202,13 @@ func (p *programs) release() {
 	if services != nil {
 		services.Release()
 	}
+}
+
+// refresh looks at the built-in services again, after this host has changed its mode.
+func (p *programs) refresh(ctx context.Context) error {
+	services, err := p.get(true)
+	if err != nil {
+		return err
+	}
+	return services.Refresh(ctx)
 }

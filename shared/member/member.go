@@ -112,6 +112,8 @@ type Services interface {
 	// Configure replaces the services of the configuration file and says what that changes.
 	// With dry it only says it.
 	Configure(ctx context.Context, services []config.Service, dry bool) (ServiceChanges, error)
+	// Refresh looks at the built-in services again.
+	Refresh(ctx context.Context) error
 	// Report returns a ps.Report as JSON.
 	Report(ctx context.Context) ([]byte, error)
 	// Act carries out an operator's command. It returns the instances that the command is
@@ -168,8 +170,11 @@ type ServiceHost struct {
 	// Configured are the services of the configuration. It is nil in a process that did not
 	// read the configuration file; then the services are those of the leader before.
 	Configured []config.Service
-	Dir        *datadir.Dir
-	BootID     string
+	// Builtin returns dynast's own service, the engine, if this host has one. Every other
+	// service starts when it is ready, and it stops after every other one.
+	Builtin func() []config.Service
+	Dir     *datadir.Dir
+	BootID  string
 	Logger     hclog.Logger
 	Sockets    *Sockets
 	// Tell reports an event to operators.

@@ -11,8 +11,18 @@ import (
 // NotifyListener is the socket on which services report to their supervisor (NOTIFY_SOCKET).
 const NotifyListener = "notify"
 
-// ServiceListener returns the name of a socket of a service.
-func ServiceListener(service, socket string) string { return "service/" + service + "/" + socket }
+// EngineService is the name of the service that is the store of a host in a cluster of several
+// hosts. No service of a user can have it, because of the colon.
+const EngineService = "dynast:engine"
+
+// ServiceListener returns the name of a socket of a service. The engine serves clients on the
+// socket that all members have.
+func ServiceListener(service, socket string) string {
+	if service == EngineService && socket == ClientListener {
+		return ClientListener
+	}
+	return "service/" + service + "/" + socket
+}
 
 // OfServices reports whether a socket belongs to the user's services.
 func OfServices(name string) bool {

@@ -90,6 +90,9 @@ func (e *Engine) serveLocal() (*http.Server, error) {
 // handle adds what every host answers.
 func (e *Engine) handle(mux *http.ServeMux) {
 	mux.HandleFunc(hosts.PathJoin, answer(e.join))
+	mux.HandleFunc(hosts.PathMembers, answer(func(*http.Request, struct{}) (hosts.MembersResponse, error) {
+		return hosts.MembersResponse{Members: e.members()}, nil
+	}))
 	mux.HandleFunc(hosts.PathStatus, answer(func(r *http.Request, _ struct{}) (*hosts.Status, error) {
 		return e.status(r.Context(), r.URL.Query().Has("tree")), nil
 	}))
@@ -195,15 +198,23 @@ func (e *Engine) join(r *http.Request, q hosts.JoinRequest) (*hosts.JoinResponse
 		return nil, err
 	}
 	resp := &hosts.JoinResponse{Cluster: e.host.Cluster, Members: map[string]string{}, Certificate: cert, Key: key}
-	for _, m := range e.server.Cluster().Members() {
-		if address(m) == q.Address {
-			resp.Members[q.Name] = q.Address
-		} else {
-			resp.Members[name(m)] = address(m)
+	for other, at := range e.members() {
+		if at != q.Address {
+			resp.Members[other] = at
 		}
 	}
+	resp.Members[q.Name] = q.Address
 	e.log.Info("admitted a host", "name", q.Name, "address", q.Address)
 	return resp, nil
+}
+
+// members returns the addresses of all hosts, by name.
+func (e *Engine) members() map[string]string {
+	out := map[string]string{}
+	for _, m := range e.server.Cluster().Members() {
+		out[name(m)] = address(m)
+	}
+	return out
 }
 
 func (e *Engine) admit(ctx context.Context, q hosts.JoinRequest) error {

@@ -25,6 +25,7 @@ import (
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/host/systemd"
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/member/pki"
 	"github.com/dynast-io/dynast/shared/observe/logging"
@@ -32,7 +33,7 @@ import (
 
 // The names of the sockets that an engine gets from its leader.
 const (
-	SocketClients = "clients"
+	SocketClients = member.ClientListener
 	SocketPeers   = "peers"
 )
 
@@ -78,6 +79,9 @@ func Run(dataDir, version string) error {
 		return err
 	}
 	e.others = newOthers(e)
+	if err := logs.SetAddress(host.Address); err != nil {
+		return err
+	}
 	proc.SetTitle("engine")
 	sockets, err := listeners()
 	if err != nil {
@@ -109,11 +113,14 @@ const settle = 5 * time.Second
 func (e *Engine) run(sockets map[string]net.Listener) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
-	cfg, err := e.config()
-	if err != nil {
+	if err := e.checkData(); err != nil {
 		return err
 	}
-	if err := e.checkData(); err != nil {
+	if !e.host.HasData && len(e.host.Members) > 1 {
+		e.refreshMembers()
+	}
+	cfg, err := e.config()
+	if err != nil {
 		return err
 	}
 	if e.server, err = etcdserver.NewServer(cfg); err != nil {
@@ -189,6 +196,32 @@ func (e *Engine) checkData() error {
 			"remove %s here, and join again. Otherwise restore a snapshot", filepath.Join(e.dir.Engine(), "member"), e.host.Name, e.dir.Path())
 	}
 	return nil
+}
+
+// refreshMembers asks the other hosts who is there now. etcd joins only with the exact list, and another
+// host may have joined since this one was admitted.
+func (e *Engine) refreshMembers() {
+	for name, at := range e.host.Members {
+		if name == e.host.Name {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		var now hosts.MembersResponse
+		err := e.others.client(at).Ask(ctx, hosts.PathMembers, nil, &now)
+		cancel()
+		if err != nil {
+			continue
+		}
+		for other, address := range now.Members {
+			if address == e.host.Address {
+				delete(now.Members, other)
+			}
+		}
+		now.Members[e.host.Name] = e.host.Address
+		e.host.Members = now.Members
+		return
+	}
+	e.log.Warn("no other host says who is in the cluster now; trying with the list from the time of the join")
 }
 
 // leave records that the other hosts have removed this one. The leader then does not start the

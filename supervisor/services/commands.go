@@ -68,6 +68,9 @@ func (m *Manager) act(c member.ServiceCommand) ([]string, error) {
 	var targets []target
 	for _, name := range c.Names {
 		t, err := m.find(name)
+		if err == nil && t.service == member.EngineService && c.Action == member.ActionStop {
+			err = fmt.Errorf("%s is the store of this host: 'dynast stop' stops it together with everything else, and 'dynast hosts remove' takes the host out of the cluster", t.service)
+		}
 		if err == nil {
 			err = m.allowed(c, t)
 		}
@@ -175,7 +178,7 @@ func (m *Manager) add(c member.ServiceCommand) ([]string, error) {
 		return nil, fmt.Errorf("there is a service %q already; choose another name", s.Name)
 	}
 	all := *m.host.Config
-	all.Services = append(m.effective(), s)
+	all.Services = append(slices.DeleteFunc(m.effective(), func(s config.Service) bool { return s.Name == member.EngineService }), s)
 	if err := all.Validate(); err != nil {
 		return nil, err
 	}
@@ -199,6 +202,9 @@ func (m *Manager) Configure(ctx context.Context, services []config.Service, dry 
 	})
 	return changes, err
 }
+
+// Refresh implements member.Services.
+func (m *Manager) Refresh(ctx context.Context) error { return m.ask(ctx, m.reconfigure) }
 
 // Compare says what replacing one list of services by another changes.
 func Compare(before, after []config.Service) member.ServiceChanges {

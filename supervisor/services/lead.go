@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
 )
 
@@ -45,9 +46,10 @@ func (m *Manager) lead() error {
 	return nil
 }
 
-// effective returns all services: those of the configuration and those that were added.
+// effective returns all services: dynast's own, those of the configuration and those that were
+// added.
 func (m *Manager) effective() []config.Service {
-	out := slices.Clone(m.desired.Configured)
+	out := append(m.host.Builtin(), m.desired.Configured...)
 	for _, a := range m.desired.Added {
 		if !slices.ContainsFunc(out, func(s config.Service) bool { return s.Name == a.Service.Name }) {
 			out = append(out, a.Service)
@@ -66,7 +68,11 @@ func (m *Manager) useSpecs() {
 func (m *Manager) rulesSpecs() []rules.Spec {
 	var out []rules.Spec
 	for _, s := range m.effective() {
-		out = append(out, toSpec(s))
+		spec := toSpec(s)
+		if _, ok := m.specs[member.EngineService]; ok && s.Name != member.EngineService {
+			spec.Needs = append(slices.Clone(spec.Needs), member.EngineService)
+		}
+		out = append(out, spec)
 	}
 	return out
 }

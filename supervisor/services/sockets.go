@@ -22,8 +22,9 @@ func (m *Manager) openSockets() {
 func (m *Manager) closeSockets(before map[string]config.Service) {
 	for _, s := range before {
 		for _, l := range s.Listen {
-			if !slices.Contains(m.specs[s.Name].Listen, l) {
-				m.host.Sockets.Remove(member.ServiceListener(s.Name, l.Name))
+			name := member.ServiceListener(s.Name, l.Name)
+			if !slices.Contains(m.specs[s.Name].Listen, l) && name != member.ClientListener {
+				m.host.Sockets.Remove(name)
 				if path, ok := strings.CutPrefix(l.Address, "unix:"); ok {
 					_ = os.Remove(path)
 				}

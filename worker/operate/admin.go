@@ -19,6 +19,7 @@ import (
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/rules/core"
@@ -238,6 +239,21 @@ func (a *admin) Act(ctx context.Context, r *wire.ActRequest) (*wire.ActResponse,
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return &wire.ActResponse{Instances: ids}, nil
+}
+
+// Hosts carries out a command about the cluster of hosts. Everybody who may enter the data directory
+// may look at it.
+func (a *admin) Hosts(ctx context.Context, r *wire.HostsRequest) (*wire.HostsResponse, error) {
+	if r.Path != hosts.PathList {
+		if _, err := a.owner(ctx); err != nil {
+			return nil, err
+		}
+	}
+	b, err := a.o.hosts(ctx, r.Path, r.Json)
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &wire.HostsResponse{Json: b}, nil
 }
 
 // callerInfo identifies the process at the other end of a Unix socket, as the kernel reports it.

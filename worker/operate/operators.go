@@ -65,6 +65,8 @@ type Config struct {
 	// Services returns the supervisor of the user's services. If there is none, it makes one or
 	// returns nil.
 	Services func(create bool) (member.Services, error)
+	// Hosts carries out a command about the cluster of hosts; see package hosts.
+	Hosts func(ctx context.Context, path string, body []byte) ([]byte, error)
 	// Stop stops the cluster. keep leaves the user's programs running.
 	Stop func(reason string, keep bool)
 }
@@ -84,6 +86,7 @@ type Operators struct {
 	describe        func() roster.Member
 	reload          func(ctx context.Context, why string, dry bool) (*wire.ReloadResponse, error)
 	services        func(create bool) (member.Services, error)
+	hosts           func(ctx context.Context, path string, body []byte) ([]byte, error)
 	stop            func(reason string, keep bool)
 
 	service     *service
@@ -96,7 +99,7 @@ type Operators struct {
 func New(c Config) *Operators {
 	o := &Operators{Shared: c.Shared, replica: c.Replica, clients: c.Clients, files: c.Files, shares: c.Shares, sockets: c.Sockets,
 		dashboardSocket: c.Sockets.File(member.DashboardListener), recorder: c.Recorder,
-		view: c.View, describe: c.Describe, reload: c.Reload, services: c.Services, stop: c.Stop}
+		view: c.View, describe: c.Describe, reload: c.Reload, services: c.Services, hosts: c.Hosts, stop: c.Stop}
 	o.service = newService(o)
 	return o
 }

@@ -11,12 +11,18 @@ const (
 	Public      = "/dynast/v1/public/"
 	PathJoin    = Public + "join"
 	PathStatus  = "/dynast/v1/status"
+	PathMembers = "/dynast/v1/members"
 	PathList    = "/dynast/v1/hosts"
 	PathRemove  = "/dynast/v1/remove"
 	PathPromote = "/dynast/v1/promote"
 	PathToken   = "/dynast/v1/token"
 	PathTokens  = "/dynast/v1/tokens"
 	PathRevoke  = "/dynast/v1/revoke"
+
+	// These are carried out by the leader of a host, and not by its engine.
+	PathInit    = "/dynast/v1/init"
+	PathLeave   = "/dynast/v1/leave"
+	PathRecover = "/dynast/v1/recover"
 )
 
 // Refusal is the body of an answer with an error status.
@@ -40,6 +46,12 @@ type JoinResponse struct {
 	// host can admit another one.
 	Certificate []byte `json:"certificate"`
 	Key         []byte `json:"key"`
+}
+
+// MembersResponse has the addresses of all hosts, by name. A host that was admitted and has not started
+// has its address as its name.
+type MembersResponse struct {
+	Members map[string]string `json:"members"`
 }
 
 // The roles of a host's engine.
@@ -119,6 +131,22 @@ type NameRequest struct {
 	Name string `json:"name"`
 	// Force removes a host even if the rest then has no majority that answers.
 	Force bool `json:"force,omitempty"`
+}
+
+// InitRequest makes a single host the first of several.
+type InitRequest struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+}
+
+// InitResponse says what the switch has moved.
+type InitResponse struct {
+	Name     string `json:"name"`
+	Address  string `json:"address"`
+	Revision int64  `json:"revision"`
+	Bytes    int64  `json:"bytes"`
+	// Paused is how long writes had to wait.
+	Paused time.Duration `json:"paused"`
 }
 
 // TokenRequest asks for a new token.

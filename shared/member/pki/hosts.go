@@ -125,3 +125,12 @@ func Import(dir string, cert, key []byte) (*Authority, error) {
 	}
 	return Load(dir)
 }
+
+// Sum returns the SHA-256 of a certificate in PEM.
+func Sum(certificate []byte) (sum [sha256.Size]byte, err error) {
+	block, _ := pem.Decode(certificate)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return sum, fmt.Errorf("%w: not a certificate", ErrCorrupt)
+	}
+	return sha256.Sum256(block.Bytes), nil
+}

@@ -11,7 +11,6 @@ package wire
 
 import (
 	context "context"
-
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -284,6 +283,7 @@ const (
 	Admin_Upgrade_FullMethodName  = "/dynast.v1.Admin/Upgrade"
 	Admin_Services_FullMethodName = "/dynast.v1.Admin/Services"
 	Admin_Act_FullMethodName      = "/dynast.v1.Admin/Act"
+	Admin_Hosts_FullMethodName    = "/dynast.v1.Admin/Hosts"
 )
 
 // AdminClient is the client API for Admin service.
@@ -311,6 +311,8 @@ type AdminClient interface {
 	// Act carries out an operator's command about services. It answers when the
 	// command is accepted, which is before the processes have followed it.
 	Act(ctx context.Context, in *ActRequest, opts ...grpc.CallOption) (*ActResponse, error)
+	// Hosts carries out a command about the cluster of hosts.
+	Hosts(ctx context.Context, in *HostsRequest, opts ...grpc.CallOption) (*HostsResponse, error)
 }
 
 type adminClient struct {
@@ -411,6 +413,16 @@ func (c *adminClient) Act(ctx context.Context, in *ActRequest, opts ...grpc.Call
 	return out, nil
 }
 
+func (c *adminClient) Hosts(ctx context.Context, in *HostsRequest, opts ...grpc.CallOption) (*HostsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HostsResponse)
+	err := c.cc.Invoke(ctx, Admin_Hosts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -436,6 +448,8 @@ type AdminServer interface {
 	// Act carries out an operator's command about services. It answers when the
 	// command is accepted, which is before the processes have followed it.
 	Act(context.Context, *ActRequest) (*ActResponse, error)
+	// Hosts carries out a command about the cluster of hosts.
+	Hosts(context.Context, *HostsRequest) (*HostsResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -472,6 +486,9 @@ func (UnimplementedAdminServer) Services(context.Context, *ServicesRequest) (*Se
 }
 func (UnimplementedAdminServer) Act(context.Context, *ActRequest) (*ActResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Act not implemented")
+}
+func (UnimplementedAdminServer) Hosts(context.Context, *HostsRequest) (*HostsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Hosts not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -656,6 +673,24 @@ func _Admin_Act_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Hosts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HostsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Hosts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Hosts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Hosts(ctx, req.(*HostsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -698,6 +733,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Act",
 			Handler:    _Admin_Act_Handler,
+		},
+		{
+			MethodName: "Hosts",
+			Handler:    _Admin_Hosts_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -43,6 +43,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.simCommand(),
 		a.chaosCommand(),
 		a.importCommand(),
+		a.hostsCommand(),
 		a.manCommand(),
 	}
 	commands = append(commands, a.serviceCommands()...)

@@ -1,0 +1,27 @@
+package engine
+
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
+)
+
+// Service returns the engine of a host as a service, which the leader of the host supervises like
+// those of the user.
+func Service(c *config.Config, host datadir.Host) config.Service {
+	s := config.NewService()
+	s.Name = member.EngineService
+	s.Command = []string{proc.Executable(), "engine", "--data-dir", c.DataDir}
+	s.Dir = filepath.Dir(c.DataDir)
+	s.Env = map[string]string{SettingsEnv: FromConfig(c).Encode()}
+	s.Listen = []config.Listen{{Name: member.ClientListener, Address: c.Client.Listen}, {Name: SocketPeers, Address: host.Address}}
+	s.Ready = &config.Check{Kind: config.CheckNotify, Interval: time.Second, Timeout: time.Minute, Threshold: 1}
+	s.Alive = &config.Check{Kind: config.CheckNotify, Interval: WatchdogInterval, Timeout: WatchdogInterval, Threshold: 1}
+	s.Backoff = config.Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
+	s.Restart = config.RestartOnFailure
+	return s
+}
