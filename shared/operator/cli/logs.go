@@ -15,6 +15,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/observe/logview"
 	"github.com/dynast-io/dynast/shared/operator/term"
 )
@@ -98,7 +99,8 @@ func Logs(ctx context.Context, cfg *config.Config, o LogsOptions, out, notes io.
 func (o LogsOptions) query(ctx context.Context, cfg *config.Config, notes io.Writer) (q logview.Query, shown []string, err error) {
 	var addresses, names []string
 	for _, name := range o.Names {
-		if strings.Contains(name, ":") { // no service has a colon in its name
+		service, _, _ := strings.Cut(name, "/")
+		if strings.Contains(name, ":") && service != member.EngineService { // no service of a user has a colon in its name
 			addresses = append(addresses, name)
 		} else {
 			names = append(names, name)
