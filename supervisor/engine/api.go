@@ -76,7 +76,6 @@ func (e *Engine) serveLocal() (*http.Server, error) {
 		return e.list(r.Context(), r.URL.Query().Has("tree")), nil
 	}))
 	mux.HandleFunc(hosts.PathRemove, answer(e.remove))
-	mux.HandleFunc(hosts.PathPromote, answer(e.promote))
 	mux.HandleFunc(hosts.PathToken, answer(e.makeToken))
 	mux.HandleFunc(hosts.PathTokens, answer(func(*http.Request, struct{}) ([]hosts.Issued, error) { return e.tokens.List() }))
 	mux.HandleFunc(hosts.PathRevoke, answer(func(_ *http.Request, n hosts.NameRequest) (struct{}, error) {
@@ -90,6 +89,7 @@ func (e *Engine) serveLocal() (*http.Server, error) {
 // handle adds what every host answers.
 func (e *Engine) handle(mux *http.ServeMux) {
 	mux.HandleFunc(hosts.PathJoin, answer(e.join))
+	mux.HandleFunc(hosts.PathPromote, answer(e.promote))
 	mux.HandleFunc(hosts.PathMembers, answer(func(*http.Request, struct{}) (hosts.MembersResponse, error) {
 		return hosts.MembersResponse{Members: e.members()}, nil
 	}))
@@ -309,8 +309,13 @@ func (e *Engine) promote(r *http.Request, q hosts.NameRequest) (*hosts.Host, err
 	case e.server.Leader() == 0:
 		return nil, errors.New("there is no leader that could hand over; see 'dynast hosts'")
 	}
-	if e.server.Leader() != e.server.MemberID() {
-		return nil, fmt.Errorf("only the leading host can hand over; run the command on %s", leaderName(l))
+	if e.server.Leader() != e.server.MemberID() { // only the leading host can hand over
+		for _, h := range l.Hosts {
+			if h.Role == hosts.RoleLeader {
+				return &target, e.others.client(h.Address).Ask(r.Context(), hosts.PathPromote, q, nil)
+			}
+		}
+		return nil, errors.New("the leading host is not known; see 'dynast hosts'")
 	}
 	id, err := types.IDFromString(target.ID)
 	if err != nil {
@@ -319,15 +324,6 @@ func (e *Engine) promote(r *http.Request, q hosts.NameRequest) (*hosts.Host, err
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
 	return &target, e.server.MoveLeader(ctx, uint64(e.server.MemberID()), uint64(id))
-}
-
-func leaderName(l *hosts.List) string {
-	for _, h := range l.Hosts {
-		if h.Role == hosts.RoleLeader {
-			return h.Name
-		}
-	}
-	return "it"
 }
 
 // find returns the host with a name or an address.

@@ -25,6 +25,9 @@ const (
 	PathRecover = "/dynast/v1/recover"
 )
 
+// WithTrees asks for a PathList or a PathStatus with the trees of the processes.
+func WithTrees(path string) string { return path + "?tree=1" }
+
 // Refusal is the body of an answer with an error status.
 type Refusal struct {
 	Error string `json:"error"`
