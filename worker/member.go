@@ -41,7 +41,7 @@ type Options struct {
 	// Join makes this host one of a cluster, as the configuration says. It is called before the
 	// first leader of the host begins, and does nothing if the host has joined already.
 	Join func(context.Context, *config.Config, *datadir.Dir, hclog.Logger) error
-	Logs        *logging.Logs
+	Logs *logging.Logs
 	// Reload reads the configuration again from where it came from. file names that place
 	// in messages.
 	Reload func() (cfg *config.Config, file string, err error)

@@ -24,7 +24,7 @@ import (
 // are services.
 type programs struct {
 	*state.Shared
-	make    member.NewServices
+	make member.NewServices
 	// engine is the service that is the store of this host in a cluster of several hosts.
 	engine  func(*config.Config, datadir.Host) config.Service
 	sockets *member.Sockets
