@@ -171,8 +171,8 @@ func (s *Store) Add(p *Process, tag Tag) error {
 	return nil
 }
 
-// Remove removes a process that was added or that OpenStore returned. It must be called before the
-// process is closed. Its pidfd stays in the queue until that is written anew.
+// Remove removes a process that was added or that OpenStore returned. A process that is closed need
+// not be removed. Its pidfd stays in the queue until that is written anew.
 func (s *Store) Remove(p *Process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,28 +206,34 @@ func (s *Store) putAll() error {
 	return nil
 }
 
-// put sends one message.
-func (s *Store) put(some []*Process) error {
-	var message []byte
-	for _, p := range some {
+// put sends one message about processes, except those that are closed.
+func (s *Store) put(some []*Process) error { return s.append(some, nil, nil) }
+
+// append adds processes to a message, and sends it. The descriptors stay open meanwhile.
+func (s *Store) append(some []*Process, message []byte, fds []int) error {
+	if len(some) == 0 {
+		if len(fds) == 0 {
+			return nil
+		}
+		err := s.send(message, fds)
+		if err == nil {
+			s.queued++
+		}
+		return err
+	}
+	p, open := some[0], false
+	err := p.with(func(pidfd int) error {
+		open = true
 		tag := s.all[p]
 		message = binary.BigEndian.AppendUint32(message, uint32(p.id.PID))
 		message = binary.BigEndian.AppendUint64(message, p.id.StartTime)
-		message = append(message, tag[:]...)
+		return s.append(some[1:], append(message, tag[:]...), append(fds, pidfd))
+	})
+	if !open {
+		delete(s.all, p)
+		return s.append(some[1:], message, fds)
 	}
-	if err := withPIDFDs(some, nil, func(fds []int) error { return s.send(message, fds) }); err != nil {
-		return err
-	}
-	s.queued++
-	return nil
-}
-
-// withPIDFDs calls f with the descriptors of processes, which stay open meanwhile.
-func withPIDFDs(some []*Process, fds []int, f func([]int) error) error {
-	if len(some) == 0 {
-		return f(fds)
-	}
-	return some[0].with(func(pidfd int) error { return withPIDFDs(some[1:], append(fds, pidfd), f) })
+	return err
 }
 
 func (s *Store) send(message []byte, fds []int) error {
