@@ -95,6 +95,7 @@ func (s *Store) restore(want func(Identity, Tag) bool) error {
 	if err := s.send(mark[:], nil); err != nil {
 		return err
 	}
+	seen := map[Identity]bool{} // an interrupted restore leaves two entries of a process
 	for {
 		message, fds, err := s.peek()
 		if err != nil {
@@ -117,7 +118,11 @@ func (s *Store) restore(want func(Identity, Tag) bool) error {
 			s.queued++
 		}
 		for _, fd := range fds {
-			err = errors.Join(err, s.adopt(&message, fd, want))
+			err = errors.Join(err, s.adopt(&message, fd, func(id Identity, tag Tag) bool {
+				again := seen[id]
+				seen[id] = true
+				return !again && want(id, tag)
+			}))
 		}
 		if err != nil {
 			return err
@@ -135,7 +140,7 @@ func (s *Store) adopt(message *[]byte, fd int, want func(Identity, Tag) bool) er
 	*message = (*message)[entryBytes:]
 	id := Identity{PID: int(binary.BigEndian.Uint32(entry)), StartTime: binary.BigEndian.Uint64(entry[4:])}
 	tag := Tag(entry[12:])
-	if !want(id, tag) || s.holds(id) {
+	if !want(id, tag) {
 		unix.Close(fd)
 		return nil
 	}
@@ -144,16 +149,6 @@ func (s *Store) adopt(message *[]byte, fd int, want func(Identity, Tag) bool) er
 		s.all[p] = tag
 	}
 	return err
-}
-
-// holds reports whether there is an entry of a process. An interrupted restore leaves two.
-func (s *Store) holds(id Identity) bool {
-	for p := range s.all {
-		if p.id == id {
-			return true
-		}
-	}
-	return false
 }
 
 // Add adds a process, until Remove.

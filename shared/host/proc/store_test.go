@@ -218,6 +218,30 @@ func TestStoreWasOpenedHalfway(t *testing.T) {
 	}
 }
 
+// The socket has an address, but nobody else can send to it.
+func TestStoreRefusesStrangers(t *testing.T) {
+	f := newStoreSocket(t)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own unix.Sockaddr
+	if e := raw.Control(func(fd uintptr) { own, err = unix.Getsockname(int(fd)) }); e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	stranger, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(stranger)
+	if err := unix.Sendto(stranger, make([]byte, entryBytes), unix.MSG_DONTWAIT, own); err != unix.EPERM {
+		t.Errorf("a stranger sent a message: %v", err)
+	}
+	if err := unix.Connect(stranger, own); err != unix.EPERM {
+		t.Errorf("a stranger connected: %v", err)
+	}
+}
+
 func TestStoreInAnotherSocket(t *testing.T) {
 	a, _ := unixPair(t)
 	f, err := a.File()
@@ -227,6 +251,42 @@ func TestStoreInAnotherSocket(t *testing.T) {
 	defer f.Close()
 	if _, _, err := OpenStore(f, everything); err == nil {
 		t.Error("a store was opened in a stream socket")
+	}
+}
+
+func BenchmarkStoreOpen1000(b *testing.B) {
+	f, err := NewStoreSocket()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	s, _, err := OpenStore(f, everything)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pid := ready(b, "wait").Process.Pid
+	for n := range 1000 {
+		pidfd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		p, err := newProcess(Identity{PID: pid, StartTime: uint64(n)}, pidfd)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer p.Close()
+		if err := s.Add(p, Tag{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		_, all, err := OpenStore(f, everything)
+		if err != nil || len(all) != 1000 {
+			b.Fatal(len(all), err)
+		}
+		for p := range all {
+			p.Close()
+		}
 	}
 }
 
