@@ -11,6 +11,10 @@ import (
 // NotifyListener is the socket on which services report to their supervisor (NOTIFY_SOCKET).
 const NotifyListener = "notify"
 
+// ProcessStore is the store of pidfds of the services' processes (see proc.Store). It is shared
+// like a listening socket.
+const ProcessStore = "processes"
+
 // EngineService is the name of the service that is the store of a host in a cluster of several
 // hosts. No service of a user can have it, because of the colon.
 const EngineService = "dynast:engine"
@@ -26,7 +30,7 @@ func ServiceListener(service, socket string) string {
 
 // OfServices reports whether a socket belongs to the user's services.
 func OfServices(name string) bool {
-	return name == NotifyListener || strings.HasPrefix(name, "service/")
+	return name == NotifyListener || name == ProcessStore || strings.HasPrefix(name, "service/")
 }
 
 // Sockets are the listening sockets that all members share. Sockets of services can be added
