@@ -111,6 +111,10 @@ func (m *Manager) look(id rules.ID) (f rules.Found, ok bool, err error) {
 	}
 	m.instances[id] = &instance{stored: s}
 	f = rules.Found{Record: s.Record, Others: held}
+	if s.Service.Name != "" {
+		spec := toSpec(s.Service)
+		f.Spec = &spec
+	}
 	switch p := s.Record.Process; {
 	case p != (rules.Process{}) && alive(p):
 		f.Main = p

@@ -68,7 +68,6 @@ type instance struct {
 	opened *proc.Process
 	// endChecks ends the checks of the current process.
 	endChecks context.CancelFunc
-	status    string // STATUS= of the current process
 	cpu       cpuSample
 	unlimited []string // limits that could not be applied
 }
@@ -226,7 +225,7 @@ func (m *Manager) keep(r rules.Record) {
 		m.instances[r.ID] = i
 	}
 	if r.Phase == rules.Starting && (i.Record.Phase != rules.Starting || i.Record.Run != r.Run) {
-		i.Token, i.Service, i.status = newToken(), m.specs[r.ID.Service], ""
+		i.Token, i.Service, i.Status = newToken(), m.specs[r.ID.Service], ""
 		i.Cgroup, i.unlimited = m.makeCgroup(r.ID, r.Run, i.Service.Limits)
 	}
 	if r.Exits != i.Record.Exits {

@@ -53,6 +53,8 @@ type world struct {
 	wishes  map[string]rules.Wish
 	specs   []rules.Spec
 	tokens  uint64
+	// stopping means that everything is being stopped, and stopped that this has ended.
+	stopping, stopped bool
 	// notes is the queue of the notify socket.
 	notes []note
 }
@@ -61,6 +63,7 @@ type world struct {
 type stored struct {
 	rules.Record
 	token uint64
+	spec  *rules.Spec // that the process was started with
 }
 
 // Run simulates one host. It returns a *Violation as error.
