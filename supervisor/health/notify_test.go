@@ -92,7 +92,7 @@ func open(t *testing.T) *os.File {
 func read(t *testing.T, f *os.File) <-chan Message {
 	t.Helper()
 	messages := make(chan Message, 100)
-	n, err := ReadNotify(f, func(m Message) { messages <- m })
+	n, err := ReadNotify(f, func(m Message) bool { messages <- m; return true })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestLeadersFollowEachOther(t *testing.T) {
 	c := dial(t)
 	for round := range 20 {
 		messages := make(chan Message, 1)
-		n, err := ReadNotify(f, func(m Message) { messages <- m })
+		n, err := ReadNotify(f, func(m Message) bool { messages <- m; return true })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestBarrierIsAnsweredAfterReport(t *testing.T) {
 	cmd := helper(t, "barrier")
 	_, out := testkit.StartPiped(t, cmd)
 	reported, proceed := make(chan Message), make(chan struct{})
-	n, err := ReadNotify(f, func(m Message) { reported <- m; <-proceed })
+	n, err := ReadNotify(f, func(m Message) bool { reported <- m; <-proceed; return true })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestBoundsAndDescriptors(t *testing.T) {
 func TestCloseEndsTheReaderOfABlockingSocket(t *testing.T) {
 	f := open(t)
 	messages := make(chan Message)
-	n, err := ReadNotify(f, func(m Message) { messages <- m })
+	n, err := ReadNotify(f, func(m Message) bool { messages <- m; return true })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestCloseEndsTheReaderOfABlockingSocket(t *testing.T) {
 
 func TestNoNotifySocket(t *testing.T) {
 	_, f := testkit.TCPFile(t)
-	if _, err := ReadNotify(f, func(Message) {}); err == nil {
+	if _, err := ReadNotify(f, func(Message) bool { return true }); err == nil {
 		t.Error("reads notifications from a TCP socket")
 	}
 	taken := open(t)
@@ -299,5 +299,50 @@ func TestFullQueueIsReadByTheNextLeader(t *testing.T) {
 	send(t, c, "READY=1")
 	if m := <-messages; !m.Ready {
 		t.Errorf("got %+v", m)
+	}
+}
+
+// Looking at what waits in the socket takes nothing out of it, and neither does a reader whose
+// report was not handled.
+func TestPendingLeavesMessages(t *testing.T) {
+	f := open(t)
+	c, err := dialNotify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	texts := []string{"MAINPID=7\nSTATUS=one", "", "STATUS=two", "READY=1"}
+	for _, text := range texts {
+		if err := sendFiles(c, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		got := Pending(f)
+		got = slices.DeleteFunc(got, func(m Message) bool { return m == Message{PID: os.Getpid()} })
+		want := []Message{{PID: os.Getpid(), MainPID: 7, Status: "one", HasStatus: true}, {PID: os.Getpid(), Status: "two", HasStatus: true}, {PID: os.Getpid(), Ready: true}}
+		if !slices.Equal(got, want) {
+			t.Fatalf("pending are %+v, want %+v", got, want)
+		}
+	}
+	refused := make(chan Message, len(texts))
+	n, err := ReadNotify(f, func(m Message) bool { refused <- m; return false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := <-refused; m.MainPID != 7 {
+		t.Errorf("the first message is %+v", m)
+	}
+	n.Close()
+	messages := make(chan Message, len(texts))
+	n, err = ReadNotify(f, func(m Message) bool { messages <- m; return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	for _, text := range texts {
+		if m := <-messages; m.Status != Parse([]byte(text)).Status || m.MainPID != Parse([]byte(text)).MainPID {
+			t.Errorf("got %+v, want the message %q", m, text)
+		}
 	}
 }

@@ -328,6 +328,13 @@ func (m *Manager) died(key watchKey, exit proc.Exit) {
 		if i == nil || i.Record.Process.PID != key.pid {
 			return // the program named another main process
 		}
+		// It may have done so just before it died, and its message still waits.
+		if m.notify != nil && i.Record.Run == key.run && (i.Record.Phase == rules.Up || i.Record.Phase == rules.Ending) {
+			if to := moved(i.Record.Process, i.Token, m.notify.Pending()); to != (rules.Process{}) {
+				m.step(rules.Notified{ID: key.id, Run: key.run, Main: to})
+				return
+			}
+		}
 		m.step(rules.Exited{ID: key.id, Run: key.run, Exit: toExit(exit)})
 	})
 }
