@@ -17,17 +17,6 @@ type Config struct {
 	Trace func(line string)
 }
 
-// Violation is a broken rule that a run found.
-type Violation struct {
-	Seed   uint64
-	At     time.Duration
-	Reason string
-}
-
-func (v *Violation) Error() string {
-	return fmt.Sprintf("seed %d at %s: %s", v.Seed, v.At.Round(time.Microsecond), v.Reason)
-}
-
 // never is a time that does not come.
 const never = time.Duration(1 << 62)
 
