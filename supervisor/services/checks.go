@@ -123,7 +123,9 @@ func (m *Manager) notified(msg health.Message) {
 		return
 	}
 	if msg.HasStatus {
-		i.Status = msg.Status // it is saved with the next record
+		// It is saved with the next record, or when this member stops leading.
+		i.newStatus = i.newStatus || i.Status != msg.Status
+		i.Status = msg.Status
 	}
 	ev := rules.Notified{ID: i.Record.ID, Run: i.Record.Run, Ready: msg.Ready, Reloading: msg.Reloading, Ping: msg.Ping, Hung: msg.Hung, Extend: msg.Extend}
 	// What a child says about its own end is not about the program.

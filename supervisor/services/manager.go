@@ -68,6 +68,8 @@ type instance struct {
 	opened *proc.Process
 	// endChecks ends the checks of the current process.
 	endChecks context.CancelFunc
+	// newStatus means that the status has changed since the record was written.
+	newStatus bool
 	cpu       cpuSample
 	unlimited []string // limits that could not be applied
 }
@@ -143,6 +145,11 @@ func (m *Manager) run() {
 			m.tick()
 		}
 		m.tellStopped()
+	}
+	for id, i := range m.instances {
+		if i.newStatus {
+			m.save(id)
+		}
 	}
 	close(m.released) // from here on, nobody waits for this goroutine
 	m.release()
@@ -249,6 +256,7 @@ func (m *Manager) save(id rules.ID) {
 	switch {
 	case err == nil:
 		delete(m.unsaved, id)
+		i.newStatus = false
 	case !m.unsaved[id]:
 		m.unsaved[id] = true
 		m.log.Error("cannot save the state of a service, trying again", "instance", id.String(), "error", err)

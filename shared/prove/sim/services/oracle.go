@@ -206,7 +206,7 @@ func (o *oracle) learn(ev rules.Event) (again []rules.ID) {
 	case rules.Checked:
 		m := o.of(e.ID)
 		switch {
-		case !m.up || e.Alive != m.ready:
+		case !m.up || m.asked != 0 || e.Alive != m.ready:
 		case !e.Alive && e.OK:
 			o.ready(e.ID, m)
 		case e.Alive && e.OK:
@@ -222,11 +222,11 @@ func (o *oracle) learn(ev rules.Event) (again []rules.ID) {
 			}
 			m.quits = m.quits || e.Stopping
 		}
-		if e.Ready && m.reloading {
+		if e.Ready && m.reloading && m.asked == 0 {
 			m.reloading = false
 			o.rollsOn(e.ID, m)
 		}
-		if e.Ready && m.busy && !m.ready {
+		if e.Ready && !m.ready && (m.starting || m.up && m.asked == 0) {
 			o.ready(e.ID, m)
 		}
 		if e.Ping {
