@@ -31,6 +31,9 @@ func (w *world) lead(fresh bool) {
 		fresh, w.stopped = true, false
 	}
 	w.stopping = w.stopping && !fresh
+	if fresh { // the driver forgets the wishes in the same write that ends the state fresh
+		clear(w.wishes)
+	}
 	w.leader = l
 	w.leads++
 	w.stats.Leads++
