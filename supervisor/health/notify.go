@@ -42,13 +42,13 @@ type Notify struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
 	done sync.WaitGroup
+	// mu is held while the reader or Pending looks into the socket.
+	mu sync.Mutex
 }
 
 // ReadNotify reads messages from a socket until Close. report gets them one after the other. The
-// socket stays open for others, and a message that nobody has read waits in it for the next
-// leader. A message leaves the socket only after report has returned true. If report returns false,
-// or this process dies before, the next leader gets the message. Only one process at a time may
-// read.
+// socket stays open for others. A message leaves it when report has returned true. After false, the
+// reading ends, and the message waits in the socket for the next leader.
 func ReadNotify(f *os.File, report func(Message) bool) (*Notify, error) {
 	c, err := net.FileConn(f)
 	if err != nil {
@@ -63,14 +63,19 @@ func ReadNotify(f *os.File, report func(Message) bool) (*Notify, error) {
 		return nil, errors.Join(fmt.Errorf("notify socket: %w", err), c.Close())
 	}
 	n := &Notify{conn: conn, raw: raw}
+	// An earlier leader may have died while it looked at all messages.
+	if err := raw.Control(func(fd uintptr) { _ = peekFrom(fd, -1) }); err != nil {
+		return nil, errors.Join(fmt.Errorf("notify socket: %w", err), c.Close())
+	}
 	n.done.Go(func() { n.read(report) })
 	return n, nil
 }
 
-// Close ends the reading. It waits until report has returned and the message is removed. So report
-// must not wait for the caller of Close.
+// Close ends the reading. It waits until report has returned. So report must not wait for the
+// caller of Close.
 func (n *Notify) Close() {
-	_ = n.conn.SetReadDeadline(time.Unix(1, 0)) // ends peek, and nothing else
+	// The reader first takes the message out of the socket that was handled.
+	_ = n.conn.SetReadDeadline(time.Unix(1, 0))
 	n.done.Wait()
 	_ = n.conn.Close()
 }
@@ -78,67 +83,121 @@ func (n *Notify) Close() {
 // maxFiles is how many descriptors the kernel passes with one datagram (SCM_MAX_FD).
 const maxFiles = 253
 
+// controlBytes is the size of what comes with a datagram.
+var controlBytes = unix.CmsgSpace(unix.SizeofUcred) + unix.CmsgSpace(4*maxFiles)
+
 // pause is the time until the next attempt to read after an error, for example when the kernel
 // has no memory.
 const pause = 10 * time.Millisecond
 
 func (n *Notify) read(report func(Message) bool) {
 	data := make([]byte, maxMessageBytes)
-	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxFiles))
+	control := make([]byte, controlBytes)
 	for {
-		size, controlSize, flags, err := n.peek(data, control)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		// The descriptors that come with a message stay open in the socket until it is taken. Closing
+		// the last of them answers a BARRIER=1. dynast stores no descriptors (FDSTORE=1).
+		m, ok, err := n.next(data, control)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			return
-		}
-		if err != nil {
+		case err != nil:
 			time.Sleep(pause)
-			continue
-		}
-		pid, files := ancillary(control[:controlSize])
-		accepted := true
-		if pid != 0 && flags&unix.MSG_TRUNC == 0 {
-			m := Parse(data[:size])
-			m.PID = pid
-			accepted = report(m)
-		}
-		// Closing answers a BARRIER=1, so it comes last. dynast stores no descriptors (FDSTORE=1).
-		for _, fd := range files {
-			_ = unix.Close(fd)
-		}
-		if !accepted {
+		case ok && !report(m):
 			return
-		}
-		if n.remove() != nil {
-			time.Sleep(pause)
+		default:
+			n.take(data, control)
 		}
 	}
 }
 
-// remove takes the first datagram from the socket, together with its descriptors.
-func (n *Notify) remove() error {
-	var failed error
-	err := n.raw.Control(func(fd uintptr) {
-		for failed = unix.EINTR; failed == unix.EINTR; {
-			_, _, _, _, failed = unix.Recvmsg(int(fd), make([]byte, 1), nil, unix.MSG_DONTWAIT)
-		}
-	})
-	return errors.Join(err, failed)
+// take takes the first message out of the socket.
+func (n *Notify) take(data, control []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_ = n.raw.Control(func(fd uintptr) { _, _, _ = receive(fd, data, control, 0) })
 }
 
-// peek waits for a datagram and leaves it in the socket. It never blocks in the system call, because
-// another process that shares the socket may set it to blocking mode, and Close could not end such
-// a call.
-func (n *Notify) peek(data, control []byte) (size, controlSize, flags int, err error) {
+// next waits for a message, and leaves it in the socket. ok is false if the datagram is no message.
+func (n *Notify) next(data, control []byte) (m Message, ok bool, err error) {
 	var failed error
 	err = n.raw.Read(func(fd uintptr) bool {
-		for {
-			size, controlSize, flags, _, failed = unix.Recvmsg(int(fd), data, control, unix.MSG_PEEK|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-			if failed != unix.EINTR {
-				return failed != unix.EAGAIN
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		m, ok, failed = receive(fd, data, control, unix.MSG_PEEK)
+		return failed != unix.EAGAIN
+	})
+	return m, ok, errors.Join(err, failed)
+}
+
+// receive returns the next message, or EAGAIN. It never blocks in the system call, because another
+// process that shares the socket may set it to blocking mode, and Close could not end such a call.
+func receive(fd uintptr, data, control []byte, flag int) (m Message, ok bool, err error) {
+	for {
+		size, controlSize, flags, _, err := unix.Recvmsg(int(fd), data, control, flag|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return Message{}, false, err
+		}
+		pid, files := ancillary(control[:controlSize])
+		for _, file := range files {
+			_ = unix.Close(file)
+		}
+		if pid == 0 || flags&unix.MSG_TRUNC != 0 {
+			return Message{}, false, nil
+		}
+		m = Parse(data[:size])
+		m.PID = pid
+		return m, true, nil
+	}
+}
+
+// peekFrom sets where MSG_PEEK begins, in bytes from the first message on. It moves on with each
+// look. With -1, each look shows the first message.
+func peekFrom(fd uintptr, offset int) error {
+	return os.NewSyscallError("SO_PEEK_OFF", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEEK_OFF, offset))
+}
+
+// Pending returns the messages that wait in the socket, and leaves them there. The one that report
+// is handling is among them.
+func (n *Notify) Pending() []Message {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return pending(n.raw)
+}
+
+// Pending returns the messages that wait in a socket that nobody reads, and leaves them there.
+func Pending(f *os.File) []Message {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return pending(raw)
+}
+
+// maxPending bounds how many messages pending looks at.
+const maxPending = 10_000
+
+func pending(raw syscall.RawConn) []Message {
+	var out []Message
+	data, control := make([]byte, maxMessageBytes), make([]byte, controlBytes)
+	_ = raw.Control(func(fd uintptr) {
+		if peekFrom(fd, 0) != nil {
+			return
+		}
+		for range maxPending {
+			m, ok, err := receive(fd, data, control, unix.MSG_PEEK)
+			if err != nil {
+				break
+			}
+			if ok {
+				out = append(out, m)
 			}
 		}
+		_ = peekFrom(fd, -1)
 	})
-	return size, controlSize, flags, errors.Join(err, failed)
+	return out
 }
 
 // ancillary returns the pid of the sender, or 0, and the descriptors that came with a datagram.

@@ -354,3 +354,48 @@ func TestFullQueueIsReadByTheNextLeader(t *testing.T) {
 		t.Errorf("got %+v", m)
 	}
 }
+
+// Looking at what waits in the socket takes nothing out of it, and neither does a reader whose
+// report was not handled.
+func TestPendingLeavesMessages(t *testing.T) {
+	f := open(t)
+	c, err := dialNotify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	texts := []string{"MAINPID=7\nSTATUS=one", "", "STATUS=two", "READY=1"}
+	for _, text := range texts {
+		if err := sendFiles(c, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		got := Pending(f)
+		got = slices.DeleteFunc(got, func(m Message) bool { return m == Message{PID: os.Getpid()} })
+		want := []Message{{PID: os.Getpid(), MainPID: 7, Status: "one", HasStatus: true}, {PID: os.Getpid(), Status: "two", HasStatus: true}, {PID: os.Getpid(), Ready: true}}
+		if !slices.Equal(got, want) {
+			t.Fatalf("pending are %+v, want %+v", got, want)
+		}
+	}
+	refused := make(chan Message, len(texts))
+	n, err := ReadNotify(f, func(m Message) bool { refused <- m; return false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := <-refused; m.MainPID != 7 {
+		t.Errorf("the first message is %+v", m)
+	}
+	n.Close()
+	messages := make(chan Message, len(texts))
+	n, err = ReadNotify(f, func(m Message) bool { messages <- m; return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	for _, text := range texts {
+		if m := <-messages; m.Status != Parse([]byte(text)).Status || m.MainPID != Parse([]byte(text)).MainPID {
+			t.Errorf("got %+v, want the message %q", m, text)
+		}
+	}
+}

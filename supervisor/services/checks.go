@@ -124,9 +124,13 @@ func (m *Manager) notified(msg health.Message) {
 		return
 	}
 	if msg.HasStatus {
-		i.status = msg.Status
+		// It is saved with the next record, or when this member stops leading.
+		i.newStatus = i.newStatus || i.Status != msg.Status
+		i.Status = msg.Status
 	}
-	ev := rules.Notified{ID: i.Record.ID, Run: i.Record.Run, Ready: msg.Ready, Stopping: msg.Stopping, Ping: msg.Ping, Hung: msg.Hung, Extend: msg.Extend}
+	ev := rules.Notified{ID: i.Record.ID, Run: i.Record.Run, Ready: msg.Ready, Reloading: msg.Reloading, Ping: msg.Ping, Hung: msg.Hung, Extend: msg.Extend}
+	// What a child says about its own end is not about the program.
+	ev.Stopping = msg.Stopping && msg.PID == i.Record.Process.PID
 	if msg.MainPID != 0 && msg.MainPID != i.Record.Process.PID && m.senderOf(msg.MainPID) == i {
 		if id, err := proc.Identify(msg.MainPID); err == nil {
 			ev.Main = named(id)

@@ -120,7 +120,11 @@ func decisions(c member.ServiceCommand, targets []target) []rules.Event {
 func (m *Manager) allowed(c member.ServiceCommand, t target) error {
 	s := m.specs[t.service]
 	switch c.Action {
-	case member.ActionStart, member.ActionStop, member.ActionRestart, member.ActionKill:
+	case member.ActionRestart:
+		if c.Rolling && t.instance != 0 {
+			return fmt.Errorf("a rolling restart is about all instances: use 'dynast restart --rolling %s', or 'dynast restart %s/%d' for one", t.service, t.service, t.instance)
+		}
+	case member.ActionStart, member.ActionStop, member.ActionKill:
 	case member.ActionReload:
 		if s.Reload.Signal == "" && len(s.Reload.Command) == 0 {
 			return fmt.Errorf("%s cannot reload: its block has no reload { signal = ... } or { exec = ... }; 'dynast restart' restarts it", t.service)

@@ -51,6 +51,8 @@ type stored struct {
 	Token string `json:"token"`
 	// Service is what the process was started with.
 	Service config.Service `json:"service"`
+	// Status is the last STATUS= of the process.
+	Status string `json:"status,omitempty"`
 	// Cgroup is the control group of the instance, or empty.
 	Cgroup string `json:"cgroup,omitempty"`
 	// ExitAt is the wall clock at the last exit.

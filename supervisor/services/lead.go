@@ -11,6 +11,7 @@ import (
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
+	"github.com/dynast-io/dynast/supervisor/health"
 )
 
 // lead takes over from the leader before: it reads what shall run, looks at what runs, and
@@ -85,9 +86,15 @@ func (m *Manager) survey() ([]rules.Found, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What was sent while no leader was there is handled after the rules have begun. But who is the
+	// main process has to be known before.
+	var pending []health.Message
+	if file := m.host.Sockets.File(member.NotifyListener); file != nil {
+		pending = health.Pending(file)
+	}
 	var found []rules.Found
 	for _, id := range ids {
-		f, ok, err := m.look(id)
+		f, ok, err := m.look(id, pending)
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +106,7 @@ func (m *Manager) survey() ([]rules.Found, error) {
 }
 
 // look finds out what is left of an instance. ok is false if that is nothing.
-func (m *Manager) look(id rules.ID) (f rules.Found, ok bool, err error) {
+func (m *Manager) look(id rules.ID, pending []health.Message) (f rules.Found, ok bool, err error) {
 	s, recorded, err := m.files.readRecord(id)
 	if err != nil {
 		// A power loss can leave a record that was half written. After it, nothing runs.
@@ -119,9 +126,19 @@ func (m *Manager) look(id rules.ID) (f rules.Found, ok bool, err error) {
 	}
 	m.instances[id] = &instance{stored: s}
 	f = rules.Found{Record: s.Record, Others: held}
+	if s.Service.Name != "" {
+		spec := toSpec(s.Service)
+		f.Spec = &spec
+	}
 	f.Main, f.Exit = m.lookAtMain(s)
-	if f.Main == (rules.Process{}) && s.Record.Phase == rules.Starting {
+	switch p := s.Record.Process; {
+	case f.Main != (rules.Process{}) && alive(f.Main):
+	case s.Record.Phase == rules.Starting && f.Main == (rules.Process{}):
 		f.Main, err = m.findMain(id, s.Token)
+	case p != (rules.Process{}):
+		if to := moved(p, s.Token, pending); to != (rules.Process{}) {
+			f.Main, f.Exit = to, rules.Exit{}
+		}
 	}
 	return f, true, err
 }
@@ -146,6 +163,26 @@ func (m *Manager) lookAtMain(s stored) (rules.Process, rules.Exit) {
 		return p, rules.Exit{}
 	}
 	return rules.Process{}, rules.Exit{}
+}
+
+// moved returns the main process that a dead one named before its death (MAINPID=), if that lives
+// and belongs to the same instance.
+func moved(from rules.Process, token string, pending []health.Message) rules.Process {
+	var to rules.Process
+	sender := from.PID
+	for _, msg := range pending {
+		if msg.PID != sender || msg.MainPID == 0 || msg.MainPID == sender {
+			continue
+		}
+		id, err := proc.Identify(msg.MainPID)
+		if mark, ok := proc.Variable(msg.MainPID, tokenVariable); err == nil && ok && mark == token {
+			to, sender = named(id), msg.MainPID
+		}
+	}
+	if to != (rules.Process{}) && alive(to) {
+		return to
+	}
+	return rules.Process{}
 }
 
 func alive(p rules.Process) bool {

@@ -75,7 +75,8 @@ type instance struct {
 	stored
 	// endChecks ends the checks of the current process.
 	endChecks context.CancelFunc
-	status    string // STATUS= of the current process
+	// newStatus means that the status has changed since the record was written.
+	newStatus bool
 	cpu       cpuSample
 	unlimited []string // limits that could not be applied
 }
@@ -151,6 +152,11 @@ func (m *Manager) run() {
 			m.tick()
 		}
 		m.tellStopped()
+	}
+	for id, i := range m.instances {
+		if i.newStatus {
+			m.save(id)
+		}
 	}
 	close(m.released) // from here on, nobody waits for this goroutine
 	m.release()
@@ -233,7 +239,7 @@ func (m *Manager) keep(r rules.Record) {
 		m.instances[r.ID] = i
 	}
 	if r.Phase == rules.Starting && (i.Record.Phase != rules.Starting || i.Record.Run != r.Run) {
-		i.Token, i.Service, i.status = newToken(), m.specs[r.ID.Service], ""
+		i.Token, i.Service, i.Status = newToken(), m.specs[r.ID.Service], ""
 		i.Cgroup, i.unlimited = m.makeCgroup(r.ID, r.Run, i.Service.Limits)
 	}
 	if r.Exits != i.Record.Exits {
@@ -257,6 +263,7 @@ func (m *Manager) save(id rules.ID) {
 	switch {
 	case err == nil:
 		delete(m.unsaved, id)
+		i.newStatus = false
 	case !m.unsaved[id]:
 		m.unsaved[id] = true
 		m.log.Error("cannot save the state of a service, trying again", "instance", id.String(), "error", err)
@@ -338,6 +345,13 @@ func (m *Manager) died(key watchKey, p *proc.Process, exit proc.Exit) {
 		i := m.instances[key.id]
 		if i == nil || i.Record.Process.PID != key.pid {
 			return // the program named another main process
+		}
+		// It may have done so just before it died, and its message still waits.
+		if m.notify != nil && i.Record.Run == key.run && (i.Record.Phase == rules.Up || i.Record.Phase == rules.Ending) {
+			if to := moved(i.Record.Process, i.Token, m.notify.Pending()); to != (rules.Process{}) {
+				m.step(rules.Notified{ID: key.id, Run: key.run, Main: to})
+				return
+			}
 		}
 		m.step(rules.Exited{ID: key.id, Run: key.run, Exit: toExit(exit)})
 	})

@@ -38,7 +38,7 @@ func (m *Manager) report() *ps.Report {
 		case s.Schedule != "":
 			out.Desired, out.NextRun = ps.DesiredScheduled, m.clocks.next(s.Name)
 		}
-		out.Rolling = wish.Rolling
+		out.Rolling, out.RollingError = wish.Rolling, wish.RollFailed
 		if out.Origin == "" {
 			out.Origin = "run"
 		}
@@ -69,7 +69,7 @@ type cpuSample struct {
 }
 
 func (m *Manager) describe(v rules.View) ps.Instance {
-	out := ps.Instance{ID: v.ID.String(), State: string(v.State), Reason: v.Waits, Ready: v.Ready, Restarts: v.Restarts,
+	out := ps.Instance{ID: v.ID.String(), State: string(v.State), Reason: v.Waits, Ready: v.State == rules.StateReady, Restarts: v.Restarts,
 		Skipped: v.Skipped, Log: m.files.output(v.ID)}
 	i := m.instances[v.ID]
 	if i == nil {
@@ -82,7 +82,7 @@ func (m *Manager) describe(v rules.View) ps.Instance {
 	if v.Phase == rules.Idle || v.Process == (rules.Process{}) {
 		return out
 	}
-	out.PID, out.Status = v.Process.PID, i.status
+	out.PID, out.Status = v.Process.PID, i.Status
 	out.UptimeMS = max(now()-v.StartedAt, 0).Milliseconds()
 	if u, err := proc.ReadUsage(out.PID); err == nil {
 		out.RSSBytes, out.CPUSeconds = u.RSSBytes, u.CPU.Seconds()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"time"
 
 	"github.com/dynast-io/dynast/shared/config"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
@@ -21,13 +22,16 @@ func newToken() string {
 	return hex.EncodeToString(b[:])
 }
 
+// rollTimeout is how long a rolling restart waits until an instance is ready.
+const rollTimeout = 5 * time.Minute
+
 // toSpec returns what the rules need to know of a service.
 func toSpec(s config.Service) rules.Spec {
 	spec := rules.Spec{
 		Name: s.Name, Instances: s.Instances, Needs: s.Needs, After: s.After,
 		ReadyCheck: s.Ready != nil, StopTimeout: s.Stop.Timeout,
 		BackoffFirst: s.Backoff.First, BackoffMax: s.Backoff.Max, Limit: s.Backoff.Limit,
-		Scheduled: s.Schedule != "", Fingerprint: fingerprint(s),
+		Scheduled: s.Schedule != "", Fingerprint: fingerprint(s), RollTimeout: rollTimeout,
 	}
 	switch s.Restart {
 	case config.RestartOnFailure:

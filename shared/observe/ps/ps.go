@@ -25,10 +25,12 @@ type Service struct {
 	// Origin is where the service comes from: the file and line of its block, or "run".
 	Origin string `json:"origin"`
 	// Schedule is the cron expression of a task, and NextRun is when it is due.
-	Schedule  string     `json:"schedule,omitempty"`
-	NextRun   *time.Time `json:"next_run,omitempty"`
-	Rolling   bool       `json:"rolling"` // a rolling restart is under way
-	Instances []Instance `json:"instances"`
+	Schedule string     `json:"schedule,omitempty"`
+	NextRun  *time.Time `json:"next_run,omitempty"`
+	Rolling  bool       `json:"rolling"` // a rolling restart is under way
+	// RollingError says why the last rolling restart ended early.
+	RollingError string     `json:"rolling_error,omitempty"`
+	Instances    []Instance `json:"instances"`
 }
 
 // The values of Service.Desired.

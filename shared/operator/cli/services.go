@@ -134,6 +134,7 @@ func (a *App) serviceCommands() []*cobra.Command {
 // waiting says how long a command waits until the instances are in the wanted state.
 type waiting struct {
 	action  member.Action
+	rolling bool
 	timeout time.Duration
 }
 
@@ -165,6 +166,7 @@ func Act(ctx context.Context, dataDir string, req *wire.ActRequest, w waiting, o
 	if w.timeout == 0 {
 		return nil
 	}
+	w.rolling = req.Rolling
 	return w.await(ctx, dir, before, resp.Instances, out)
 }
 
@@ -194,7 +196,8 @@ func (w waiting) await(ctx context.Context, dir *datadir.Dir, before *ps.Report,
 				failed = true
 			}
 		}
-		if len(late) > 0 && time.Now().Before(deadline) {
+		ended := w.endedEarly(now, ids)
+		if len(late) > 0 && len(ended) == 0 && time.Now().Before(deadline) {
 			select {
 			case <-time.After(pollServices):
 				continue
@@ -208,6 +211,8 @@ func (w waiting) await(ctx context.Context, dir *datadir.Dir, before *ps.Report,
 			}
 		}
 		switch {
+		case len(ended) > 0:
+			return &Error{Code: core.ExitError, Err: fmt.Errorf("%s: the rolling restart has ended: %s; the other instances run on", w.action, strings.Join(ended, "; "))}
 		case len(late) > 0:
 			return &Error{Code: core.ExitError, Err: fmt.Errorf("%s: after %s: %s; it goes on in the background, see 'dynast ps'", w.action, w.timeout, strings.Join(late, ", "))}
 		case failed:
@@ -215,6 +220,18 @@ func (w waiting) await(ctx context.Context, dir *datadir.Dir, before *ps.Report,
 		}
 		return nil
 	}
+}
+
+// endedEarly says why rolling restarts have ended that the command began.
+func (w waiting) endedEarly(r *ps.Report, ids []string) []string {
+	var out []string
+	for _, s := range r.Services {
+		ours := slices.ContainsFunc(s.Instances, func(i ps.Instance) bool { return slices.Contains(ids, i.ID) })
+		if w.rolling && ours && !s.Rolling && s.RollingError != "" {
+			out = append(out, s.RollingError)
+		}
+	}
+	return out
 }
 
 func (w waiting) starts() bool {

@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dynast-io/dynast/shared/prove/sim"
+	"github.com/dynast-io/dynast/shared/prove/sim/search"
+	"github.com/dynast-io/dynast/shared/prove/sim/services"
 	"github.com/dynast-io/dynast/shared/rules/core"
 )
 
@@ -62,9 +64,6 @@ command prints one line for each seed that breaks a rule.`,
 		if err := o.check(); err != nil {
 			return err
 		}
-		if o.Services {
-			return SimServices(cmd.Context(), o, os.Stdout, os.Stderr)
-		}
 		return Sim(cmd.Context(), o, os.Stdout, os.Stderr)
 	}
 	return cmd
@@ -85,11 +84,56 @@ func (o SimOptions) check() error {
 	return nil
 }
 
+// simulation is one of the simulators.
+type simulation[C search.Config[C, S], S fmt.Stringer, P search.Stats[S]] struct {
+	search search.Search[C, S, P]
+	// flags are those that choose it.
+	flags string
+	// counts returns the number of runs and of those that broke a rule. progress describes the rest.
+	counts   func(S) (runs, broken int)
+	progress func(S) string
+	// table describes the faults, or is "".
+	table      func(S) string
+	trace      func(C, func(line string)) C
+	transcript func(c C, lines int) []string
+}
+
+// Sim runs the simulator. It writes the result to out, and a progress line every second to
+// progress. The error has the code ExitError if a rule was broken.
+func Sim(ctx context.Context, o SimOptions, out, progress io.Writer) error {
+	s := o.Search
+	if o.Services {
+		return simulate(ctx, o, simulation[services.Config, services.Stats, *services.Stats]{
+			search: services.Search{First: s.First, Seeds: s.Seeds, Budget: s.Budget, Workers: s.Workers, KeepGoing: s.KeepGoing, ProgressEvery: s.ProgressEvery},
+			flags:  " --services", counts: func(st services.Stats) (int, int) { return st.Runs, st.Violations },
+			progress: func(st services.Stats) string {
+				return fmt.Sprintf("%d leaders, %d processes started", st.Leads, st.Starts)
+			},
+			table:      func(services.Stats) string { return "" },
+			trace:      func(c services.Config, f func(string)) services.Config { c.Trace = f; return c },
+			transcript: services.Transcript,
+		}, out, progress)
+	}
+	flags := ""
+	if s.Config.Rough {
+		flags = " --rough"
+	}
+	return simulate(ctx, o, simulation[sim.Config, sim.Stats, *sim.Stats]{
+		search: s, flags: flags, counts: func(st sim.Stats) (int, int) { return st.Runs, st.Violations },
+		progress: func(st sim.Stats) string {
+			return fmt.Sprintf("%d takeovers, %d writes acknowledged", st.Leads, st.Acknowledged)
+		},
+		table:      sim.Stats.FaultTable,
+		trace:      func(c sim.Config, f func(string)) sim.Config { c.Trace = f; return c },
+		transcript: sim.Transcript,
+	}, out, progress)
+}
+
 // simResult is what --json prints.
-type simResult struct {
-	First          uint64    `json:"first_seed"`
-	ElapsedSeconds float64   `json:"elapsed_seconds"`
-	Stats          sim.Stats `json:"stats"`
+type simResult[S any] struct {
+	First          uint64  `json:"first_seed"`
+	ElapsedSeconds float64 `json:"elapsed_seconds"`
+	Stats          S       `json:"stats"`
 	// Broken lists all violations that --keep-going found.
 	Broken []string `json:"violations,omitempty"`
 	// The rest describes the first seed that broke a rule.
@@ -98,38 +142,34 @@ type simResult struct {
 	Transcript []string `json:"transcript,omitempty"`
 }
 
-// Sim runs the simulator. It writes the result to out, and a progress line every second to
-// progress. The error has the code ExitError if a rule was broken.
-func Sim(ctx context.Context, o SimOptions, out, progress io.Writer) error {
-	s := o.Search
+func simulate[C search.Config[C, S], S fmt.Stringer, P search.Stats[S]](ctx context.Context, o SimOptions, x simulation[C, S, P], out, progress io.Writer) error {
+	s := x.search
 	if o.Seed != 0 {
 		s.First, s.Seeds, s.Workers, s.Budget = o.Seed, 1, 1, 0
 	}
+	s.First = max(s.First, 1)
 	if o.Trace {
-		s.Config.Trace = func(line string) { _, _ = fmt.Fprintln(out, line) }
+		s.Config = x.trace(s.Config, func(line string) { _, _ = fmt.Fprintln(out, line) })
 	}
 	began := time.Now()
-	s.Progress = func(st sim.Stats) {
-		_, _ = fmt.Fprintf(progress, "%d seeds in %s, %d takeovers, %d writes acknowledged, %s\n",
-			st.Runs, time.Since(began).Round(time.Second), st.Leads, st.Acknowledged, brokenRules(st.Violations))
+	s.Progress = func(st S) {
+		runs, broken := x.counts(st)
+		_, _ = fmt.Fprintf(progress, "%d seeds in %s, %s, %s\n", runs, time.Since(began).Round(time.Second), x.progress(st), brokenRules(broken))
 	}
 	if !o.JSON {
-		_, _ = fmt.Fprintf(progress, "simulating from seed %d\n", max(s.First, 1))
+		_, _ = fmt.Fprintf(progress, "simulating from seed %d\n", s.First)
 	}
 	found := s.Run(ctx)
-	s.Config.Trace = nil
-	res := simResult{First: s.First, ElapsedSeconds: found.Elapsed.Seconds(), Stats: found.Stats}
+	res := simResult[S]{First: s.First, ElapsedSeconds: found.Elapsed.Seconds(), Stats: found.Stats}
 	if s.KeepGoing {
 		for _, v := range found.Violations {
 			res.Broken = append(res.Broken, v.Error())
 		}
 	}
 	if v := found.Violation; v != nil {
-		cfg := s.Config
-		cfg.Seed = v.Seed
-		res.Seed, res.Violation, res.Transcript = v.Seed, v.Error(), sim.Transcript(cfg, transcriptLines)
+		res.Seed, res.Violation, res.Transcript = v.Seed, v.Error(), x.transcript(x.search.Config.WithSeed(v.Seed), transcriptLines)
 	}
-	if err := res.print(o, out); err != nil {
+	if err := res.print(o, x.flags, x.table(found.Stats), out); err != nil {
 		return asError(err)
 	}
 	if found.Violation != nil {
@@ -148,7 +188,7 @@ func brokenRules(n int) string {
 	return fmt.Sprintf("%d seeds broke a rule", n)
 }
 
-func (r simResult) print(o SimOptions, out io.Writer) error {
+func (r simResult[S]) print(o SimOptions, flags, table string, out io.Writer) error {
 	if o.JSON {
 		return json.NewEncoder(out).Encode(r)
 	}
@@ -158,11 +198,7 @@ func (r simResult) print(o SimOptions, out io.Writer) error {
 				return err
 			}
 		}
-		rough := ""
-		if o.Search.Config.Rough {
-			rough = " --rough"
-		}
-		if _, err := fmt.Fprintf(out, "\nto print the whole transcript: dynast sim%s --seed %d --trace\n", rough, r.Seed); err != nil {
+		if _, err := fmt.Fprintf(out, "\nto print the whole transcript: dynast sim%s --seed %d --trace\n", flags, r.Seed); err != nil {
 			return err
 		}
 	}
@@ -171,6 +207,6 @@ func (r simResult) print(o SimOptions, out io.Writer) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(out, "%s\n%s%.1f s, first seed %d\n", r.Stats, r.Stats.FaultTable(), r.ElapsedSeconds, r.First)
+	_, err := fmt.Fprintf(out, "%v\n%s%.1f s, first seed %d\n", r.Stats, table, r.ElapsedSeconds, r.First)
 	return err
 }

@@ -109,7 +109,7 @@ func TestSimRefusesInvalidFlags(t *testing.T) {
 func TestSimOfServices(t *testing.T) {
 	for _, o := range []SimOptions{{Services: true, Search: sim.Search{Seeds: 5, First: 7}}, {Services: true, Search: sim.Search{Seeds: 5, First: 7}, JSON: true}} {
 		var out bytes.Buffer
-		if err := SimServices(t.Context(), o, &out, io.Discard); err != nil {
+		if err := Sim(t.Context(), o, &out, io.Discard); err != nil {
 			t.Fatalf("%v\n%s", err, &out)
 		}
 		if want := map[bool]string{false: "5 runs, ", true: `"first_seed":7`}[o.JSON]; !strings.Contains(out.String(), want) {
@@ -117,7 +117,7 @@ func TestSimOfServices(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := SimServices(t.Context(), SimOptions{Services: true, Seed: 3, Trace: true}, &out, io.Discard); err != nil || !strings.Contains(out.String(), "no more faults") {
+	if err := Sim(t.Context(), SimOptions{Services: true, Seed: 3, Trace: true}, &out, io.Discard); err != nil || !strings.Contains(out.String(), "no more faults") {
 		t.Errorf("%v, the transcript is incomplete: %s", err, &out)
 	}
 }

@@ -409,7 +409,11 @@ const serviceProcess = "DYNAST_TEST_SERVICE"
 // beService accepts connections on the first socket that it inherits, until it gets SIGTERM, or is
 // a program of TestServicesChaos.
 func beService() error {
-	if role := os.Getenv(serviceProcess); role != "serve" {
+	switch role := os.Getenv(serviceProcess); role {
+	case "serve":
+	case roleSpeaker:
+		return beSpeaker()
+	default:
 		return beChaosProgram(role)
 	}
 	file := os.NewFile(3, "http")

@@ -1,9 +1,9 @@
 package sim
 
 import (
-	"fmt"
 	"time"
 
+	"github.com/dynast-io/dynast/shared/prove/sim/search"
 	"github.com/dynast-io/dynast/shared/rules/core"
 )
 
@@ -37,16 +37,20 @@ type mutant struct {
 	event  func(p *process, ev core.Event) core.Event
 }
 
-// Violation is a broken rule that a run found.
-type Violation struct {
-	Seed   uint64
-	At     time.Duration
-	Reason string
+// Violation is a broken rule that a run found. Search runs many seeds.
+type (
+	Violation = search.Violation
+	Search    = search.Search[Config, Stats, *Stats]
+)
+
+// WithSeed returns the configuration of a run with another seed.
+func (c Config) WithSeed(seed uint64) Config {
+	c.Seed = seed
+	return c
 }
 
-func (v *Violation) Error() string {
-	return fmt.Sprintf("seed %d at %s: %s", v.Seed, v.At.Round(time.Microsecond), v.Reason)
-}
+// Run is the function Run.
+func (c Config) Run() (Stats, error) { return Run(c) }
 
 // Run simulates one cluster from its first start to its end. It returns a *Violation as error.
 func Run(cfg Config) (Stats, error) {

@@ -1,9 +1,11 @@
 package services
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -80,7 +82,7 @@ const never = time.Duration(math.MaxInt64)
 func (c *Core) start(i *instance) {
 	c.runs++
 	i.Run = c.runs
-	i.Process, i.Ready, i.AliveMisses, i.PingBy = Process{}, false, 0, 0
+	i.Process, i.Ready, i.Reloading, i.AliveMisses, i.PingBy = Process{}, false, false, 0, 0
 	i.Why, i.StopBy = 0, 0
 	i.Outcome = Unfinished
 	i.Fingerprint, i.Generation = i.spec.Fingerprint, c.wishes[i.ID.Service].Generation
@@ -139,19 +141,23 @@ func (c *Core) cycles(i *instance) bool {
 		return false
 	}
 	for _, other := range c.those(i.ID.Service, 0) {
-		if other != i && c.wanted(other) && !(other.Phase == Up && other.Ready) {
+		if other != i && c.wanted(other) && !other.isReady() {
 			return false
 		}
 	}
 	return true
 }
 
-// roll begins, ends and aborts rolling restarts.
+// roll begins and ends rolling restarts.
 func (c *Core) roll() {
 	for _, name := range c.names {
 		s, w := c.specs[name], c.wishes[name]
 		if !w.Rolling {
 			continue
+		}
+		if s.RollTimeout > 0 && w.RollBy == 0 {
+			w.RollBy = c.now + s.RollTimeout
+			c.setWish(name, w)
 		}
 		behind, settled := false, true
 		for n := 1; n <= s.Instances; n++ {
@@ -160,32 +166,59 @@ func (c *Core) roll() {
 				continue
 			}
 			behind = behind || i.Phase != Idle && i.Generation < w.Generation
-			settled = settled && i.Phase == Up && i.Ready && i.Generation >= w.Generation
+			settled = settled && i.isReady() && i.Generation >= w.Generation
 		}
 		surge := c.instances[ID{name, s.Instances + 1}]
 		switch {
 		case settled:
-			w.Rolling = false
+			w.Rolling, w.RollBy = false, 0
 			c.setWish(name, w)
+		case c.hinders(s, w, behind) != nil:
+			c.abort(c.hinders(s, w, behind), w)
 		case surge == nil && behind:
 			surge = c.ensure(ID{name, s.Instances + 1})
 			c.save(surge)
-		case surge != nil && (surge.Outcome == Failed || surge.Failures > 0) && !surge.Ready && behind:
-			c.abort(name, surge, w)
 		}
 	}
 }
 
-// abort ends a rolling restart whose additional instance does not become ready. The others go on
-// as they are.
-func (c *Core) abort(name string, surge *instance, w Wish) {
-	for _, i := range c.those(name, 0) {
+// hinders returns the instance that ends a rolling restart, or nil: one that has failed for good,
+// the additional one at its first failure, or any that does not become ready in time.
+func (c *Core) hinders(s *Spec, w Wish, behind bool) *instance {
+	late := w.RollBy != 0 && c.now >= w.RollBy
+	for n := s.Instances + 1; n >= 1; n-- {
+		i := c.instances[ID{s.Name, n}]
+		switch {
+		case i == nil || c.stopped(i):
+		case i.Outcome == Failed,
+			n > s.Instances && i.Failures > 0 && !i.Ready && behind,
+			late && c.wanted(i) && !i.isReady():
+			return i
+		}
+	}
+	return nil
+}
+
+// abort ends a rolling restart because of an instance. The others go on as they are.
+func (c *Core) abort(because *instance, w Wish) {
+	why := because.Reason
+	if because.Phase == Idle && because.Outcome == Unfinished {
+		why = cmp.Or(c.blocked(because), why)
+	}
+	if because.Outcome == Failed {
+		why = fmt.Sprintf("%s has failed: %s", because.ID, why)
+	} else if w.RollBy != 0 && c.now >= w.RollBy {
+		why = strings.TrimSuffix(fmt.Sprintf("%s did not become ready in %s: %s", because.ID, because.spec.RollTimeout, why), ": ")
+	} else {
+		why = fmt.Sprintf("%s did not become ready: %s", because.ID, why)
+	}
+	for _, i := range c.those(because.ID.Service, 0) {
 		i.Generation = w.Generation
 		c.save(i)
 	}
-	w.Rolling = false
-	c.setWish(name, w)
-	c.tell(surge, ToldAborted, "the additional instance did not become ready: "+surge.Reason)
+	w.Rolling, w.RollBy, w.RollFailed = false, 0, why
+	c.setWish(because.ID.Service, w)
+	c.tell(because, ToldAborted, why)
 }
 
 // blocked says for what an instance waits, or "".
@@ -212,7 +245,7 @@ func (c *Core) notReady(name string) string {
 	for n := 1; n <= s.Instances; n++ {
 		i := c.instances[ID{name, n}]
 		switch {
-		case i.Phase == Up && i.Ready:
+		case i.isReady():
 		case i.Outcome == Failed:
 			return fmt.Sprintf("needs %s, which has failed", i.ID)
 		case !c.wanted(i):
@@ -239,7 +272,7 @@ func (c *Core) notDone(name string) string {
 		case i.Outcome == Succeeded:
 		case i.Outcome == Failed:
 			return fmt.Sprintf("starts after %s, which has failed", i.ID)
-		case s.Restart == Always && i.Phase == Up && i.Ready:
+		case s.Restart == Always && i.isReady():
 		case !c.wanted(i):
 			return fmt.Sprintf("starts after %s, which does not run", i.ID)
 		default:
@@ -252,6 +285,11 @@ func (c *Core) notDone(name string) string {
 // Wake returns when Tick is due, or false if nothing depends on the time.
 func (c *Core) Wake() (time.Duration, bool) {
 	wake := never
+	for _, w := range c.wishes {
+		if w.Rolling && w.RollBy != 0 {
+			wake = min(wake, w.RollBy)
+		}
+	}
 	for _, i := range c.instances {
 		switch {
 		case i.Phase == Idle && i.NotBefore > c.decided && c.wanted(i):

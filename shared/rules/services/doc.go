@@ -19,7 +19,8 @@
 //     StartFailed only if no process is left.
 //   - It answers each Clear with one Cleared. There is one Clear at a time for an instance.
 //   - It takes a notification from its socket only when the effects of it are carried out.
-//     Otherwise the READY of a program is lost if the leader dies in between.
+//     Otherwise the READY of a program is lost if the leader dies in between. A main process that
+//     died after it had named another one (MAINPID) is no exit, even if nobody has read that yet.
 //   - Times are those of a clock that all processes of one boot share (CLOCK_BOOTTIME), because
 //     deadlines outlive the leader that set them.
 //
@@ -36,5 +37,6 @@
 //	  +-----------------+                 Clearing <-----------------+
 //	  +--------------------- Cleared -------+
 //
-// In Clearing, what is left of the process tree is killed.
+// A program that says STOPPING=1 goes from Up to Ending, too. In Clearing, what is left of the
+// process tree is killed.
 package services

@@ -57,9 +57,9 @@ type (
 	Notified struct {
 		ID  ID
 		Run uint64
-		// Ready, Stopping, and Ping are READY=1, STOPPING=1 and WATCHDOG=1. Hung is
-		// WATCHDOG=trigger.
-		Ready, Stopping, Ping, Hung bool
+		// Ready, Stopping, Reloading and Ping are READY=1, STOPPING=1, RELOADING=1 and
+		// WATCHDOG=1. Hung is WATCHDOG=trigger.
+		Ready, Stopping, Reloading, Ping, Hung bool
 		// Extend is EXTEND_TIMEOUT_USEC.
 		Extend time.Duration
 		// Main is a new main process (MAINPID), or zero.
@@ -113,6 +113,9 @@ func (StopAll) event()       {}
 // Found is what a new leader found of an instance: its record, and what is left of it.
 type Found struct {
 	Record Record
+	// Spec is what the process was started with, or nil if that is unknown. It says in which order
+	// an instance ends whose service is not configured any more.
+	Spec *Spec
 	// Main is the main process if it lives. It may differ from the record: a record that was
 	// saved before a start has none.
 	Main Process

@@ -59,6 +59,9 @@ type Spec struct {
 	// never.
 	BackoffFirst, BackoffMax time.Duration
 	Limit                    int
+	// RollTimeout ends a rolling restart in which no instance becomes ready for this time. The time
+	// that an instance needs to stop does not count. 0 means never.
+	RollTimeout time.Duration
 	// Scheduled means that an instance starts only when the service is Due.
 	Scheduled bool
 	// Fingerprint changes with everything that a running process cannot change.
@@ -74,11 +77,15 @@ type Wish struct {
 	// restarted. Rolling means that this is done one instance at a time.
 	Generation uint64
 	Rolling    bool
+	// RollBy is when a rolling restart ends, unless an instance becomes ready before. RollFailed says
+	// why the last one ended before all instances were restarted.
+	RollBy     time.Duration `json:",omitempty"`
+	RollFailed string        `json:",omitempty"`
 }
 
 // Empty reports whether an operator changed nothing.
 func (w Wish) Empty() bool {
-	return !w.Stopped && len(w.StoppedInstances) == 0 && w.Generation == 0 && !w.Rolling
+	return !w.Stopped && len(w.StoppedInstances) == 0 && w.Generation == 0 && !w.Rolling && w.RollFailed == ""
 }
 
 // Phase is where an instance stands. See the package documentation.
@@ -111,6 +118,7 @@ const (
 	Wanted    Why = iota + 1 // an operator or the configuration stopped it
 	Cycled                   // it is restarted
 	Unhealthy                // it failed its alive check or its watchdog
+	Itself                   // nobody ended it: the program said that it stops
 )
 
 // Record is the state of an instance. It is saved, so that later leaders can continue with it.
@@ -125,6 +133,9 @@ type Record struct {
 	Generation  uint64 // of the current process
 	StartedAt   time.Duration
 	Ready       bool
+	// Reloading means that a program that was ready said RELOADING=1. It serves again when it says
+	// READY=1.
+	Reloading bool `json:",omitempty"`
 	// Why says why the process is ended, in the phase Ending and after it. StopBy is when it is
 	// killed.
 	Why    Why

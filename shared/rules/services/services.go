@@ -51,6 +51,9 @@ type instance struct {
 // removed reports whether an instance belongs to no configured service.
 func (i *instance) removed() bool { return i.spec == nil || i.gone }
 
+// isReady reports whether an instance serves.
+func (i *instance) isReady() bool { return i.Phase == Up && i.Ready && !i.Reloading }
+
 // New returns a Core that waits for Lead. rng is the source of the jitter.
 func New(rng *rand.Rand) *Core {
 	return &Core{rng: rng, specs: map[string]*Spec{}, wishes: map[string]Wish{}, instances: map[ID]*instance{},
@@ -144,11 +147,14 @@ func (c *Core) lead(e Lead) {
 		if e.Fresh {
 			c.wished[name] = true // nothing is left of it
 		} else {
-			c.wishes[name] = w.clone()
+			if w = w.clone(); w.RollBy <= c.now {
+				w.RollBy = 0 // there was no leader for a while, and a rolling restart has its whole time again
+			}
+			c.wishes[name] = w
 		}
 	}
 	for _, f := range e.Found {
-		i := &instance{Record: f.Record}
+		i := &instance{Record: f.Record, spec: f.Spec}
 		c.instances[i.ID] = i
 		c.runs = max(c.runs, i.Run)
 	}
@@ -159,7 +165,7 @@ func (c *Core) lead(e Lead) {
 			c.renew(i)
 			if !f.Others {
 				c.setPhase(i, Idle) // what ran before ended with the host, and that says nothing
-				i.Process, i.Ready, i.PingBy = Process{}, false, 0
+				i.Process, i.Ready, i.Reloading, i.PingBy = Process{}, false, false, 0
 				continue
 			}
 		}
@@ -218,10 +224,10 @@ func (c *Core) adopt(i *instance, main Process) {
 	switch {
 	case i.Phase == Ending && i.StopBy == never:
 		c.clear(i)
-	case i.Phase == Ending:
+	case i.Phase == Ending && i.Why != Itself:
 		c.do(Signal{ID: i.ID, Run: i.Run})
 	}
-	if i.PingBy != 0 && i.spec != nil {
+	if i.PingBy != 0 && !i.removed() {
 		i.PingBy = c.now + i.spec.Watchdog // nobody read pings in between
 	}
 	c.tell(i, ToldAdopted, "")
@@ -253,7 +259,7 @@ func (c *Core) configure(specs []Spec) {
 				i.PingBy = 0
 			}
 		} else {
-			i.gone = true
+			i.gone, i.PingBy = true, 0
 		}
 		c.refresh(i)
 	}
@@ -321,7 +327,7 @@ func (c *Core) handle(ev Event) {
 		c.due(e.Service)
 	case StopAll:
 		c.stopping = true
-	case Batch:
+	case Batch: // nothing is decided in between
 		for _, ev := range e.Events {
 			c.handle(ev)
 		}
@@ -366,9 +372,9 @@ func (c *Core) up(i *instance, main Process) {
 func (c *Core) check(i *instance) {
 	switch {
 	case i.Phase != Up:
-	case !i.Ready && (i.spec == nil || !i.spec.ReadyCheck):
+	case !i.Ready && (i.removed() || !i.spec.ReadyCheck):
 		c.ready(i)
-	case i.spec == nil:
+	case i.removed():
 	case !i.Ready:
 		c.do(Check{ID: i.ID, Run: i.Run})
 	case i.Ready && i.spec.AliveFailures > 0:
@@ -378,13 +384,23 @@ func (c *Core) check(i *instance) {
 
 func (c *Core) ready(i *instance) {
 	i.Ready, i.AliveMisses, i.PingBy, i.Reason = true, 0, 0, ""
-	if i.spec != nil && i.spec.Watchdog > 0 {
+	if !i.removed() && i.spec.Watchdog > 0 {
 		i.PingBy = c.now + i.spec.Watchdog
 	}
 	c.save(i)
 	c.check(i)
-	if i.spec != nil && i.spec.ReadyCheck {
+	if !i.removed() && i.spec.ReadyCheck {
 		c.tell(i, ToldReady, "")
+	}
+	c.rollOn(i, c.now)
+}
+
+// rollOn gives a rolling restart its whole time again, from a moment on.
+func (c *Core) rollOn(i *instance, from time.Duration) {
+	w := c.wishes[i.ID.Service]
+	if w.Rolling && w.RollBy != 0 && i.Generation >= w.Generation && !i.removed() {
+		w.RollBy = max(w.RollBy, from+i.spec.RollTimeout)
+		c.setWish(i.ID.Service, w)
 	}
 }
 
@@ -407,7 +423,7 @@ func (c *Core) exited(i *instance, exit Exit) {
 	if i.Phase == Up {
 		why = 0
 	}
-	i.Ready, i.PingBy, i.AliveMisses = false, 0, 0
+	i.Ready, i.Reloading, i.PingBy, i.AliveMisses = false, false, 0, 0
 	c.setPhase(i, Clearing)
 	c.do(EndChecks{ID: i.ID, Run: i.Run})
 	c.clear(i)
@@ -475,7 +491,7 @@ func (c *Core) give(i *instance, o Outcome, reason string) {
 
 func (c *Core) checked(e Checked) {
 	i := c.current(e.ID, e.Run)
-	if i == nil || i.Phase != Up || i.spec == nil || e.Alive != i.Ready || e.Alive && i.spec.AliveFailures == 0 {
+	if i == nil || i.Phase != Up || i.removed() || e.Alive != i.Ready || e.Alive && i.spec.AliveFailures == 0 {
 		return // it comes from a check that has ended
 	}
 	switch {
@@ -516,14 +532,28 @@ func (c *Core) notified(e Notified) {
 		i.StopBy = max(i.StopBy, c.now+e.Extend)
 		c.save(i)
 	}
-	if i.Phase != Up || i.spec == nil {
+	if i.Phase != Up || i.removed() {
 		return
 	}
-	if e.Ready && !i.Ready && i.spec.ReadyCheck {
-		c.do(EndChecks{ID: i.ID, Run: i.Run})
-		c.ready(i)
+	if e.Reloading && i.Ready && !i.Reloading {
+		i.Reloading, i.Reason = true, "the program reloads its configuration"
+		c.save(i)
 	}
 	switch {
+	case e.Ready && !i.Ready && i.spec.ReadyCheck:
+		c.do(EndChecks{ID: i.ID, Run: i.Run})
+		c.ready(i)
+	case e.Ready && i.Reloading:
+		i.Reloading, i.Reason = false, ""
+		c.save(i)
+		c.tell(i, ToldReady, "")
+		c.rollOn(i, c.now)
+	}
+	switch {
+	case e.Stopping:
+		// As after a stop signal, the program has the stop timeout. Its exit counts as any other.
+		c.end(i, Itself)
+		i.StopBy = max(i.StopBy, c.now+e.Extend)
 	case e.Hung:
 		c.unhealthy(i, "it reported a failure to its watchdog")
 	case e.Ping && i.PingBy != 0:
@@ -545,7 +575,14 @@ func (c *Core) end(i *instance, why Why) {
 	}
 	i.Why, i.StopBy = why, c.now+timeout
 	c.setPhase(i, Ending)
-	c.do(EndChecks{ID: i.ID, Run: i.Run}, Signal{ID: i.ID, Run: i.Run})
+	c.do(EndChecks{ID: i.ID, Run: i.Run})
+	if why != Itself {
+		c.do(Signal{ID: i.ID, Run: i.Run})
+	}
+	if w := c.wishes[i.ID.Service]; w.RollBy != 0 && why == Cycled {
+		w.RollBy = max(w.RollBy, i.StopBy+i.spec.RollTimeout)
+		c.setWish(i.ID.Service, w)
+	}
 }
 
 // due starts a run of a scheduled service.
@@ -621,7 +658,7 @@ func (c *Core) stopWanted(e StopWanted) {
 	w := c.wishes[e.Service].clone()
 	switch {
 	case e.Instance == 0:
-		w.Stopped, w.StoppedInstances, w.Rolling = true, nil, false
+		w.Stopped, w.StoppedInstances, w.Rolling, w.RollBy, w.RollFailed = true, nil, false, 0, ""
 	case !w.Stopped && !slices.Contains(w.StoppedInstances, e.Instance):
 		w.StoppedInstances = append(w.StoppedInstances, e.Instance)
 	}
@@ -637,13 +674,23 @@ func (c *Core) stopWanted(e StopWanted) {
 func (c *Core) restartWanted(e RestartWanted) {
 	c.startWanted(StartWanted{Service: e.Service, Instance: e.Instance})
 	w := c.wishes[e.Service]
+	if w.Rolling && e.Instance != 0 {
+		// The instance has its turn now, and the rolling restart goes on. One that is just being
+		// started has it later, unless its start belongs to the rolling restart.
+		for _, i := range c.those(e.Service, e.Instance) {
+			if i.Phase == Up && c.wanted(i) {
+				c.end(i, Cycled)
+			}
+		}
+		return
+	}
 	for _, i := range c.those(e.Service, 0) {
 		// A record can be ahead of the wish, which is forgotten when a service starts anew, or
 		// which a leader did not live to save.
 		w.Generation = max(w.Generation, i.Generation)
 	}
 	w.Generation++
-	w.Rolling = e.Rolling && e.Instance == 0
+	w.Rolling, w.RollBy, w.RollFailed = e.Rolling && e.Instance == 0, 0, ""
 	c.setWish(e.Service, w)
 	for _, i := range c.those(e.Service, 0) {
 		if e.Instance != 0 && i.ID.N != e.Instance {

@@ -625,3 +625,153 @@ func TestWatchdogOfAnotherConfiguration(t *testing.T) {
 	r.step(Tick{}, "")
 	r.ends("web", "signal db/2")
 }
+
+// rolling returns a rig in which a rolling restart of web has replaced web/1, and web/1 is not yet
+// ready.
+func rolling(t *testing.T, limit int) *rig {
+	t.Helper()
+	r := begin(t, "start web/1, start web/2", Spec{Name: "web", Instances: 2, ReadyCheck: true, Limit: limit, RollTimeout: time.Minute})
+	for _, name := range []string{"web/1", "web/2"} {
+		r.started(name, "check "+name)
+		r.ready(name)
+	}
+	r.step(RestartWanted{Service: "web", Rolling: true}, "start web/3")
+	r.started("web/3", "check web/3")
+	r.step(Checked{ID: parse("web/3"), Run: r.run("web/3"), OK: true}, "web/3: ready, signal web/1")
+	r.ends("web/1", "start web/1")
+	r.started("web/1", "check web/1")
+	return r
+}
+
+func TestRestartOfOneInstanceDuringARollingRestart(t *testing.T) {
+	r := rolling(t, 0)
+	r.step(RestartWanted{Service: "web", Instance: 2}, "signal web/2")
+	r.ends("web/2", "start web/2")
+	r.started("web/2", "check web/2")
+	r.ready("web/1")
+	if !r.wishes["web"].Rolling {
+		t.Fatal("the rolling restart has ended before all instances were ready")
+	}
+	r.step(Checked{ID: parse("web/2"), Run: r.run("web/2"), OK: true}, "web/2: ready, signal web/3")
+	r.ends("web/3", "forget web/3")
+	if w := r.wishes["web"]; w.Rolling || w.RollFailed != "" {
+		t.Errorf("after the end, the wish is %+v", w)
+	}
+}
+
+func TestRollingRestartEndsWhenAnInstanceIsNotReadyInTime(t *testing.T) {
+	r := rolling(t, 0)
+	r.step(Checked{ID: parse("web/1"), Run: r.run("web/1"), Reason: "connection refused"}, "")
+	r.now += 30 * time.Second
+	r.takeover("check web/1, web/1: adopted, web/2: adopted, web/3: adopted", func(f *Found) {
+		if f.Record.ID.N == 1 {
+			f.Main = r.records[parse("web/1")].Process
+		}
+	})
+	at, ok := r.core.Wake()
+	if want := r.wishes["web"].RollBy; !ok || at != want {
+		t.Fatalf("the next wake is at %s, want %s", at, want)
+	}
+	// The stop timeout of the instance that was replaced does not count.
+	if left := at - r.now; left != 40*time.Second {
+		t.Errorf("%s are left, want 40s", left)
+	}
+	r.now = at
+	r.step(Tick{}, "web/1: rolling restart aborted, signal web/3")
+	if got, want := r.wishes["web"].RollFailed, "web/1 did not become ready in 1m0s: connection refused"; got != want {
+		t.Errorf("the reason is %q, want %q", got, want)
+	}
+	r.ends("web/3", "forget web/3")
+	r.state("web/2", StateReady)
+	r.step(RestartWanted{Service: "web", Rolling: true}, "start web/3")
+	if w := r.wishes["web"]; !w.Rolling || w.RollFailed != "" {
+		t.Errorf("a new rolling restart has the wish %+v", w)
+	}
+}
+
+func TestRollingRestartEndsWhenAnInstanceFails(t *testing.T) {
+	r := rolling(t, 1)
+	r.exited("web/1", 3, "clear web/1, web/1: exited, web/1: failed, web/1: rolling restart aborted, signal web/3")
+	r.cleared("web/1", "")
+	r.state("web/2", StateReady)
+	if got, want := r.wishes["web"].RollFailed, "web/1 has failed: 1 failures in a short time; the last one: exit status 3"; got != want {
+		t.Errorf("the reason is %q, want %q", got, want)
+	}
+}
+
+func TestRollingRestartEndsWhenADependencyIsMissing(t *testing.T) {
+	r := begin(t, "start db/1", Spec{Name: "db"}, Spec{Name: "web", Needs: []string{"db"}, RollTimeout: time.Minute})
+	r.started("db", "start web/1")
+	r.up("web")
+	r.step(StopWanted{Service: "db"}, "signal db/1")
+	r.ends("db", "")
+	r.step(RestartWanted{Service: "web", Rolling: true}, "")
+	r.now += time.Minute
+	r.step(Tick{}, "web/2: rolling restart aborted, forget web/2")
+	if got, want := r.wishes["web"].RollFailed, "web/2 did not become ready in 1m0s: needs db/1, which does not run"; got != want {
+		t.Errorf("the reason is %q, want %q", got, want)
+	}
+	r.state("web", StateReady)
+}
+
+// Services that are removed together stop in their order, also if the leader dies meanwhile.
+func TestRemovedServicesStopInOrder(t *testing.T) {
+	specs := []Spec{{Name: "a"}, {Name: "m", Needs: []string{"a"}}, {Name: "z", After: []string{"m"}}}
+	r := begin(t, "start a/1", specs...)
+	r.started("a", "start m/1")
+	r.started("m", "start z/1")
+	r.up("z")
+	r.specs = nil
+	r.step(Configured{}, "signal z/1")
+	r.takeover("a/1: adopted, m/1: adopted, signal z/1, z/1: adopted", func(f *Found) {
+		k := slices.IndexFunc(specs, func(s Spec) bool { return s.Name == f.Record.ID.Service })
+		f.Spec = &specs[k]
+	})
+	r.exited("z", 0, "clear z/1")
+	r.cleared("z", "signal m/1, forget z/1")
+	r.ends("m", "signal a/1, forget m/1")
+	r.ends("a", "forget a/1")
+}
+
+func TestProgramStopsItself(t *testing.T) {
+	r := begin(t, "start db/1", Spec{Name: "db", StopTimeout: time.Second, AliveFailures: 1}, Spec{Name: "web", Needs: []string{"db"}})
+	r.started("db", "alive db/1, start web/1")
+	r.up("web")
+	r.step(Notified{ID: parse("db"), Run: r.run("db"), Stopping: true}, "")
+	r.state("db", StateStopping)
+	r.step(Checked{ID: parse("db"), Run: r.run("db"), Alive: true}, "") // it is not unhealthy, it stops
+	r.step(RestartWanted{Service: "web"}, "signal web/1")
+	r.takeover("db/1: adopted, signal web/1, web/1: adopted", nil) // and nobody signals db
+	r.ends("web", "")
+	r.state("web", StateWaiting)
+	r.exited("db", 0, "clear db/1, db/1: exited")
+	r.cleared("db", "start db/1")
+	r.started("db", "alive db/1, start web/1")
+	r.step(Notified{ID: parse("db"), Run: r.run("db"), Stopping: true, Extend: 5 * time.Second}, "")
+	r.now += 5*time.Second - 1
+	r.step(Tick{}, "")
+	r.now++
+	r.step(Tick{}, "db/1: killed, clear db/1")
+	r.step(Exited{ID: parse("db"), Run: r.run("db"), Exit: Exit{Known: true, Signal: "SIGKILL"}}, "db/1: exited")
+}
+
+func TestProgramReloads(t *testing.T) {
+	r := begin(t, "start db/1", Spec{Name: "db", AliveFailures: 2, ReadyCheck: true}, Spec{Name: "web", Needs: []string{"db"}})
+	r.started("db", "check db/1")
+	r.step(Notified{ID: parse("db"), Run: r.run("db"), Reloading: true}, "") // it is not ready anyway
+	r.step(Checked{ID: parse("db"), Run: r.run("db"), OK: true}, "alive db/1, db/1: ready, start web/1")
+	r.up("web")
+	r.step(Notified{ID: parse("db"), Run: r.run("db"), Reloading: true}, "")
+	r.state("db", StateRunning)
+	r.step(RestartWanted{Service: "web"}, "signal web/1")
+	r.ends("web", "")
+	r.state("web", StateWaiting)
+	r.takeover("alive db/1, db/1: adopted", nil)
+	r.state("db", StateRunning)
+	r.step(Notified{ID: parse("db"), Run: r.run("db"), Ready: true}, "db/1: ready, start web/1")
+	r.state("db", StateReady)
+	r.step(Notified{ID: parse("db"), Run: r.run("db"), Reloading: true}, "")
+	for _, want := range []string{"", "db/1: unhealthy, signal db/1"} { // the alive check goes on
+		r.step(Checked{ID: parse("db"), Run: r.run("db"), Alive: true, Reason: "no answer"}, want)
+	}
+}

@@ -48,11 +48,14 @@ func (c *Core) state(i *instance) (State, string) {
 	case Starting:
 		return StateStarting, ""
 	case Up:
-		if i.Ready {
+		if i.isReady() {
 			return StateReady, ""
 		}
 		return StateRunning, i.Reason
 	case Ending, Clearing:
+		if i.Phase == Ending && i.Why == Itself {
+			return StateStopping, "the program said that it stops"
+		}
 		return StateStopping, ""
 	}
 	switch {

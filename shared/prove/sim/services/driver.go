@@ -27,10 +27,17 @@ type leader struct {
 func (w *world) lead(fresh bool) {
 	l := &leader{w: w, core: rules.New(rand.New(rand.NewPCG(w.rng.Uint64(), 1))), checks: map[rules.ID]int{},
 		watch: map[rules.ID]rules.Process{}}
+	if w.stopped { // the operator who stopped everything starts it again
+		fresh, w.stopped = true, false
+	}
+	w.stopping = w.stopping && !fresh
+	if fresh { // the driver forgets the wishes in the same write that ends the state fresh
+		clear(w.wishes)
+	}
 	w.leader = l
 	w.leads++
 	w.stats.Leads++
-	ev := rules.Lead{Specs: slices.Clone(w.specs), Wishes: maps.Clone(w.wishes), Found: w.survey(), Fresh: fresh}
+	ev := rules.Lead{Specs: slices.Clone(w.specs), Wishes: maps.Clone(w.wishes), Found: w.survey(), Fresh: fresh, Stopping: w.stopping}
 	w.tell("leader %d takes over, fresh %t", w.leads, fresh)
 	l.step(ev)
 	if l.dead {
@@ -51,7 +58,7 @@ func (w *world) survey() []rules.Found {
 	var out []rules.Found
 	for _, id := range w.ids() {
 		s := w.records[id]
-		f := rules.Found{Record: s.Record}
+		f := rules.Found{Record: s.Record, Spec: s.spec}
 		started, stored := w.startedAs(s)
 		if p := w.find(s.Process); p != nil {
 			f.Main = p.Process
@@ -160,6 +167,18 @@ func (l *leader) step(ev rules.Event) {
 		l.do(e)
 	}
 	l.arm()
+	if w.stopping && l.core.Stopped() {
+		w.stopping, w.stopped = false, true
+		l.die("it has stopped everything")
+	}
+}
+
+// stopAll lets a leader stop everything. The driver keeps that before it tells the rules.
+func (l *leader) stopAll() {
+	l.post(func() {
+		l.w.stopping = true
+		l.step(rules.StopAll{})
+	})
 }
 
 // arm sets the timer for Wake.
@@ -222,10 +241,13 @@ func (l *leader) do(e rules.Effect) {
 func (l *leader) save(r rules.Record) {
 	w := l.w
 	old, ok := w.records[r.ID]
-	s := stored{r, old.token}
+	s := stored{r, old.token, old.spec}
 	if r.Phase == rules.Starting && (!ok || old.Phase != rules.Starting || old.Run != r.Run) {
 		w.tokens++
 		s.token = w.tokens
+		if spec, ok := w.spec(r.ID.Service); ok {
+			s.spec = &spec
+		}
 	}
 	w.records[r.ID] = s
 }
@@ -343,6 +365,7 @@ func (l *leader) readNote() {
 	if s, ok := w.records[n.from.id]; ok && s.token == n.from.token && (!n.from.dead || s.Process == n.from.Process) {
 		ev := n.event
 		ev.ID, ev.Run = n.from.id, s.Run
+		ev.Stopping = ev.Stopping && s.Process == n.from.Process // only the main process speaks for the program
 		if ev.Main != (rules.Process{}) && w.find(ev.Main) == nil {
 			ev.Main = rules.Process{}
 		}

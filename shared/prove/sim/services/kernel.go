@@ -24,6 +24,7 @@ type proc struct {
 	ready, sick, mute time.Duration
 	watchdog          time.Duration
 	notifies          bool
+	reloading         bool // it said RELOADING=1, and not yet READY=1
 }
 
 // death is what the kernel knows of a dead process. It tells how the process ended to whoever has a
@@ -149,6 +150,10 @@ func (w *world) misbehave(p *proc) {
 		w.after(life, func() { p.notify(rules.Notified{Hung: true}) })
 	case k < 15:
 		w.after(life/100, func() { p.move() })
+	case k < 16:
+		w.after(life, p.reload)
+	case k < 17:
+		w.after(life, p.quit)
 	}
 	p.stubborn = w.chance(0.15)
 	if w.chance(0.1) {
@@ -195,6 +200,40 @@ func (p *proc) notify(ev rules.Notified) {
 	w.notes = append(w.notes, note{p, ev})
 	if w.leader != nil {
 		w.leader.post(w.leader.readNote)
+	}
+}
+
+// reload lets a program read its configuration again. Some programs never finish that.
+func (p *proc) reload() {
+	w := p.w
+	if p.ready > w.now {
+		return
+	}
+	p.reloading = true
+	p.notify(rules.Notified{Reloading: true})
+	if w.faults && w.chance(0.2) {
+		return
+	}
+	w.after(w.upTo(5*time.Second), p.reloaded)
+}
+
+func (p *proc) reloaded() {
+	if p.reloading {
+		p.reloading = false
+		p.notify(rules.Notified{Ready: true})
+	}
+}
+
+// quit lets a program end because it wants to. Some programs say so, and then hang.
+func (p *proc) quit() {
+	w := p.w
+	ev := rules.Notified{Stopping: true}
+	if w.chance(0.3) {
+		ev.Extend = w.upTo(5 * time.Second)
+	}
+	p.notify(ev)
+	if !p.stubborn {
+		w.after(w.upTo(2*time.Second), func() { p.die(rules.Exit{Known: true, Code: w.rng.IntN(2)}) })
 	}
 }
 

@@ -26,6 +26,7 @@ type wish struct {
 	stopped bool
 	some    map[int]bool // instances that are stopped
 	rolling bool
+	since   time.Duration // when a rolling restart last came forward, or 0 if that is not sure
 }
 
 // model is what the oracle knows of an instance.
@@ -38,6 +39,9 @@ type model struct {
 	asked     rules.Why // why it is ended
 	restart   bool      // an operator asked for a restart of this run
 	hung      bool
+	reloading bool
+	quits     bool // it said that it stops
+	at        bool // an operator asked in this step for a restart of this instance now
 	misses    int
 	pinged    time.Duration
 	started   time.Duration
@@ -94,6 +98,7 @@ func (o *oracle) cut(ev rules.Event, left []rules.Effect) {
 func (o *oracle) judge(_ *leader, ev rules.Event, effects []rules.Effect) {
 	again := o.learn(ev)
 	saves := map[rules.ID]rules.Record{}
+	defer o.judged()
 	for _, e := range effects {
 		switch e := e.(type) {
 		case rules.Save:
@@ -102,6 +107,7 @@ func (o *oracle) judge(_ *leader, ev rules.Event, effects []rules.Effect) {
 			o.wish(e.Service).rolling = e.Wish.Rolling
 		case rules.Tell:
 			if e.Kind == rules.ToldAborted {
+				o.aborted(e.ID)
 				o.spare(e.ID.Service)
 			}
 		}
@@ -119,7 +125,7 @@ func (o *oracle) judge(_ *leader, ev rules.Event, effects []rules.Effect) {
 			o.starts(e.ID)
 			o.of(e.ID).run = e.Run
 		case rules.Signal:
-			if o.of(e.ID).asked == 0 {
+			if asked := o.of(e.ID).asked; asked == 0 || asked == rules.Itself {
 				o.w.fail("P2: %s is told to stop, but nothing asked for that", e.ID)
 			}
 		case rules.Clear:
@@ -133,6 +139,32 @@ func (o *oracle) judge(_ *leader, ev rules.Event, effects []rules.Effect) {
 			delete(o.all, e.ID)
 			delete(o.exits, e.ID)
 		}
+	}
+}
+
+// judged checks what has to be done about an event at once.
+func (o *oracle) judged() {
+	for id, m := range o.all {
+		if m.at && m.up && m.asked == 0 {
+			o.w.fail("an operator restarts %s, but it runs on", id)
+		}
+		if _, ok := o.w.spec(id.Service); ok && m.quits && m.up && m.asked == 0 {
+			o.w.fail("%s says that it stops, but counts as running", id)
+		}
+		m.at = false
+	}
+}
+
+// aborted checks that an instance is a reason to end a rolling restart.
+func (o *oracle) aborted(id rules.ID) {
+	s, _ := o.w.spec(id.Service)
+	m, x := o.of(id), o.wish(id.Service)
+	switch now := o.w.clock(); {
+	case m.up && m.ready && !m.reloading && m.asked == 0:
+		o.w.fail("a rolling restart ends because of %s, which is ready", id)
+	case m.outcome == rules.Failed, id.N > s.Instances && m.failures > 0:
+	case now-x.since < s.RollTimeout:
+		o.w.fail("a rolling restart ends because of %s, before its time is up", id)
 	}
 }
 
@@ -175,9 +207,9 @@ func (o *oracle) learn(ev rules.Event) (again []rules.ID) {
 	case rules.Checked:
 		m := o.of(e.ID)
 		switch {
-		case !m.up || e.Alive != m.ready:
+		case !m.up || m.asked != 0 || e.Alive != m.ready:
 		case !e.Alive && e.OK:
-			m.ready, m.pinged, m.misses = true, now, 0
+			o.ready(e.ID, m)
 		case e.Alive && e.OK:
 			m.misses = 0
 		case e.Alive:
@@ -185,8 +217,18 @@ func (o *oracle) learn(ev rules.Event) (again []rules.ID) {
 		}
 	case rules.Notified:
 		m := o.of(e.ID)
-		if e.Ready && m.busy && !m.ready {
-			m.ready, m.pinged, m.misses = true, now, 0
+		if _, ok := o.w.spec(e.ID.Service); ok && m.up {
+			if e.Reloading && m.ready && !m.reloading {
+				m.reloading = true
+			}
+			m.quits = m.quits || e.Stopping
+		}
+		if e.Ready && m.reloading && m.asked == 0 {
+			m.reloading = false
+			o.rollsOn(e.ID, m)
+		}
+		if e.Ready && !m.ready && (m.starting || m.up && m.asked == 0) {
+			o.ready(e.ID, m)
 		}
 		if e.Ping {
 			m.pinged = now
@@ -197,6 +239,10 @@ func (o *oracle) learn(ev rules.Event) (again []rules.ID) {
 		}
 	case rules.StopAll:
 		o.stopping = true
+	case rules.Batch:
+		for _, one := range e.Events {
+			o.command(one)
+		}
 	default:
 		o.command(ev)
 	}
@@ -223,14 +269,14 @@ func about(ev rules.Event) (rules.ID, uint64, bool) {
 }
 
 func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
-	o.stopping = false
+	o.stopping = e.Stopping
 	if e.Fresh {
 		o.wishes = map[string]*wish{}
 	} else if o.unsure {
 		o.wishes = map[string]*wish{}
 		for name, x := range e.Wishes {
 			mine := o.wish(name)
-			mine.stopped, mine.rolling = x.Stopped, x.Rolling
+			mine.stopped, mine.rolling, mine.since = x.Stopped, x.Rolling, 0
 			for _, n := range x.StoppedInstances {
 				mine.some[n] = true
 			}
@@ -238,6 +284,11 @@ func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 	}
 	unsure := o.unsure
 	o.unsure = false
+	for name, x := range e.Wishes {
+		if mine := o.wish(name); x.RollBy <= o.w.clock() { // a new leader grants the whole time
+			mine.since = o.w.clock()
+		}
+	}
 	found := map[rules.ID]bool{}
 	clear(o.exits)
 	for _, f := range e.Found {
@@ -248,7 +299,7 @@ func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 		o.exits[r.ID] = r.Exits
 		asked := m.restart || !known || o.lost[r.ID.Service]
 		if !known || m.unsure || e.Fresh {
-			*m = model{ready: r.Ready, asked: r.Why, misses: r.AliveMisses, started: r.StartedAt, deadline: r.StopBy, failures: r.Failures,
+			*m = model{ready: r.Ready, reloading: r.Reloading, asked: r.Why, misses: r.AliveMisses, started: r.StartedAt, deadline: r.StopBy, failures: r.Failures,
 				notBefore: r.NotBefore, outcome: r.Outcome, armed: r.Armed, print: r.Fingerprint, restart: r.Generation < e.Wishes[r.ID.Service].Generation && !e.Fresh}
 			if r.Phase != rules.Ending {
 				m.asked = 0
@@ -323,7 +374,7 @@ func (o *oracle) configured() {
 		}
 		o.refresh(id, m)
 		if m.up && !m.ready && !s.ReadyCheck {
-			m.ready, m.pinged, m.misses = true, o.w.clock(), 0
+			o.ready(id, m)
 		}
 	}
 }
@@ -342,9 +393,21 @@ func (o *oracle) renew(m *model) {
 
 func (o *oracle) begun(id rules.ID) {
 	m := o.of(id)
-	m.starting, m.up, m.started, m.pinged, m.hung = false, true, o.w.clock(), o.w.clock(), false
+	m.starting, m.up, m.started, m.pinged, m.hung, m.reloading, m.quits = false, true, o.w.clock(), o.w.clock(), false, false, false
 	if s, ok := o.w.spec(id.Service); !ok || !s.ReadyCheck {
-		m.ready = true
+		o.ready(id, m)
+	}
+}
+
+func (o *oracle) ready(id rules.ID, m *model) {
+	m.ready, m.pinged, m.misses = true, o.w.clock(), 0
+	o.rollsOn(id, m)
+}
+
+// rollsOn notes that a rolling restart comes forward, if an instance is not one of the old ones.
+func (o *oracle) rollsOn(id rules.ID, m *model) {
+	if x := o.wish(id.Service); !m.restart {
+		x.since = max(x.since, o.w.clock())
 	}
 }
 
@@ -354,7 +417,7 @@ func (o *oracle) exited(id rules.ID, exit rules.Exit) bool {
 	if !m.up {
 		return false
 	}
-	m.up, m.ready, m.misses, m.hung = false, false, 0, false
+	m.up, m.ready, m.misses, m.hung, m.reloading, m.quits = false, false, 0, false, false, false
 	defer o.refresh(id, m)
 	ran := max(o.w.clock()-m.started, 0)
 	s, ok := o.w.spec(id.Service)
@@ -424,18 +487,26 @@ func (o *oracle) command(ev rules.Event) {
 	case rules.StopWanted:
 		x := o.wish(e.Service)
 		if e.Instance == 0 {
-			x.stopped, x.some = true, map[int]bool{}
+			x.stopped, x.some, x.rolling = true, map[int]bool{}, false
 		} else if !x.stopped {
 			x.some[e.Instance] = true
 		}
 		o.each(e.Service, e.Instance, func(m *model) { m.armed = m.armed && m.busy })
 	case rules.RestartWanted:
 		o.start(e.Service, e.Instance)
+		if x := o.wish(e.Service); x.rolling && e.Instance != 0 {
+			id := rules.ID{Service: e.Service, N: e.Instance}
+			if m := o.all[id]; m != nil && o.wants(id) {
+				m.at = m.up && m.asked == 0
+			}
+			return
+		}
 		if e.Instance != 0 {
 			o.spare(e.Service)
 		}
 		o.each(e.Service, e.Instance, func(m *model) { m.restart = m.busy && m.asked == 0 })
-		o.wish(e.Service).rolling = e.Rolling && e.Instance == 0
+		x := o.wish(e.Service)
+		x.rolling, x.since = e.Rolling && e.Instance == 0, o.w.clock()
 	}
 }
 
@@ -507,8 +578,11 @@ func (o *oracle) saved(r rules.Record) {
 	if s, ok := o.w.spec(r.ID.Service); ok {
 		timeout = s.StopTimeout
 	} else if last, ok := o.last[r.ID.Service]; ok {
-		// It was removed. A leader that knew it uses its timeout.
+		// It was removed. A leader uses the timeout that it knew, or that of the start.
 		timeout = min(timeout, last.StopTimeout)
+		if started := o.w.records[r.ID].spec; started != nil {
+			timeout = min(timeout, started.StopTimeout)
+		}
 	}
 	m.asked, m.deadline = r.Why, o.w.clock()+timeout
 }
@@ -546,18 +620,21 @@ func (o *oracle) justify(r rules.Record, m *model) {
 		if o.wants(r.ID) {
 			o.w.fail("P2: %s is stopped, but it is wanted", r.ID)
 		}
-		if ok {
-			o.stopsInOrder(r.ID)
+		o.stopsInOrder(r.ID)
+	case rules.Itself:
+		if !m.quits {
+			o.w.fail("%s counts as stopping, but it did not say so", r.ID)
 		}
 	case rules.Cycled:
-		if m.print != s.Fingerprint {
+		if m.at || m.print != s.Fingerprint {
 			return
 		}
 		if !m.restart {
 			o.w.fail("P2: %s is restarted, but nobody asked for that", r.ID)
 		}
-		if o.wish(r.ID.Service).rolling {
+		if x := o.wish(r.ID.Service); x.rolling {
 			o.rolls(r.ID, s)
+			x.since = o.w.clock() + s.StopTimeout
 		}
 	case rules.Unhealthy:
 		late := s.Watchdog > 0 && o.w.clock()-m.pinged >= s.Watchdog
@@ -573,21 +650,29 @@ func (o *oracle) rolls(id rules.ID, s rules.Spec) {
 	for n := 1; n <= s.Instances+1; n++ {
 		other := rules.ID{Service: s.Name, N: n}
 		m := o.of(other)
-		if other != id && o.wants(other) && !(m.up && m.ready && m.asked == 0) {
+		if other != id && o.wants(other) && !(m.up && m.ready && !m.reloading && m.asked == 0) {
 			o.w.fail("the rolling restart stops %s, but %s is not ready", id, other)
 		}
 	}
 }
 
-func uses(s rules.Spec, name string) bool {
-	return slices.Contains(s.Needs, name) || slices.Contains(s.After, name)
+// uses reports whether an instance depends on a service. Of a removed service, a leader knows the
+// last specification or the one of the start.
+func (o *oracle) uses(id rules.ID, name string) bool {
+	in := func(s rules.Spec) bool { return slices.Contains(s.Needs, name) || slices.Contains(s.After, name) }
+	if s, ok := o.w.spec(id.Service); ok {
+		return in(s)
+	}
+	last, ok := o.last[id.Service]
+	started := o.w.records[id].spec
+	return ok && started != nil && in(last) && in(*started)
 }
 
 // stopsInOrder checks that nothing is left of the services that depend on this one and are not
 // wanted either.
 func (o *oracle) stopsInOrder(id rules.ID) {
 	for other, m := range o.all {
-		if s, ok := o.w.spec(other.Service); ok && uses(s, id.Service) && !o.wants(other) && (m.busy || len(o.w.of(other)) > 0) {
+		if o.uses(other, id.Service) && !o.wants(other) && (m.busy || len(o.w.of(other)) > 0) {
 			o.w.fail("%s is stopped before %s, which depends on it", id, other)
 		}
 	}
@@ -611,7 +696,7 @@ func (o *oracle) starts(id rules.ID) {
 		o.w.fail("%s is started, but %s", id, why)
 	}
 	m.busy, m.up, m.ready, m.asked, m.restart, m.misses, m.outcome, m.print, m.unsure = true, false, false, 0, false, 0, 0, s.Fingerprint, false
-	m.hung, m.starting = false, true
+	m.hung, m.starting, m.reloading, m.quits = false, true, false, false
 }
 
 // missing says which dependency is not there, or "".
@@ -619,7 +704,7 @@ func (o *oracle) missing(s rules.Spec) string {
 	for _, name := range s.Needs {
 		d, ok := o.w.spec(name)
 		for n := 1; n <= d.Instances; n++ {
-			if m := o.of(rules.ID{Service: name, N: n}); !m.up || !m.ready || m.asked != 0 {
+			if m := o.of(rules.ID{Service: name, N: n}); !m.up || !m.ready || m.reloading || m.asked != 0 {
 				return name + " is not ready"
 			}
 		}
@@ -631,7 +716,7 @@ func (o *oracle) missing(s rules.Spec) string {
 		d, ok := o.w.spec(name)
 		for n := 1; n <= d.Instances; n++ {
 			m := o.of(rules.ID{Service: name, N: n})
-			if m.outcome != rules.Succeeded && !(d.Restart == rules.Always && m.up && m.ready && m.asked == 0) {
+			if m.outcome != rules.Succeeded && !(d.Restart == rules.Always && m.up && m.ready && !m.reloading && m.asked == 0) {
 				return name + " has not succeeded"
 			}
 		}

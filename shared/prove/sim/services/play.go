@@ -35,7 +35,7 @@ func (w *world) newSpec(n int) rules.Spec {
 		Name: fmt.Sprintf("s%d", n), Instances: 1 + w.rng.IntN(3), Fingerprint: w.rng.Uint64N(1000),
 		StopTimeout:  w.between(100*time.Millisecond, 10*time.Second),
 		BackoffFirst: w.between(50*time.Millisecond, time.Second), BackoffMax: w.between(time.Second, 20*time.Second),
-		ReadyCheck: w.chance(0.6),
+		ReadyCheck: w.chance(0.6), RollTimeout: w.between(5*time.Second, time.Minute),
 	}
 	switch w.rng.IntN(5) {
 	case 0:
@@ -86,10 +86,11 @@ func (w *world) disturb() {
 			}
 		}
 	case k == 17 && w.leader != nil && w.chance(0.1):
-		w.leader.event(rules.StopAll{})
+		w.leader.stopAll()
 		w.until(w.now + w.upTo(20*time.Second))
-		if w.leader != nil {
+		if w.leader != nil && w.chance(0.5) {
 			w.leader.die("an operator gave up")
+			w.stopping = false
 		}
 	}
 	if w.leader == nil && w.chance(0.9) {
@@ -109,16 +110,42 @@ func (w *world) command() {
 		n = 1 + w.rng.IntN(s.Instances)
 	}
 	w.stats.Commands++
-	switch w.rng.IntN(5) {
+	switch w.rng.IntN(7) {
 	case 0:
 		w.leader.event(rules.StartWanted{Service: s.Name, Instance: n})
 	case 1:
 		w.leader.event(rules.StopWanted{Service: s.Name, Instance: n})
 	case 2:
 		w.leader.event(rules.RestartWanted{Service: s.Name, Instance: n})
-	default:
+	case 3, 4:
 		w.leader.event(rules.RestartWanted{Service: s.Name, Rolling: true})
+	case 5: // an operator is impatient
+		w.leader.event(rules.RestartWanted{Service: s.Name, Rolling: true})
+		w.until(w.now + w.upTo(10*time.Second))
+		if w.leader != nil {
+			w.leader.event(rules.RestartWanted{Service: s.Name, Instance: n})
+		}
+	default:
+		w.leader.event(w.batch())
 	}
+}
+
+// batch is a command about several services.
+func (w *world) batch() rules.Batch {
+	var b rules.Batch
+	kind, rolling := w.rng.IntN(3), w.chance(0.3)
+	for _, k := range w.rng.Perm(len(w.specs))[:1+w.rng.IntN(len(w.specs))] {
+		name := w.specs[k].Name
+		switch kind {
+		case 0:
+			b.Events = append(b.Events, rules.StartWanted{Service: name})
+		case 1:
+			b.Events = append(b.Events, rules.StopWanted{Service: name})
+		default:
+			b.Events = append(b.Events, rules.RestartWanted{Service: name, Rolling: rolling})
+		}
+	}
+	return b
 }
 
 // reconfigure changes the configuration. The driver keeps it before it tells the rules.
@@ -136,8 +163,10 @@ func (w *world) reconfigure() {
 			next[k].AliveFailures = 0
 		}
 	case 3:
-		if len(next) > 1 {
-			next = slices.Delete(next, k, k+1)
+		for range 1 + w.rng.IntN(3) {
+			if k = w.rng.IntN(len(next)); len(next) > 1 {
+				next = slices.Delete(next, k, k+1)
+			}
 		}
 	default:
 		for n := range 6 {
@@ -187,7 +216,7 @@ func (w *world) powerLoss() {
 	for _, p := range w.procs {
 		w.deaths[p.Process] = &death{}
 	}
-	w.procs, w.notes = nil, nil
+	w.procs, w.notes, w.stopping = nil, nil, false
 	w.booted = w.now
 	for _, id := range w.ids() {
 		if w.chance(0.3) {
@@ -204,6 +233,7 @@ func (w *world) calm() {
 	w.faults = false
 	w.tell("no more faults")
 	for _, p := range w.procs {
+		p.reloaded()
 		if p.ready > w.now {
 			p.ready = w.now + time.Second
 			if p.notifies {
@@ -213,6 +243,18 @@ func (w *world) calm() {
 	}
 	if w.leader == nil {
 		w.lead(false)
+	}
+	if w.stopping {
+		w.allStops()
+		w.lead(true)
+	}
+}
+
+// allStops checks that everything that is being stopped is soon gone.
+func (w *world) allStops() {
+	w.until(w.now + bound)
+	if !w.stopped || len(w.procs) > 0 {
+		w.fail("%d processes are left after an orderly stop", len(w.procs))
 	}
 }
 
@@ -243,16 +285,18 @@ func (w *world) settled() {
 			}
 		case v.Phase == rules.Idle && o.missing(s) == "":
 			w.fail("%s does not run, but nothing is missing (%s %s)", v.ID, v.State, v.Waits)
-		case v.Phase == rules.Up && (!v.Ready || s.Fingerprint != m.print):
+		case v.Phase == rules.Up && (v.State != rules.StateReady || s.Fingerprint != m.print):
 			w.fail("%s is not ready, or not as configured", v.ID)
 		case v.Phase == rules.Up && w.unhealthy(v.Process, s):
 			w.fail("%s is not healthy, but runs", v.ID)
-		case v.Phase == rules.Up && m.restart && !o.wish(v.ID.Service).rolling:
+		case v.Phase == rules.Up && m.restart:
 			w.fail("%s was not restarted", v.ID)
 		}
 	}
 	for _, s := range w.specs {
-		w.rolledOut(s)
+		if o.wish(s.Name).rolling {
+			w.fail("the rolling restart of %s does not end", s.Name)
+		}
 		for n := 1; n <= s.Instances; n++ {
 			if id := (rules.ID{Service: s.Name, N: n}); !slices.ContainsFunc(w.leader.core.View(), func(v rules.View) bool { return v.ID == id }) {
 				w.fail("%s is unknown", id)
@@ -272,31 +316,17 @@ func (w *world) unhealthy(x rules.Process, s rules.Spec) bool {
 	return p != nil && (s.AliveFailures > 0 && p.sick < w.now-time.Minute || s.Watchdog > 0 && p.mute < w.now-time.Minute)
 }
 
-// rolledOut checks that a rolling restart has ended, unless an instance cannot become ready.
-func (w *world) rolledOut(s rules.Spec) {
-	o := w.oracle
-	if !o.wish(s.Name).rolling {
-		return
-	}
-	for n := 1; n <= s.Instances; n++ {
-		id := rules.ID{Service: s.Name, N: n}
-		if m := o.of(id); o.wants(id) && !(m.up && m.ready) {
-			return
+// stopAll stops everything in an orderly way, while leaders die, and starts it again.
+func (w *world) stopAll() {
+	w.leader.stopAll()
+	for range w.rng.IntN(4) {
+		w.until(w.now + w.upTo(5*time.Second))
+		if w.leader != nil && w.stopping {
+			w.leader.die("SIGKILL")
+			w.lead(false)
 		}
 	}
-	if o.missing(s) == "" {
-		w.fail("the rolling restart of %s does not end", s.Name)
-	}
-}
-
-// stopAll stops everything in an orderly way, and starts it again.
-func (w *world) stopAll() {
-	w.leader.event(rules.StopAll{})
-	w.until(w.now + bound)
-	if !w.leader.core.Stopped() || len(w.procs) > 0 {
-		w.fail("%d processes are left after an orderly stop", len(w.procs))
-	}
-	w.leader.die("it was stopped")
+	w.allStops()
 	w.lead(true)
 	w.settled()
 	for _, name := range slices.Sorted(maps.Keys(w.wishes)) {

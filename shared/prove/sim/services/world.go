@@ -17,17 +17,6 @@ type Config struct {
 	Trace func(line string)
 }
 
-// Violation is a broken rule that a run found.
-type Violation struct {
-	Seed   uint64
-	At     time.Duration
-	Reason string
-}
-
-func (v *Violation) Error() string {
-	return fmt.Sprintf("seed %d at %s: %s", v.Seed, v.At.Round(time.Microsecond), v.Reason)
-}
-
 // never is a time that does not come.
 const never = time.Duration(1 << 62)
 
@@ -58,6 +47,8 @@ type world struct {
 	wishes  map[string]rules.Wish
 	specs   []rules.Spec
 	tokens  uint64
+	// stopping means that everything is being stopped, and stopped that this has ended.
+	stopping, stopped bool
 	// notes is the queue of the notify socket.
 	notes []note
 }
@@ -66,6 +57,7 @@ type world struct {
 type stored struct {
 	rules.Record
 	token uint64
+	spec  *rules.Spec // that the process was started with
 }
 
 // Run simulates one host. It returns a *Violation as error.

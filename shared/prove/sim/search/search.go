@@ -1,8 +1,11 @@
-package sim
+// Package search runs a simulation for many seeds and collects what they found. The simulations are
+// in the packages sim and sim/services.
+package search
 
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -10,8 +13,34 @@ import (
 	"time"
 )
 
+// Violation is a broken rule that a run found.
+type Violation struct {
+	Seed uint64
+	// At is the simulated time.
+	At     time.Duration
+	Reason string
+}
+
+func (v *Violation) Error() string {
+	return fmt.Sprintf("seed %d at %s: %s", v.Seed, v.At.Round(time.Microsecond), v.Reason)
+}
+
+// Config is the configuration of a run.
+type Config[C, S any] interface {
+	// WithSeed returns the same configuration with another seed.
+	WithSeed(seed uint64) C
+	// Run runs the simulation. It returns a *Violation as error.
+	Run() (S, error)
+}
+
+// Stats counts what happened in one run or in several.
+type Stats[S any] interface {
+	*S
+	Add(S)
+}
+
 // Search runs many seeds, several at the same time.
-type Search struct {
+type Search[C Config[C, S], S any, P Stats[S]] struct {
 	// First is the first seed; 0 means 1.
 	First uint64
 	// Seeds is the number of seeds; 0 means as many as Budget allows.
@@ -23,16 +52,16 @@ type Search struct {
 	// KeepGoing continues the search after a violation.
 	KeepGoing bool
 	// Config is the configuration of every run, except for its Seed.
-	Config Config
+	Config C
 	// Progress, if set, is called regularly, and never concurrently.
-	Progress func(Stats)
+	Progress func(S)
 	// ProgressEvery is the interval of these calls; 0 means one second.
 	ProgressEvery time.Duration
 }
 
 // Found is the result of a Search.
-type Found struct {
-	Stats   Stats
+type Found[S any] struct {
+	Stats   S
 	Elapsed time.Duration
 	// Violation is the violation with the lowest seed; nil if there is none.
 	Violation *Violation
@@ -41,16 +70,16 @@ type Found struct {
 }
 
 // searching is the state that the workers of a Search share.
-type searching struct {
-	Search
+type searching[C Config[C, S], S any, P Stats[S]] struct {
+	Search[C, S, P]
 	mu    sync.Mutex
 	next  uint64
-	found Found
+	found Found[S]
 }
 
 // Run runs seeds until the search is done, ctx ends or a seed fails. It finishes the seeds that
 // have begun, so that it reports the lowest of several failing seeds.
-func (s Search) Run(ctx context.Context) Found {
+func (s Search[C, S, P]) Run(ctx context.Context) Found[S] {
 	if s.Workers <= 0 {
 		s.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -69,7 +98,7 @@ func (s Search) Run(ctx context.Context) Found {
 	// collector does a third of the work.
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	began := time.Now()
-	x := &searching{Search: s, next: s.First}
+	x := &searching[C, S, P]{Search: s, next: s.First}
 	var workers sync.WaitGroup
 	for range s.Workers {
 		workers.Go(func() { x.work(ctx) })
@@ -87,7 +116,7 @@ func (s Search) Run(ctx context.Context) Found {
 }
 
 // take returns the next seed, or false if there is none.
-func (x *searching) take(ctx context.Context) (uint64, bool) {
+func (x *searching[C, S, P]) take(ctx context.Context) (uint64, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if ctx.Err() != nil || x.found.Violation != nil && !x.KeepGoing || x.Seeds > 0 && x.next-x.First >= uint64(x.Seeds) {
@@ -97,23 +126,20 @@ func (x *searching) take(ctx context.Context) (uint64, bool) {
 	return x.next - 1, true
 }
 
-func (x *searching) work(ctx context.Context) {
+func (x *searching[C, S, P]) work(ctx context.Context) {
 	for {
 		seed, ok := x.take(ctx)
 		if !ok {
 			return
 		}
-		cfg := x.Config
-		cfg.Seed = seed
-		stats, err := Run(cfg)
-		x.add(stats, err)
+		x.add(x.Config.WithSeed(seed).Run())
 	}
 }
 
-func (x *searching) add(stats Stats, err error) {
+func (x *searching[C, S, P]) add(stats S, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.found.Stats.Add(stats)
+	P(&x.found.Stats).Add(stats)
 	if v, ok := err.(*Violation); ok {
 		x.found.Violations = append(x.found.Violations, v)
 		slices.SortFunc(x.found.Violations, func(a, b *Violation) int { return cmp.Compare(a.Seed, b.Seed) })
@@ -121,7 +147,7 @@ func (x *searching) add(stats Stats, err error) {
 	}
 }
 
-func (x *searching) tell(done <-chan struct{}) {
+func (x *searching[C, S, P]) tell(done <-chan struct{}) {
 	tick := time.NewTicker(x.ProgressEvery)
 	defer tick.Stop()
 	for {
