@@ -48,7 +48,7 @@ func newRig(t *testing.T, hcl string) *rig {
 	}
 	r := &rig{t: t, host: member.ServiceHost{
 		Config: cfg, Configured: cfg.Services, Dir: dir, BootID: boot, Logger: hclog.NewNullLogger(),
-		Tell: func(string, string, int, string) {}, Stopped: func() {},
+		Tell: func(string, string, int, string) {}, Stopped: func() {}, Builtin: func() []config.Service { return nil },
 	}}
 	r.shareNothing()
 	t.Cleanup(func() {

@@ -33,6 +33,7 @@ func (w *world) lead(fresh bool) {
 	w.stopping = w.stopping && !fresh
 	if fresh { // the driver forgets the wishes in the same write that ends the state fresh
 		clear(w.wishes)
+		clear(w.oracle.wishes) // also if this leader dies before the rules begin
 	}
 	w.leader = l
 	w.leads++

@@ -64,6 +64,7 @@ func TestRecordedSeeds(t *testing.T) {
 		1486:  "an event that changed nothing swallowed the end of a delay",
 		4035:  "a program that was changed while it ended was given up",
 		21067: "the oracle counted the READY of a dead program as progress of a rolling restart",
+		854:   "the oracle kept the wishes of a boot whose first leader died at once",
 		44718: "the simulated driver kept the deadline of a rolling restart over a boot",
 		38856: "a late result of an alive check that the configuration had removed ended a program",
 	} {
