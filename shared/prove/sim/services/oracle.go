@@ -46,6 +46,7 @@ type model struct {
 	pinged    time.Duration
 	started   time.Duration
 	deadline  time.Duration // of the stop
+	killed    bool          // the deadline has passed, and no later message moves it
 	failures  float64
 	notBefore time.Duration
 	outcome   rules.Outcome
@@ -124,6 +125,10 @@ func (o *oracle) judge(_ *leader, ev rules.Event, effects []rules.Effect) {
 		case rules.Start:
 			o.starts(e.ID)
 			o.of(e.ID).run = e.Run
+		case rules.Tell:
+			if m := o.of(e.ID); e.Kind == rules.ToldKilled {
+				m.killed = true
+			}
 		case rules.Signal:
 			if asked := o.of(e.ID).asked; asked == 0 || asked == rules.Itself {
 				o.w.fail("P2: %s is told to stop, but nothing asked for that", e.ID)
@@ -234,7 +239,7 @@ func (o *oracle) learn(ev rules.Event) (again []rules.ID) {
 			m.pinged = now
 		}
 		m.hung = m.hung || e.Hung && m.up
-		if e.Extend > 0 && m.asked != 0 {
+		if e.Extend > 0 && m.asked != 0 && !m.killed {
 			m.deadline = max(m.deadline, now+e.Extend)
 		}
 	case rules.StopAll:
@@ -584,7 +589,7 @@ func (o *oracle) saved(r rules.Record) {
 			timeout = min(timeout, started.StopTimeout)
 		}
 	}
-	m.asked, m.deadline = r.Why, o.w.clock()+timeout
+	m.asked, m.deadline, m.killed = r.Why, o.w.clock()+timeout, false
 }
 
 // noted checks the exit status in a record. It is the true one, and it is known if a member had a
