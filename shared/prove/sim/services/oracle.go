@@ -639,7 +639,9 @@ func (o *oracle) justify(r rules.Record, m *model) {
 		}
 		if x := o.wish(r.ID.Service); x.rolling {
 			o.rolls(r.ID, s)
-			x.since = o.w.clock() + s.StopTimeout
+			if o.w.records[r.ID].Phase != rules.Ending { // one that is ending already gets no more time
+				x.since = o.w.clock() + s.StopTimeout
+			}
 		}
 	case rules.Unhealthy:
 		late := s.Watchdog > 0 && o.w.clock()-m.pinged >= s.Watchdog
