@@ -63,6 +63,7 @@ func (m *Member) housekeeping() {
 			m.replica.Sync()
 			m.replica.ReadAhead()
 			m.replica.Memory.Look(len(m.Roster().Members))
+			m.replica.Memory.Relieve()
 		}
 		if m.Leading.Load() && now.Sub(lastSweep) >= sweepInterval-slack {
 			lastSweep = now

@@ -31,6 +31,12 @@ const (
 	plentyBytes = 1 << 30
 	// relieveEvery is how often a member gives memory back while it is tight.
 	relieveEvery = time.Second
+	// growthPerSecond is how many bytes the members together may take per second when clients
+	// begin to write. With a small limit it takes them less time to reach the limit than
+	// housekeeping lets pass between two looks. So writes look too, see Memory.due.
+	growthPerSecond = 256 << 20
+	// minLookEvery bounds the cost of the looks.
+	minLookEvery = 10 * time.Millisecond
 )
 
 // errNoMemory answers writes that are refused before the kernel would have to kill a process.
@@ -43,7 +49,8 @@ type Memory struct {
 	used  atomic.Uint64   // as Look last read it
 	// tight is true while nearly all of the limit is in use.
 	tight    atomic.Bool
-	relieved time.Time
+	looked   atomic.Int64 // the time of the last Look, in nanoseconds of Unix time
+	relieved time.Time    // only Relieve uses it
 }
 
 // newMemory reads the limit and makes this process keep to its share of it, unless the
@@ -107,11 +114,25 @@ func (m *Memory) Status() MemoryStatus {
 	return MemoryStatus{LimitBytes: m.group.LimitBytes, UsedBytes: m.used.Load(), Tight: m.tight.Load()}
 }
 
+// due reports whether the members may have taken a tenth of the limit since the last Look. That
+// is the room between tightPercent and the limit.
+func (m *Memory) due(now time.Time) bool {
+	return m.group != nil && now.UnixNano()-m.looked.Load() >= int64(lookEvery(m.group.LimitBytes))
+}
+
+// lookEvery is how often writes look at a limit of this many bytes.
+func lookEvery(limit uint64) time.Duration {
+	tenth := time.Duration(float64(limit) / 10 / growthPerSecond * float64(time.Second))
+	return max(tenth, minLookEvery)
+}
+
 // Look reads how much memory is in use by so many members. It reports whether tight changed.
+// Only one goroutine at a time may call it.
 func (m *Memory) Look(members int) (used uint64, changed bool) {
 	if m.group == nil {
 		return 0, false
 	}
+	m.looked.Store(time.Now().UnixNano())
 	m.split(members)
 	used, err := m.group.UsedBytes()
 	if err != nil {
@@ -127,11 +148,17 @@ func (m *Memory) Look(members int) (used uint64, changed bool) {
 		m.tight.Store(false)
 		return used, true
 	}
-	if percent >= easedPercent && time.Since(m.relieved) >= relieveEvery {
-		debug.FreeOSMemory() // returns garbage and freed heap to the kernel
-		m.relieved = time.Now()
-	}
 	return used, false
+}
+
+// Relieve returns garbage and freed heap to the kernel if the last Look found little memory
+// left. Only housekeeping calls it, because it takes a complete garbage collection.
+func (m *Memory) Relieve() {
+	if m.group == nil || m.used.Load()*100/m.group.LimitBytes < easedPercent || time.Since(m.relieved) < relieveEvery {
+		return
+	}
+	debug.FreeOSMemory()
+	m.relieved = time.Now()
 }
 
 // followerOOM is added to a follower's OOM score, in thousandths of all memory, so that the

@@ -1,11 +1,14 @@
 package replica
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -60,6 +63,53 @@ func TestTightMemoryRefusesWrites(t *testing.T) {
 		}
 		if err := space.guard(&pb.InternalRaftRequest{DeleteRange: &pb.DeleteRangeRequest{}}); err != nil {
 			t.Errorf("a delete with %q: %v", c.stat, err)
+		}
+	}
+}
+
+// Clients can fill a small limit between two looks of housekeeping. So a write looks too, but not
+// every write.
+func TestWritesLookAtMemory(t *testing.T) {
+	g := memlimit.At(t.TempDir(), 1000)
+	before := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
+	sh, _ := statetest.New(t, &config.Config{}, false)
+	space := &Space{Shared: sh, memory: &Memory{group: g}}
+	use := func(bytes int) {
+		text := fmt.Sprintf("anon %d\nshmem 0\n", bytes)
+		if err := os.WriteFile(filepath.Join(g.Path, "memory.stat"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := &pb.InternalRaftRequest{Put: &pb.PutRequest{}}
+	use(950)
+	space.memory.looked.Store(time.Now().Add(time.Hour).UnixNano())
+	if err := space.guard(put); err != nil {
+		t.Errorf("a write looked although it was not due: %v", err)
+	}
+	space.memory.looked.Store(0)
+	if err := space.guard(&pb.InternalRaftRequest{DeleteRange: &pb.DeleteRangeRequest{}}); err != nil || space.memory.tight.Load() {
+		t.Errorf("a delete looked: %v", err)
+	}
+	if err := space.guard(put); !errors.Is(err, errNoMemory) {
+		t.Errorf("a write with nearly no memory left: %v", err)
+	}
+	use(700)
+	space.memory.looked.Store(0)
+	if err := space.guard(put); err != nil {
+		t.Errorf("a write after memory was freed: %v", err)
+	}
+	if (&Memory{}).due(time.Now()) {
+		t.Error("a look is due without a limit")
+	}
+}
+
+func TestLookEvery(t *testing.T) {
+	for limit, want := range map[uint64]time.Duration{
+		1000: minLookEvery, 64 << 20: 25 * time.Millisecond, 1 << 30: 400 * time.Millisecond,
+	} {
+		if got := lookEvery(limit); got != want {
+			t.Errorf("with a limit of %d bytes every %s, want %s", limit, got, want)
 		}
 	}
 }

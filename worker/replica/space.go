@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 type Space struct {
 	*state.Shared
 	memory *Memory
+	// looking is locked while a goroutine looks at the memory.
+	looking sync.Mutex
 	// full is true while less than the reserve is free.
 	full atomic.Bool
 }
@@ -28,8 +31,14 @@ type Space struct {
 // guard refuses requests that need room when there is none. Alarms are always accepted. Deletes
 // and compactions are accepted down to a quarter of the reserve, because they make room.
 func (s *Space) guard(r *pb.InternalRaftRequest) error {
-	if s.memory.tight.Load() && stores(r) {
-		return errNoMemory
+	if stores(r) {
+		if s.memory.due(time.Now()) && s.looking.TryLock() {
+			s.lookAtMemory()
+			s.looking.Unlock()
+		}
+		if s.memory.tight.Load() {
+			return errNoMemory
+		}
 	}
 	if !s.full.Load() || r.Alarm != nil {
 		return nil
@@ -56,7 +65,8 @@ func (s *Space) ranOut(err error) {
 	}
 }
 
-// lookAtMemory makes writes be refused before the kernel would have to kill a member.
+// lookAtMemory makes writes be refused before the kernel would have to kill a member. The caller
+// has locked looking.
 func (s *Space) lookAtMemory() {
 	m := s.memory
 	used, changed := m.Look(len(s.Roster().Members))
@@ -74,7 +84,10 @@ func (s *Space) lookAtMemory() {
 
 // Look reads the free space. Hysteresis keeps the alarm from going on and off repeatedly.
 func (s *Space) Look() {
+	s.looking.Lock()
 	s.lookAtMemory()
+	s.looking.Unlock()
+	s.memory.Relieve()
 	free, err := proc.FreeBytes(s.Settings.Start.DataDir)
 	if err != nil {
 		s.Log.Warn("cannot read the free disk space", "error", err)

@@ -201,14 +201,19 @@ func killLeaders(c *cluster, every time.Duration, over func() bool) (kills int) 
 
 // longestOutage returns the longest time between two answers to a client.
 func longestOutage(c *cluster, over func() bool) (longest time.Duration) {
-	ctx, cl := c.t.Context(), c.dial()
-	for answered := time.Now(); !over(); time.Sleep(2 * time.Millisecond) {
-		if _, err := cl.Get(ctx, "x"); err == nil {
+	cl := c.dial()
+	answered := time.Now()
+	for ; !over(); time.Sleep(2 * time.Millisecond) {
+		// Without a deadline, a read would wait for ever when the whole cluster is dead.
+		ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+		_, err := cl.Get(ctx, "x")
+		cancel()
+		if err == nil {
 			longest = max(longest, time.Since(answered))
 			answered = time.Now()
 		}
 	}
-	return longest
+	return max(longest, time.Since(answered))
 }
 
 // leaseLife is the life of a lease relative to its time to live. The time between request and
