@@ -227,7 +227,7 @@ func (p *programs) connect(context.Context) {
 	switch {
 	case err == nil:
 		_ = conn.Close()
-	case errors.Is(err, unix.ECONNREFUSED):
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET): // reset: the last holder just closed the socket
 		p.t.refused = append(p.t.refused, time.Now().UnixNano())
 	default:
 		p.unanswered = append(p.unanswered, fmt.Sprintf("%d: no connection: %v", time.Now().UnixNano(), err))
