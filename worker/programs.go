@@ -32,6 +32,7 @@ type programs struct {
 
 	stopping atomic.Bool
 	fetching atomic.Bool
+	shared   atomic.Pointer[[]string] // the names of the leader's sockets
 	mu       sync.Mutex
 	services member.Services // nil if there is none
 	released bool
@@ -138,24 +139,37 @@ func (p *programs) stop(reason string, keep bool) {
 // share brings the sockets that all members share up to date. names are those of the leader. A
 // socket can only be passed over a Unix socket, so a member that lacks one fetches it.
 func (p *programs) share(names []string) {
-	lacks := false
-	for _, name := range names {
-		lacks = lacks || p.sockets.File(name) == nil
-	}
+	p.shared.Store(&names)
 	for _, name := range p.sockets.All().Names() {
 		if member.OfServices(name) && !slices.Contains(names, name) {
 			p.sockets.Remove(name)
 		}
 	}
-	if lacks && !p.fetching.Swap(true) {
-		go p.fetch()
+	p.fetchLacking()
+}
+
+// fetchLacking fetches sockets if this member lacks some, unless that is under way.
+func (p *programs) fetchLacking() {
+	if p.lacking() && !p.fetching.Swap(true) {
+		go func() {
+			before := p.shared.Load()
+			p.fetch()
+			p.fetching.Store(false)
+			if p.shared.Load() != before {
+				p.fetchLacking() // the leader has opened another one meanwhile
+			}
+		}()
 	}
+}
+
+// lacking reports whether the leader has a socket that this member lacks.
+func (p *programs) lacking() bool {
+	return slices.ContainsFunc(*p.shared.Load(), func(name string) bool { return p.sockets.File(name) == nil })
 }
 
 // fetch gets the sockets that this member lacks from the leader. If that fails, the leader's next
 // configuration starts it again, and without them a later leader opens the sockets itself.
 func (p *programs) fetch() {
-	defer p.fetching.Store(false)
 	ctx, cancel := context.WithTimeout(context.Background(), operate.HandoffTimeout)
 	defer cancel()
 	c, err := p.Dir.DialHandoff(ctx)

@@ -11,12 +11,16 @@ import (
 // NotifyListener is the socket on which services report to their supervisor (NOTIFY_SOCKET).
 const NotifyListener = "notify"
 
+// ProcessStore is the store of pidfds of the services' processes (see proc.Store). It is shared
+// like a listening socket.
+const ProcessStore = "processes"
+
 // ServiceListener returns the name of a socket of a service.
 func ServiceListener(service, socket string) string { return "service/" + service + "/" + socket }
 
 // OfServices reports whether a socket belongs to the user's services.
 func OfServices(name string) bool {
-	return name == NotifyListener || strings.HasPrefix(name, "service/")
+	return name == NotifyListener || name == ProcessStore || strings.HasPrefix(name, "service/")
 }
 
 // Sockets are the listening sockets that all members share. Sockets of services can be added

@@ -46,8 +46,10 @@ type Notify struct {
 
 // ReadNotify reads messages from a socket until Close. report gets them one after the other. The
 // socket stays open for others, and a message that nobody has read waits in it for the next
-// leader.
-func ReadNotify(f *os.File, report func(Message)) (*Notify, error) {
+// leader. A message leaves the socket only after report has returned true. If report returns false,
+// or this process dies before, the next leader gets the message. Only one process at a time may
+// read.
+func ReadNotify(f *os.File, report func(Message) bool) (*Notify, error) {
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("notify socket: %w", err)
@@ -65,11 +67,12 @@ func ReadNotify(f *os.File, report func(Message)) (*Notify, error) {
 	return n, nil
 }
 
-// Close ends the reading. It waits until report has returned. So report must not wait for the
-// caller of Close.
+// Close ends the reading. It waits until report has returned and the message is removed. So report
+// must not wait for the caller of Close.
 func (n *Notify) Close() {
-	_ = n.conn.Close()
+	_ = n.conn.SetReadDeadline(time.Unix(1, 0)) // ends peek, and nothing else
 	n.done.Wait()
+	_ = n.conn.Close()
 }
 
 // maxFiles is how many descriptors the kernel passes with one datagram (SCM_MAX_FD).
@@ -79,12 +82,12 @@ const maxFiles = 253
 // has no memory.
 const pause = 10 * time.Millisecond
 
-func (n *Notify) read(report func(Message)) {
+func (n *Notify) read(report func(Message) bool) {
 	data := make([]byte, maxMessageBytes)
 	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxFiles))
 	for {
-		size, controlSize, flags, err := n.receive(data, control)
-		if errors.Is(err, net.ErrClosed) {
+		size, controlSize, flags, err := n.peek(data, control)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
 		if err != nil {
@@ -92,25 +95,44 @@ func (n *Notify) read(report func(Message)) {
 			continue
 		}
 		pid, files := ancillary(control[:controlSize])
+		accepted := true
 		if pid != 0 && flags&unix.MSG_TRUNC == 0 {
 			m := Parse(data[:size])
 			m.PID = pid
-			report(m)
+			accepted = report(m)
 		}
 		// Closing answers a BARRIER=1, so it comes last. dynast stores no descriptors (FDSTORE=1).
 		for _, fd := range files {
 			_ = unix.Close(fd)
 		}
+		if !accepted {
+			return
+		}
+		if n.remove() != nil {
+			time.Sleep(pause)
+		}
 	}
 }
 
-// receive waits for a datagram. It never blocks in the system call, because another process that
-// shares the socket may set it to blocking mode, and Close could not end such a call.
-func (n *Notify) receive(data, control []byte) (size, controlSize, flags int, err error) {
+// remove takes the first datagram from the socket, together with its descriptors.
+func (n *Notify) remove() error {
+	var failed error
+	err := n.raw.Control(func(fd uintptr) {
+		for failed = unix.EINTR; failed == unix.EINTR; {
+			_, _, _, _, failed = unix.Recvmsg(int(fd), make([]byte, 1), nil, unix.MSG_DONTWAIT)
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+// peek waits for a datagram and leaves it in the socket. It never blocks in the system call, because
+// another process that shares the socket may set it to blocking mode, and Close could not end such
+// a call.
+func (n *Notify) peek(data, control []byte) (size, controlSize, flags int, err error) {
 	var failed error
 	err = n.raw.Read(func(fd uintptr) bool {
 		for {
-			size, controlSize, flags, _, failed = unix.Recvmsg(int(fd), data, control, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+			size, controlSize, flags, _, failed = unix.Recvmsg(int(fd), data, control, unix.MSG_PEEK|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 			if failed != unix.EINTR {
 				return failed != unix.EAGAIN
 			}

@@ -92,7 +92,7 @@ func open(t *testing.T) *os.File {
 func read(t *testing.T, f *os.File) <-chan Message {
 	t.Helper()
 	messages := make(chan Message, 100)
-	n, err := ReadNotify(f, func(m Message) { messages <- m })
+	n, err := ReadNotify(f, func(m Message) bool { messages <- m; return true })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestLeadersFollowEachOther(t *testing.T) {
 	c := dial(t)
 	for round := range 20 {
 		messages := make(chan Message, 1)
-		n, err := ReadNotify(f, func(m Message) { messages <- m })
+		n, err := ReadNotify(f, func(m Message) bool { messages <- m; return true })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,12 +146,65 @@ func TestLeadersFollowEachOther(t *testing.T) {
 	}
 }
 
+// A leader that dies or is replaced before it has saved a message leaves it to the next one,
+// together with those that follow.
+func TestMessageThatIsNotAcceptedWaits(t *testing.T) {
+	f := open(t)
+	c := dial(t)
+	send(t, c, "MAINPID=1")
+	send(t, c, "MAINPID=2")
+	for range 3 {
+		seen := make(chan Message, 2)
+		n, err := ReadNotify(f, func(m Message) bool { seen <- m; return false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := <-seen; m.MainPID != 1 || m.PID != os.Getpid() {
+			t.Errorf("got %+v", m)
+		}
+		n.Close()
+		if len(seen) > 0 {
+			t.Errorf("got %+v after a message that was not accepted", <-seen)
+		}
+	}
+	messages := read(t, f)
+	for want := 1; want <= 2; want++ {
+		if m := <-messages; m.MainPID != want {
+			t.Errorf("got %+v, want %d", m, want)
+		}
+	}
+}
+
+// Close does not leave a message in the socket that was accepted.
+func TestCloseWaitsUntilTheMessageIsRemoved(t *testing.T) {
+	f := open(t)
+	c := dial(t)
+	for range 200 {
+		send(t, c, "MAINPID=1")
+		seen := make(chan Message, 2)
+		n, err := ReadNotify(f, func(m Message) bool { seen <- m; return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-seen
+		n.Close()
+		if len(seen) > 0 {
+			t.Fatal("the message came twice")
+		}
+	}
+	messages := read(t, f)
+	send(t, c, "MAINPID=2")
+	if m := <-messages; m.MainPID != 2 {
+		t.Errorf("got %+v, which another reader had accepted", m)
+	}
+}
+
 func TestBarrierIsAnsweredAfterReport(t *testing.T) {
 	f := open(t)
 	cmd := helper(t, "barrier")
 	_, out := testkit.StartPiped(t, cmd)
 	reported, proceed := make(chan Message), make(chan struct{})
-	n, err := ReadNotify(f, func(m Message) { reported <- m; <-proceed })
+	n, err := ReadNotify(f, func(m Message) bool { reported <- m; <-proceed; return true })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +280,7 @@ func TestBoundsAndDescriptors(t *testing.T) {
 func TestCloseEndsTheReaderOfABlockingSocket(t *testing.T) {
 	f := open(t)
 	messages := make(chan Message)
-	n, err := ReadNotify(f, func(m Message) { messages <- m })
+	n, err := ReadNotify(f, func(m Message) bool { messages <- m; return true })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +299,7 @@ func TestCloseEndsTheReaderOfABlockingSocket(t *testing.T) {
 
 func TestNoNotifySocket(t *testing.T) {
 	_, f := testkit.TCPFile(t)
-	if _, err := ReadNotify(f, func(Message) {}); err == nil {
+	if _, err := ReadNotify(f, func(Message) bool { return true }); err == nil {
 		t.Error("reads notifications from a TCP socket")
 	}
 	taken := open(t)

@@ -31,6 +31,10 @@ type Program struct {
 	Extra []*os.File
 	Lock  *os.File
 
+	// Opened, if set, is called as soon as the process exists. With a launcher that is before the
+	// program is executed. If the start fails then, the Process is closed.
+	Opened func(*proc.Process)
+
 	Credential *syscall.Credential // nil: as this process; see LookupCredential
 	Cgroup     *os.File            // the directory of a cgroup v2 in which the program starts, or nil
 
@@ -118,6 +122,9 @@ func (p *Program) start(path string, argv, env []string, files []*os.File, dir s
 		_ = child.Kill()
 		_, _ = child.Wait()
 		return nil, err
+	}
+	if p.Opened != nil {
+		p.Opened(process)
 	}
 	return process, child.Release()
 }

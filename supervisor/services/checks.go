@@ -103,10 +103,11 @@ func (m *Manager) listen() {
 			return
 		}
 	}
-	notify, err := health.ReadNotify(file, func(msg health.Message) {
+	notify, err := health.ReadNotify(file, func(msg health.Message) bool {
 		// A program that sent a barrier may exit as soon as this returns, and who it is could not be
-		// found out then.
-		_ = m.ask(m.ctx, func() { m.notified(msg) })
+		// found out then. What the message changed is saved when this returns; if it is not, the next
+		// leader gets the message.
+		return m.ask(m.ctx, func() { m.notified(msg) }) == nil
 	})
 	if err != nil {
 		m.log.Error("cannot read notifications of services", "error", err)

@@ -243,6 +243,8 @@ func (m *Manager) reconfigure() {
 	before := m.specs
 	m.useSpecs()
 	m.saveDesired()
+	m.openStore()
+	m.closeOpened()
 	m.closeSockets(before)
 	m.openSockets()
 	m.listen()

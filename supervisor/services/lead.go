@@ -34,6 +34,7 @@ func (m *Manager) lead() error {
 	if m.desired.BootID = m.host.BootID; !reflect.DeepEqual(before, m.desired) {
 		m.saveDesired()
 	}
+	m.openStore()
 	found, err := m.survey()
 	if err != nil {
 		return err
@@ -42,6 +43,7 @@ func (m *Manager) lead() error {
 	m.listen()
 	m.clocks.set(m.effective(), m.desired.Fired, time.Now())
 	m.step(rules.Lead{Specs: m.rulesSpecs(), Wishes: m.desired.Wishes, Found: found, Fresh: fresh, Stopping: m.desired.Stopping})
+	m.closeOpened()
 	return nil
 }
 
@@ -111,14 +113,33 @@ func (m *Manager) look(id rules.ID) (f rules.Found, ok bool, err error) {
 	}
 	m.instances[id] = &instance{stored: s}
 	f = rules.Found{Record: s.Record, Others: held}
-	switch p := s.Record.Process; {
-	case p != (rules.Process{}) && alive(p):
-		f.Main = p
-	case s.Record.Phase == rules.Starting:
-		// The leader died before it could save the pid.
+	f.Main, f.Exit = m.lookAtMain(s)
+	if f.Main == (rules.Process{}) && s.Record.Phase == rules.Starting {
 		f.Main, err = m.findMain(id, s.Token)
 	}
 	return f, true, err
+}
+
+// lookAtMain returns the main process of a record, or else how it ended. The store can also name
+// one that the leader had started before it died, but not saved.
+func (m *Manager) lookAtMain(s stored) (rules.Process, rules.Exit) {
+	p := s.Record.Process
+	if s.Record.Phase == rules.Starting {
+		p = m.tags[tagOf(s.Token)]
+	}
+	opened := m.opened[p]
+	switch {
+	case p == (rules.Process{}):
+	case opened != nil:
+		exit, ended := opened.Exit()
+		if ended && exit.Known && s.Record.Phase != rules.Starting {
+			return rules.Process{}, toExit(exit)
+		}
+		return p, rules.Exit{} // if it is dead, watch reports how it ended
+	case alive(p):
+		return p, rules.Exit{}
+	}
+	return rules.Process{}, rules.Exit{}
 }
 
 func alive(p rules.Process) bool {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -43,14 +44,23 @@ type Manager struct {
 	specs     map[string]config.Service
 	instances map[rules.ID]*instance
 	watches   map[watchKey]context.CancelFunc
-	notify    *health.Notify
-	clocks    *clocks
+	// opened are processes that are open and not watched yet: of starts, and of the store after a
+	// takeover. One that is dead can still be asked for its exit status.
+	opened map[rules.Process]*proc.Process
+	// tags are the tags of opened, after a takeover.
+	tags   map[proc.Tag]rules.Process
+	notify *health.Notify
+	clocks *clocks
 	// unsaved are records that could not be written, for example because the disk is full.
 	unsaved  map[rules.ID]bool
 	starting int  // processes that are being started
 	leaving  bool // Release was called
 	stopped  []chan struct{}
 	outputs  *outputs
+
+	// store keeps the processes open for the next leader. It is nil while there are no services, or
+	// if it could not be opened. Other goroutines use it too; it does not change after it is set.
+	store atomic.Pointer[proc.Store]
 }
 
 // watchKey names a watched process.
@@ -63,9 +73,6 @@ type watchKey struct {
 // instance is what the Manager knows of an instance in addition to the rules.
 type instance struct {
 	stored
-	// opened is the process that was started just now, until it is watched. A process that has
-	// died at once can still be asked for its exit status through it.
-	opened *proc.Process
 	// endChecks ends the checks of the current process.
 	endChecks context.CancelFunc
 	status    string // STATUS= of the current process
@@ -82,7 +89,7 @@ func New(h member.ServiceHost) (member.Services, error) {
 		core:  rules.New(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
 		specs: map[string]config.Service{}, instances: map[rules.ID]*instance{}, unsaved: map[rules.ID]bool{},
 	}
-	m.watches = map[watchKey]context.CancelFunc{}
+	m.watches, m.opened = map[watchKey]context.CancelFunc{}, map[rules.Process]*proc.Process{}
 	m.clocks, m.outputs = newClocks(), newOutputs(m.log)
 	if err := m.lead(); err != nil {
 		m.release()
@@ -287,19 +294,21 @@ func (m *Manager) forget(id rules.ID) {
 // watch reports the death of a process to the rules.
 func (m *Manager) watch(id rules.ID, run uint64, p rules.Process) {
 	m.outputs.add(id, m.files.output(id), m.outputLimits(id), false)
-	i, key := m.instances[id], watchKey{id, run, p.PID}
-	opened := i.opened
-	i.opened = nil
+	key := watchKey{id, run, p.PID}
+	opened := m.opened[p]
+	delete(m.opened, p)
 	if opened == nil {
 		var err error
 		opened, err = proc.Open(identity(p))
-		if err != nil {
+		if err == nil {
+			m.keepOpened(m.instances[id].Token)(opened)
+		} else {
 			// It is dead, or without a watch its death would go unnoticed. In both cases the rules end
 			// what is left of it.
 			if !errors.Is(err, proc.ErrGone) {
 				m.log.Error("cannot watch a process of a service", "instance", id.String(), "pid", p.PID, "error", err)
 			}
-			go m.died(key, proc.Exit{})
+			go m.died(key, nil, proc.Exit{})
 			return
 		}
 	}
@@ -311,16 +320,17 @@ func (m *Manager) watch(id rules.ID, run uint64, p rules.Process) {
 		defer opened.Close()
 		select {
 		case <-opened.Done():
-			exit, _ := opened.Exit()
-			m.died(key, exit)
+			m.died(key, opened, awaitExit(ctx, opened))
 		case <-ctx.Done():
 		}
 	}()
 }
 
-// died reports the death of a watched process.
-func (m *Manager) died(key watchKey, exit proc.Exit) {
-	m.post(func() {
+// died reports the death of a watched process. It returns when that is saved. Until then the store
+// has the process.
+func (m *Manager) died(key watchKey, p *proc.Process, exit proc.Exit) {
+	_ = m.ask(m.ctx, func() {
+		defer m.dropOpened(p)
 		if cancel := m.watches[key]; cancel != nil {
 			cancel()
 			delete(m.watches, key)
@@ -415,6 +425,9 @@ func (m *Manager) release() {
 		m.notify.Close()
 	}
 	m.outputs.close()
+	for _, p := range m.opened {
+		_ = p.Close()
+	}
 }
 
 // StopAll implements member.Services.

@@ -35,6 +35,7 @@ type startOrder struct {
 	notify  string
 	store   string // the value of DYNAST_ENDPOINTS
 	files   files
+	opened  func(*proc.Process) // called as soon as the process exists
 }
 
 // start starts the process of an instance on a goroutine of its own.
@@ -45,6 +46,7 @@ func (m *Manager) start(id rules.ID, run uint64) {
 		return
 	}
 	order := startOrder{id: id, service: i.Service, token: i.Token, cgroup: i.Cgroup, files: m.files, notify: m.notifyPath(), store: m.endpoints()}
+	order.opened = m.keepOpened(i.Token)
 	var err error
 	if order.sockets, err = m.socketsOf(i.Service); err != nil {
 		m.event(rules.StartFailed{ID: id, Run: run, Reason: err.Error()})
@@ -68,8 +70,12 @@ func (m *Manager) start(id rules.ID, run uint64) {
 				return
 			}
 			m.outputs.add(id, m.files.output(id), m.outputLimits(id), true)
-			i.opened = p
-			m.step(rules.Started{ID: id, Run: run, Process: named(p.Identity())})
+			main := named(p.Identity())
+			m.opened[main] = p
+			m.step(rules.Started{ID: id, Run: run, Process: main})
+			if !m.leaving { // otherwise the next leader watches it
+				m.closeOpened()
+			}
 		}
 	}()
 }
@@ -90,7 +96,7 @@ func (o *startOrder) start(ctx context.Context) (*proc.Process, error) {
 		return nil, err
 	}
 	defer out.Close()
-	program.Stdout, program.Lock = out, lock
+	program.Stdout, program.Lock, program.Opened = out, lock, o.opened
 	if o.cgroup != "" {
 		group, err := cgroup.At(o.cgroup).OpenDir()
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // MaxFiles is the largest number of files in one message.
-const MaxFiles = 16
+const MaxFiles = 64
 
 // SendFiles sends a payload and copies of open files over a Unix stream socket. The sender's
 // files stay open, and the sender still has to close them. Calls on one connection must not

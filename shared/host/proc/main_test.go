@@ -66,6 +66,7 @@ func helpers() map[string]func(string) error {
 			return untilEOF("ready")
 		},
 		"orphan":  helperOrphan,
+		"store":   helperStore,
 		"reaped":  helperReaped,
 		"accept":  helperAccept,
 		"respawn": helperRespawn,

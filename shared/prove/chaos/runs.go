@@ -139,9 +139,9 @@ func (t *traces) killedEarly(instance string, from, to int64) bool {
 	})
 }
 
-// mayBeUnknown reports whether the exit status of a run may be unknown: no leader saw its end.
+// mayBeUnknown reports whether the exit status of a run may be unknown: all members were dead.
 func (t *traces) mayBeUnknown(ended *run, next int64) bool {
-	return during(t.blind, "", ended.at, next)
+	return during(t.dead, "", ended.at, next)
 }
 
 // wrongs collects findings by their check.
@@ -185,30 +185,33 @@ func checkRuns(t *traces, s *ServiceStats, w wrongs) {
 
 // checkExit compares what "ps" told about the end of a run, while the next one ran.
 func (t *traces) checkExit(before, r *run, seen sight, ordered bool, s *ServiceStats, w wrongs) {
-	// The exit of a process is not noted if the leader died before it noted the start, and the
-	// process died before the next leader came. Then "ps" tells the exit before that one.
+	// The exit of a process is not noted if the leader died within about 0.1 ms after the start,
+	// before it had put the process into the store, and the process died before the next leader
+	// came. Then "ps" tells the exit before that one.
 	unnoted := during(t.blind, "", before.at-int64(time.Second), before.at)
 	if seen.code == -1 && seen.signal == "" {
 		s.ExitsUnknown++
-		if !during(t.dead, "", before.at, r.at) {
-			s.ExitsUnknownInTakeover++
-		}
 		if !t.mayBeUnknown(before, r.at) {
-			w.add(CheckExits, "the exit status of %s is unknown although there was a leader: %s; then %s", r.instance, before, r)
+			s.ExitsWrong++
+			w.add(CheckExits, "the exit status of %s is unknown although a member was alive: %s; then %s", r.instance, before, r)
 		}
 		return
 	}
 	s.ExitsKnown++
+	if during(t.blind, "", before.at, r.at) && !during(t.dead, "", before.at, r.at) {
+		s.ExitsOverTakeovers++
+	}
 	wrong := ""
 	switch {
 	case seen.signal != "":
 		if before.killed == 0 && !ordered && !unnoted && !t.killedEarly(r.instance, before.at, r.at) {
 			wrong = fmt.Sprintf("%q, but nothing killed it", seen.signal)
 		}
-	case unnoted:
+	case unnoted && seen.code != before.code:
+		s.ExitsNotNoted++
 	case before.exited != 0 && seen.code != before.code:
 		wrong = fmt.Sprintf("exit status %d, but it was %d", seen.code, before.code)
-	case before.exited == 0:
+	case before.exited == 0 && !unnoted:
 		wrong = fmt.Sprintf("exit status %d, but it did not exit by itself", seen.code)
 	}
 	if wrong != "" {

@@ -80,8 +80,9 @@ func TestWrongRunsAreFound(t *testing.T) {
 		"the right status":                    {both(exits("exit 7"), said(7, ""), order("burst", 19000, 20000)), ""},
 		"a wrong status":                      {both(exits("exit 7"), said(8, ""), order("burst", 19000, 20000)), "exit status 8, but it was 7"},
 		"a status of the run before":          {both(exits("exit 7"), said(8, ""), order("burst", 19000, 20000), blind(9500, 10000)), ""},
-		"unknown with a leader":               {said(-1, ""), "unknown although there was a leader"},
-		"unknown without a leader":            {both(said(-1, ""), blind(19990, 20020)), ""},
+		"unknown with a leader":               {said(-1, ""), "unknown although a member was alive"},
+		"unknown over a takeover":             {both(said(-1, ""), blind(19990, 20020)), "unknown although a member was alive"},
+		"unknown while all members were dead": {both(said(-1, ""), func(t *traces) { t.dead = []span{spanOfMS("", 19990, 20020)} }), ""},
 	} {
 		tr := traces{
 			journal: []entry{line(10000, 1, "burst/1", "start"), line(20010, 2, "burst/1", "start")},

@@ -33,7 +33,15 @@ func (w *world) lead(fresh bool) {
 	ev := rules.Lead{Specs: slices.Clone(w.specs), Wishes: maps.Clone(w.wishes), Found: w.survey(), Fresh: fresh}
 	w.tell("leader %d takes over, fresh %t", w.leads, fresh)
 	l.step(ev)
-	if !l.dead && len(w.notes) > 0 {
+	if l.dead {
+		return
+	}
+	for p := range w.store {
+		if w.deaths[p] != nil && !slices.Contains(slices.Collect(maps.Values(l.watch)), p) {
+			delete(w.store, p) // how it ended is saved
+		}
+	}
+	if len(w.notes) > 0 {
 		l.post(l.readNote)
 	}
 }
@@ -44,8 +52,11 @@ func (w *world) survey() []rules.Found {
 	for _, id := range w.ids() {
 		s := w.records[id]
 		f := rules.Found{Record: s.Record}
+		started, stored := w.startedAs(s)
 		if p := w.find(s.Process); p != nil {
 			f.Main = p.Process
+		} else if stored {
+			f.Main = started // it can be dead, and then Adopt reports how it ended
 		} else if s.Phase == rules.Starting {
 			for _, p := range w.of(id) {
 				// Only the lock, or else the token, shows a process without a record. The oldest is
@@ -55,13 +66,23 @@ func (w *world) survey() []rules.Found {
 				}
 				break
 			}
-		} else if e, ok := w.oracle.exits[s.Process]; ok {
-			f.Exit = e
+		} else if _, ok := w.store[s.Process]; ok {
+			f.Exit = w.exitOf(s.Process)
 		}
 		f.Others = len(w.of(id)) > 0
 		out = append(out, f)
 	}
 	return out
+}
+
+// startedAs returns the process of a start that the store has and the record does not.
+func (w *world) startedAs(s stored) (rules.Process, bool) {
+	for p, token := range w.store {
+		if s.Phase == rules.Starting && token == s.token {
+			return p, true
+		}
+	}
+	return rules.Process{}, false
 }
 
 func (w *world) ids() []rules.ID { return slices.SortedFunc(maps.Keys(w.records), compare) }
@@ -177,7 +198,9 @@ func (l *leader) do(e rules.Effect) {
 		l.start(e)
 	case rules.Adopt:
 		l.watch[e.ID] = e.Process
-		if w.find(e.Process) == nil {
+		if p := w.find(e.Process); p != nil {
+			w.keep(p)
+		} else {
 			l.reap(e.ID, e.Run, e.Process)
 		}
 	case rules.Signal:
@@ -231,6 +254,11 @@ func (l *leader) start(e rules.Start) {
 			l.die("after a fork")
 			return
 		}
+		w.keep(p)
+		if w.faults && w.chance(0.01) {
+			l.die("after it put a process into the store")
+			return
+		}
 		l.later(w.upTo(3*time.Millisecond), func() {
 			l.starting--
 			l.event(rules.Started{ID: e.ID, Run: e.Run, Process: p.Process})
@@ -250,7 +278,9 @@ func (l *leader) reap(id rules.ID, run uint64, p rules.Process) {
 		l.post(func() {
 			if l.watch[id] == p { // otherwise the main process has moved
 				delete(l.watch, id)
-				l.step(rules.Exited{ID: id, Run: run, Exit: l.w.oracle.exits[p]})
+				if l.step(rules.Exited{ID: id, Run: run, Exit: l.w.exitOf(p)}); !l.dead {
+					delete(l.w.store, p)
+				}
 			}
 		})
 	})

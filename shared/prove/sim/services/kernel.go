@@ -16,13 +16,47 @@ type proc struct {
 	main  bool // not a descendant
 	lock  bool // it still has the descriptor of the lock
 	dead  bool
-	exit  rules.Exit
+	// kept means that a pidfd of it is in the store of the members, or with the leader.
+	kept bool
 	// stubborn processes ignore SIGTERM. ready is when it becomes ready, sick when its alive check
 	// begins to fail, and mute when it sends no more pings.
 	stubborn          bool
 	ready, sick, mute time.Duration
 	watchdog          time.Duration
 	notifies          bool
+}
+
+// death is what the kernel knows of a dead process. It tells how the process ended to whoever has a
+// pidfd from before.
+type death struct {
+	exit  rules.Exit
+	known bool
+}
+
+// exitOf returns what the kernel tells about a dead process.
+func (w *world) exitOf(p rules.Process) rules.Exit {
+	if d := w.deaths[p]; d != nil && d.known {
+		return d.exit
+	}
+	return rules.Exit{}
+}
+
+// keep puts a pidfd of a process into the store that all members share.
+func (w *world) keep(p *proc) {
+	p.kept = true
+	w.store[p.Process] = p.token
+}
+
+// loseStore ends the last member. With it the store is gone.
+func (w *world) loseStore() {
+	w.tell("no member is left")
+	clear(w.store)
+	for _, p := range w.procs {
+		p.kept = false
+	}
+	for _, d := range w.deaths {
+		d.known = false
+	}
 }
 
 // note is a datagram in the notify socket.
@@ -184,20 +218,18 @@ func (p *proc) die(exit rules.Exit) {
 		return
 	}
 	w := p.w
-	p.dead, p.exit = true, exit
-	if w.chance(0.15) {
-		p.exit = rules.Exit{} // an old kernel does not tell
+	p.dead = true
+	d := &death{exit: exit, known: p.kept}
+	if w.oldKernel && w.chance(0.5) {
+		d.known = false // before Linux 6.15 the kernel tells it only until the process is reaped
 	}
+	w.deaths[p.Process] = d
 	w.procs = slices.DeleteFunc(w.procs, func(q *proc) bool { return q == p })
 	w.tell("process %d of %s dies: %s", p.PID, p.id, exit)
-	w.graves(p)
 	if w.leader != nil {
 		w.leader.died(p)
 	}
 }
-
-// graves keeps nothing of a dead process but its exit status, in the record's view.
-func (w *world) graves(p *proc) { w.oracle.exits[p.Process] = p.exit }
 
 // of returns the processes of an instance that live.
 func (w *world) of(id rules.ID) []*proc {

@@ -36,6 +36,8 @@ var rulesMutants = []struct{ name, file, old, new string }{
 	{"failures do not decay", "services.go", "i.Failures*math.Exp2(", "i.Failures*math.Exp2(map[bool]float64{true: 0, false: 1}[MUTANT]*"},
 	{"the limit is ignored", "services.go", "case s.Limit > 0 &&", "case !MUTANT && s.Limit > 0 &&"},
 	{"an unknown status is a success", "services.go", "case i.spec.Restart != Always && exit.OK():", "case i.spec.Restart != Always && (exit.OK() || MUTANT && !exit.Known):"},
+	{"an exit during a takeover is unknown", "services.go", "c.exited(i, f.Exit)", "if MUTANT {\n\t\t\tf.Exit = Exit{}\n\t\t}\n\t\tc.exited(i, f.Exit)"},
+	{"an exit is not noted", "services.go", "i.LastExit, i.ExitedAt = exit, c.now", "if !MUTANT || exit.OK() {\n\t\ti.LastExit = exit\n\t}\n\ti.ExitedAt = c.now"},
 	{"one failed check is enough", "services.go", "if i.AliveMisses >= i.spec.AliveFailures {", "if MUTANT || i.AliveMisses >= i.spec.AliveFailures {"},
 	{"a schedule does not skip", "services.go", "if i.Armed || i.Phase != Idle {", "if !MUTANT && (i.Armed || i.Phase != Idle) {"},
 	{"a scheduled instance stays armed", "services.go", "i.Outcome, i.Reason, i.Armed = o, reason, false", "i.Outcome, i.Reason, i.Armed = o, reason, MUTANT && i.Armed\n\tif i.Armed {\n\t\ti.Outcome = Unfinished\n\t}"},

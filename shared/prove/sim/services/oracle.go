@@ -16,9 +16,9 @@ type oracle struct {
 	wishes   map[string]*wish
 	last     map[string]rules.Spec // the last specification of each service
 	stopping bool
-	unsure   bool            // a leader died in the middle of what it did, and the next one settles it
-	lost     map[string]bool // wishes that it did not save
-	exits    map[rules.Process]rules.Exit
+	unsure   bool             // a leader died in the middle of what it did, and the next one settles it
+	lost     map[string]bool  // wishes that it did not save
+	exits    map[rules.ID]int // how many exits of each instance are noted
 }
 
 // wish is what operators asked for.
@@ -51,7 +51,7 @@ type model struct {
 }
 
 func newOracle(w *world) *oracle {
-	return &oracle{w: w, all: map[rules.ID]*model{}, wishes: map[string]*wish{}, lost: map[string]bool{}, exits: map[rules.Process]rules.Exit{}}
+	return &oracle{w: w, all: map[rules.ID]*model{}, wishes: map[string]*wish{}, lost: map[string]bool{}, exits: map[rules.ID]int{}}
 }
 
 func (o *oracle) of(id rules.ID) *model {
@@ -131,6 +131,7 @@ func (o *oracle) judge(_ *leader, ev rules.Event, effects []rules.Effect) {
 				o.w.fail("%s is forgotten, but it has processes", e.ID)
 			}
 			delete(o.all, e.ID)
+			delete(o.exits, e.ID)
 		}
 	}
 }
@@ -238,11 +239,13 @@ func (o *oracle) lead(e rules.Lead) (again []rules.ID) {
 	unsure := o.unsure
 	o.unsure = false
 	found := map[rules.ID]bool{}
+	clear(o.exits)
 	for _, f := range e.Found {
 		r := f.Record
 		known := o.all[r.ID] != nil
 		m := o.of(r.ID)
 		found[r.ID] = true
+		o.exits[r.ID] = r.Exits
 		asked := m.restart || !known || o.lost[r.ID.Service]
 		if !known || m.unsure || e.Fresh {
 			*m = model{ready: r.Ready, asked: r.Why, misses: r.AliveMisses, started: r.StartedAt, deadline: r.StopBy, failures: r.Failures,
@@ -487,6 +490,7 @@ func (o *oracle) wants(id rules.ID) bool {
 // saved checks a record. A process that is ended needs a reason.
 func (o *oracle) saved(r rules.Record) {
 	m := o.of(r.ID)
+	o.noted(r)
 	if r.Phase == rules.Idle || r.Phase == rules.Clearing {
 		if r.Outcome != m.outcome {
 			o.w.fail("the outcome of %s is %d, want %d", r.ID, r.Outcome, m.outcome)
@@ -507,6 +511,31 @@ func (o *oracle) saved(r rules.Record) {
 		timeout = min(timeout, last.StopTimeout)
 	}
 	m.asked, m.deadline = r.Why, o.w.clock()+timeout
+}
+
+// noted checks the exit status in a record. It is the true one, and it is known if a member had a
+// pidfd of the process.
+func (o *oracle) noted(r rules.Record) {
+	before := o.exits[r.ID]
+	o.exits[r.ID] = r.Exits
+	if r.Exits == before {
+		return
+	}
+	d := o.w.deaths[r.Process]
+	switch {
+	case r.Exits != before+1:
+		o.w.fail("P7: %s has ended %d times at once", r.ID, r.Exits-before)
+	case d == nil:
+		o.w.fail("P7: the end of %s is noted, but process %d lives", r.ID, r.Process.PID)
+	case d.known && r.LastExit != d.exit:
+		o.w.fail("P7: %s ended with %s, but %s is noted", r.ID, d.exit, r.LastExit)
+	case !d.known && r.LastExit.Known:
+		o.w.fail("P7: nobody could know how %s ended, but %s is noted", r.ID, r.LastExit)
+	}
+	o.w.stats.Exits++
+	if !r.LastExit.Known {
+		o.w.stats.Unknown++
+	}
 }
 
 // justify checks that there is a reason to end a process.

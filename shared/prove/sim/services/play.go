@@ -11,6 +11,7 @@ import (
 
 // play is one run: faults, then none, and at last an orderly stop and a new start.
 func (w *world) play() {
+	w.oldKernel = w.chance(0.2)
 	w.nextGap = w.between(time.Second, 20*time.Second)
 	for n := range 2 + w.rng.IntN(4) {
 		w.specs = append(w.specs, w.newSpec(n))
@@ -92,7 +93,10 @@ func (w *world) disturb() {
 		}
 	}
 	if w.leader == nil && w.chance(0.9) {
-		w.until(w.now + w.upTo(20*time.Second)) // all processes of dynast are dead
+		if w.chance(0.3) {
+			w.loseStore()
+		}
+		w.until(w.now + w.upTo(20*time.Second))
 		w.lead(w.chance(0.03))
 	}
 }
@@ -179,9 +183,12 @@ func (w *world) powerLoss() {
 		w.leader.die("the host loses power")
 	}
 	w.stats.PowerLosses++
+	w.loseStore()
+	for _, p := range w.procs {
+		w.deaths[p.Process] = &death{}
+	}
 	w.procs, w.notes = nil, nil
 	w.booted = w.now
-	clear(w.oracle.exits)
 	for _, id := range w.ids() {
 		if w.chance(0.3) {
 			delete(w.records, id)

@@ -15,6 +15,7 @@ import (
 type Stats struct {
 	Runs, Steps, Leads, Deaths, PowerLosses int
 	Starts, Signals, Commands               int
+	Exits, Unknown                          int // exits that were noted, and those with an unknown status
 	Violations                              int // runs that broke a rule
 	Simulated                               time.Duration
 }
@@ -29,13 +30,15 @@ func (s *Stats) Add(o Stats) {
 	s.Starts += o.Starts
 	s.Signals += o.Signals
 	s.Commands += o.Commands
+	s.Exits += o.Exits
+	s.Unknown += o.Unknown
 	s.Violations += o.Violations
 	s.Simulated += o.Simulated
 }
 
 func (s Stats) String() string {
-	return fmt.Sprintf("%d runs, %d steps in %s of simulated time: %d leaders, %d of them died, %d power losses, %d commands, %d processes started, %d told to stop",
-		s.Runs, s.Steps, s.Simulated.Round(time.Second), s.Leads, s.Deaths, s.PowerLosses, s.Commands, s.Starts, s.Signals)
+	return fmt.Sprintf("%d runs, %d steps in %s of simulated time: %d leaders, %d of them died, %d power losses, %d commands, %d processes started, %d told to stop, %d exits noted, %d of them unknown",
+		s.Runs, s.Steps, s.Simulated.Round(time.Second), s.Leads, s.Deaths, s.PowerLosses, s.Commands, s.Starts, s.Signals, s.Exits, s.Unknown)
 }
 
 // Search runs many seeds, several at the same time. Its fields are those of the Search of package

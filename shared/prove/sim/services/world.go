@@ -47,6 +47,11 @@ type world struct {
 	oracle  *oracle
 	stats   Stats
 	nextGap time.Duration // between two faults, at most
+	// deaths are the dead processes since the boot. store has the tokens of the processes of which
+	// the members share a pidfd.
+	deaths    map[rules.Process]*death
+	store     map[rules.Process]uint64
+	oldKernel bool // before Linux 6.15
 
 	// What is on the disk.
 	records map[rules.ID]stored
@@ -66,7 +71,7 @@ type stored struct {
 // Run simulates one host. It returns a *Violation as error.
 func Run(cfg Config) (stats Stats, err error) {
 	w := &world{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x5e7)), faults: true,
-		records: map[rules.ID]stored{}, wishes: map[string]rules.Wish{}}
+		records: map[rules.ID]stored{}, wishes: map[string]rules.Wish{}, deaths: map[rules.Process]*death{}, store: map[rules.Process]uint64{}}
 	w.oracle = newOracle(w)
 	defer func() {
 		if r := recover(); r != nil {
