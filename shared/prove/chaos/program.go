@@ -234,15 +234,24 @@ func answer() error {
 			_ = c.Close()
 		}
 	}()
-	// While all members are dead, nobody has the socket.
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		notify, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
-		if err == nil {
-			_, err = notify.Write([]byte("READY=1"))
-			_ = notify.Close()
+	// While all members are dead, nobody has the socket. A notification that waits in the socket
+	// when they die is lost, so it is repeated.
+	go func() {
+		for {
+			if notifyReady() == nil {
+				time.Sleep(time.Second)
+			}
+			time.Sleep(10 * time.Millisecond)
 		}
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
+	}()
+	return nil
+}
+
+func notifyReady() error {
+	notify, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return err
 	}
+	_, err = notify.Write([]byte("READY=1"))
+	return errors.Join(err, notify.Close())
 }
