@@ -42,6 +42,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.benchCommand(),
 		a.simCommand(),
 		a.chaosCommand(),
+		chaosProgramCommand(),
 		a.importCommand(),
 		a.hostsCommand(),
 		a.manCommand(),

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	ossignal "os/signal"
@@ -13,11 +15,16 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/prove/chaos"
 	"github.com/dynast-io/dynast/shared/rules/core"
@@ -40,7 +47,12 @@ once. It writes keys below the prefix chaos/SEED/ and deletes them at the end.
 Faults: kill-leader, kill-follower, kill-heir, kill-several, kill-all, stop-continue,
 kill-in-takeover, restart-all, corrupt-follower, promote, fill-disk. fill-disk needs root,
 because it puts the data on a small file system in memory. Give faults with weights, for
-example kill-leader=5,kill-all. "default" stands for the usual faults.`
+example kill-leader=5,kill-all. "default" stands for the usual faults.
+
+The command's own cluster also runs services: programs that write numbered lines, answer on a
+socket, ignore SIGTERM, or end by themselves. Faults for them: kill-program, kill-tree,
+kill-in-spawn, kill-between, kill-all-program, stop-program, burst-output, restart-service.
+--services 0 leaves the services out, and so does fill-disk.`
 
 // chaosFlags holds the flags that are not configuration flags.
 type chaosFlags struct {
@@ -53,7 +65,7 @@ type chaosFlags struct {
 
 func (a *App) chaosCommand() *cobra.Command {
 	var f chaosFlags
-	cmd := &cobra.Command{Use: "chaos", Short: "Kill, stop and damage members under load, then check the guarantees", Long: chaosLong, Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "chaos", Short: "Kill, stop and damage members and services under load, then check the guarantees", Long: chaosLong, Args: cobra.NoArgs}
 	own := pflag.NewFlagSet("chaos", pflag.ContinueOnError)
 	own.DurationVar(&f.cfg.Duration, "duration", time.Minute, "how long to inject faults")
 	own.BoolVar(&f.cfg.Soak, "soak", false, "run until interrupted and check every 30 s; the first finding ends the run")
@@ -62,6 +74,9 @@ func (a *App) chaosCommand() *cobra.Command {
 	own.IntVar(&f.cfg.Keys, "keys", 16, "number of keys that the clients share")
 	own.IntVar(&f.cfg.ValueBytes, "value-size", 128, "size of each value in bytes")
 	own.Float64Var(&f.cfg.Rate, "rate", 1500, "operations per second of all clients together; 0: no limit")
+	own.IntVar(&f.cfg.Services, "services", 2, "number of instances of the service that is hit most often, beside 5 other services; 0: no services")
+	own.IntVar(&f.cfg.MaxFaults, "max-faults", 0, "end after so many faults; 0: no limit")
+	own.DurationVar(&f.cfg.Between, "between", 400*time.Millisecond, "longest pause after a fault")
 	own.Uint64Var(&f.seed, "seed", 0, "seed of an earlier run, to repeat its choices; 0: a new seed")
 	own.BoolVar(&f.json, "json", false, "print one JSON object")
 	own.StringVar(&f.html, "html", "", "also write the report as an HTML page with a timeline to `FILE`")
@@ -77,6 +92,9 @@ func (a *App) chaosCommand() *cobra.Command {
 		}
 		if f.cfg.DataDir == "" {
 			f.cfg.UpArgs = configArgs(cmd.Flags(), own)
+			if f.cfg.File, err = withoutServices(c.file); err != nil {
+				return &Error{Code: ExitUsage, Err: fmt.Errorf("chaos: %w", err)}
+			}
 		}
 		ctx, stop := ossignal.NotifyContext(cmd.Context(), syscall.SIGTERM)
 		defer stop()
@@ -88,6 +106,9 @@ func (a *App) chaosCommand() *cobra.Command {
 // check validates the flags and completes the configuration of the run.
 func (f *chaosFlags) check(cfg *config.Config, running bool) (err error) {
 	def := chaos.DefaultWeights()
+	if f.cfg.Services > 0 {
+		maps.Copy(def, chaos.ServiceWeights())
+	}
 	if running {
 		def = chaos.SignalWeights()
 		f.cfg.DataDir, f.cfg.ClientAddress = cfg.DataDir, Endpoint(cfg.DataDir, cfg.Client.Listen)
@@ -99,7 +120,7 @@ func (f *chaosFlags) check(cfg *config.Config, running bool) (err error) {
 		name     string
 		value    int
 		min, max int
-	}{{"--clients", f.cfg.Clients, 1, 10000}, {"--keys", f.cfg.Keys, 1, 100000}, {"--value-size", f.cfg.ValueBytes, 0, 1 << 20}} {
+	}{{"--clients", f.cfg.Clients, 1, 10000}, {"--keys", f.cfg.Keys, 1, 100000}, {"--value-size", f.cfg.ValueBytes, 0, 1 << 20}, {"--services", f.cfg.Services, 0, 1000}, {"--max-faults", f.cfg.MaxFaults, 0, math.MaxInt}} {
 		if limit.value < limit.min || limit.value > limit.max {
 			return fmt.Errorf("chaos: invalid %s %d: must be between %d and %d", limit.name, limit.value, limit.min, limit.max)
 		}
@@ -107,6 +128,8 @@ func (f *chaosFlags) check(cfg *config.Config, running bool) (err error) {
 	switch {
 	case f.cfg.Duration < time.Second && !f.cfg.Soak:
 		return fmt.Errorf("chaos: invalid --duration %s: must be at least 1s", f.cfg.Duration)
+	case f.cfg.Between <= 0:
+		return fmt.Errorf("chaos: invalid --between %s: must be greater than 0", f.cfg.Between)
 	case f.cfg.Rate < 0:
 		return fmt.Errorf("chaos: invalid --rate %g: must not be negative", f.cfg.Rate)
 	case cfg.Client.TLS():
@@ -129,7 +152,7 @@ func configArgs(given, own *pflag.FlagSet) []string {
 	var args []string
 	given.Visit(func(flag *pflag.Flag) {
 		switch flag.Name {
-		case "data-dir", "client-listen", "member-ports": // chosen by chaos
+		case "config", "data-dir", "client-listen", "member-ports": // chosen by chaos
 		default:
 			if own.Lookup(flag.Name) == nil {
 				args = append(args, "--"+flag.Name+"="+flag.Value.String())
@@ -137,6 +160,36 @@ func configArgs(given, own *pflag.FlagSet) []string {
 		}
 	})
 	return args
+}
+
+// withoutServices returns the text of a configuration file without its services. Otherwise a
+// cluster that is only for a test would run the user's programs a second time.
+func withoutServices(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	file, diags := hclwrite.ParseConfig(raw, path, hcl.InitialPos)
+	if diags.HasErrors() {
+		return nil, fmt.Errorf("read configuration: %w", diags)
+	}
+	for _, block := range file.Body().Blocks() {
+		if block.Type() == "service" {
+			file.Body().RemoveBlock(block)
+		}
+	}
+	return file.Bytes(), nil
+}
+
+// chaosProgramCommand is the program that the services of 'dynast chaos' run.
+func chaosProgramCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: chaos.ProgramCommand, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return asError(chaos.RunProgram()) },
+	}
 }
 
 // ChaosOperator returns the operator commands that package chaos uses.
@@ -154,8 +207,22 @@ func ChaosOperator() chaos.Operator {
 		Promote: func(ctx context.Context, dataDir string) error {
 			return Promote(ctx, dataDir, roster.Address{}, io.Discard)
 		},
+		Services: func(ctx context.Context, dataDir string) (*ps.Report, error) {
+			dir, err := openDir(dataDir)
+			if err != nil {
+				return nil, err
+			}
+			return readServices(ctx, dir)
+		},
+		Restart: func(ctx context.Context, dataDir, name string, rolling bool) error {
+			req := &wire.ActRequest{Action: string(member.ActionRestart), Names: []string{name}, Rolling: rolling}
+			return Act(ctx, dataDir, req, waiting{action: member.ActionRestart, timeout: restartPatience}, io.Discard)
+		},
 	}
 }
+
+// restartPatience is how long a restart of a service may take in a chaos run.
+const restartPatience = 30 * time.Second
 
 func (f *chaosFlags) run(ctx context.Context) error {
 	report, err := chaos.Run(ctx, f.cfg)

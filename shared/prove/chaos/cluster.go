@@ -22,6 +22,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
 
@@ -34,6 +35,10 @@ type Operator struct {
 	Stop func(ctx context.Context, dataDir string, timeout time.Duration, out io.Writer) error
 	// Promote hands the leadership over on purpose; nil if this version cannot.
 	Promote func(ctx context.Context, dataDir string) error
+	// Services asks the leader about the services. Restart orders a restart of a service or an
+	// instance, and waits until it is done. Both are needed only for services.
+	Services func(ctx context.Context, dataDir string) (*ps.Report, error)
+	Restart  func(ctx context.Context, dataDir, name string, rolling bool) error
 }
 
 // cluster is the cluster under test: one that Run started itself ("own"), or a running one.
@@ -54,6 +59,7 @@ type cluster struct {
 
 	mu      sync.Mutex
 	last    *exec.Cmd // the last start; nil after it has ended
+	starts  int       // number of calls of up
 	waiting sync.WaitGroup
 	epochs  []epochAt
 }
@@ -106,6 +112,7 @@ func (c *cluster) up() error {
 	}
 	c.mu.Lock()
 	c.last = cmd
+	c.starts++
 	c.mu.Unlock()
 	c.waiting.Go(func() {
 		_ = cmd.Wait() // its log says how it ended
@@ -116,6 +123,13 @@ func (c *cluster) up() error {
 		}
 	})
 	return nil
+}
+
+// started returns how often the cluster was started.
+func (c *cluster) started() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.starts
 }
 
 func (c *cluster) starting() bool {

@@ -40,7 +40,7 @@ type fault struct {
 }
 
 func faults() []fault {
-	return []fault{
+	return append([]fault{
 		{KillLeader, false, killLeader},
 		{KillFollower, false, killFollower},
 		{KillHeir, false, killHeir},
@@ -52,7 +52,7 @@ func faults() []fault {
 		{FillDisk, true, fillDisk},
 		{CorruptFollower, true, corruptFollower},
 		{Promote, false, promote},
-	}
+	}, serviceFaults()...)
 }
 
 func kinds() []string {
@@ -128,7 +128,7 @@ func killAll(_ context.Context, r *runner, t *tree.Tree) (string, string, error)
 	if err != nil {
 		return KillAll, "", err
 	}
-	return KillAll, fmt.Sprintf("%d processes, then a new start", len(left)), r.c.up()
+	return KillAll, fmt.Sprintf("%d processes, then a new start: %v", len(left), left), r.c.up()
 }
 
 // stopContinue stops a process with SIGSTOP. A stop that is shorter than the timeout must have no
@@ -167,15 +167,22 @@ func killInTakeover(ctx context.Context, r *runner, t *tree.Tree) (string, strin
 }
 
 func restartAll(ctx context.Context, r *runner, t *tree.Tree) (string, string, error) {
-	// While the cluster is being stopped, nothing may start it again.
-	if err := r.c.stop(ctx); err != nil {
-		return RestartAll, "", err
-	}
-	left, err := r.c.end()
-	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("%d processes still run after an orderly stop: %v", len(left), left)
-	}
-	return RestartAll, fmt.Sprintf("%d members", len(t.Members)), errors.Join(err, r.c.up())
+	return RestartAll, fmt.Sprintf("%d members", len(t.Members)), r.ordered(ctx, "", func() error {
+		// While the cluster is being stopped, nothing may start it again.
+		if err := r.c.stop(ctx); err != nil {
+			return err
+		}
+		left, err := r.c.end()
+		if err == nil && r.programs != nil {
+			var programs []proc.Identity
+			programs, err = r.programs.left()
+			left = append(left, programs...)
+		}
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d processes still run after an orderly stop: %v", len(left), left)
+		}
+		return errors.Join(err, r.c.up())
+	})
 }
 
 // fillDisk fills the disk below the reserve, and in half of the cases to the last byte. Then it
@@ -276,7 +283,7 @@ const (
 
 // possible removes the kinds of faults that cannot be injected here, and returns the reason for
 // each.
-func possible(w Weights, c *cluster, d *disk, noDisk error) (Weights, []string) {
+func possible(w Weights, c *cluster, d *disk, noDisk error, services bool) (Weights, []string) {
 	out, left := Weights{}, []string{}
 	for _, f := range faults() {
 		switch {
@@ -284,6 +291,8 @@ func possible(w Weights, c *cluster, d *disk, noDisk error) (Weights, []string) 
 			continue
 		case f.own && !c.own:
 			left = append(left, f.kind+": only possible in a cluster that this command started")
+		case hitsServices(f.kind) && !services:
+			left = append(left, f.kind+": this run has no services")
 		case f.kind == FillDisk && d == nil:
 			left = append(left, fmt.Sprintf("%s: %v", f.kind, noDisk))
 		case f.kind == Promote && c.operator.Promote == nil:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -53,7 +54,8 @@ type mark struct {
 
 // palette has a colour for each kind. The first ones are distinguishable with colour blindness
 // (Okabe and Ito).
-var palette = []string{"#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#6b6b6b", "#8c564b", "#c62848", "#7a9a01"}
+var palette = []string{"#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#6b6b6b", "#8c564b", "#c62848", "#7a9a01",
+	"#1b6e8a", "#b58900", "#5f4690", "#38a6a5", "#94346e", "#73af48", "#e17c05", "#994e95"}
 
 func colorOf(kind string) string { return palette[max(slices.Index(kinds(), kind), 0)%len(palette)] }
 
@@ -137,6 +139,14 @@ func coarser(buckets []Bucket) []Bucket {
 	return out
 }
 
+// serviceLines returns the counts of services as lines, or nothing.
+func (r *Report) serviceLines() []string {
+	if r.Services == nil {
+		return nil
+	}
+	return strings.Split(strings.TrimSpace(r.Services.text()), "\n")
+}
+
 // HTML writes the report as one self-contained page.
 func (r *Report) HTML(out io.Writer) error {
 	type row struct {
@@ -144,7 +154,7 @@ func (r *Report) HTML(out io.Writer) error {
 		Findings      int
 	}
 	var rows []row
-	for _, c := range checks {
+	for _, c := range r.checks() {
 		rows = append(rows, row{c.name, c.meaning, r.failed(c.name)})
 	}
 	type legend struct{ Kind, Color string }
@@ -154,7 +164,7 @@ func (r *Report) HTML(out io.Writer) error {
 			legends = append(legends, legend{k, colorOf(k)})
 		}
 	}
-	if err := pageTemplate.Execute(out, map[string]any{"R": r, "P": r.picture(), "Checks": rows, "Legend": legends, "Faults": r.Weights.String()}); err != nil {
+	if err := pageTemplate.Execute(out, map[string]any{"R": r, "Services": r.serviceLines(), "P": r.picture(), "Checks": rows, "Legend": legends, "Faults": r.Weights.String()}); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return nil

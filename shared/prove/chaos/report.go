@@ -27,6 +27,12 @@ const (
 	CheckProgress     = "progress"
 	CheckFault        = "faults"
 	CheckLogs         = "logs"
+
+	// These are about services.
+	CheckInstances = "instances"
+	CheckExits     = "exits"
+	CheckOutput    = "output"
+	CheckSockets   = "sockets"
 )
 
 // checks lists what each check proves if it passes.
@@ -41,6 +47,70 @@ var checks = []struct{ name, meaning string }{
 	{CheckProgress, "after each fault clients got answers, and all followers were in sync again"},
 	{CheckFault, "each fault worked as planned, for example each stop stopped and each start started"},
 	{CheckLogs, "no member logged a loss, a panic or an unexplained exit"},
+}
+
+// serviceChecks are the checks of a run with services.
+var serviceChecks = []struct{ name, meaning string }{
+	{CheckInstances, "no instance had two processes, was lost, or was restarted without a reason"},
+	{CheckExits, "each exit status is right, or unknown because all members were dead"},
+	{CheckOutput, "the output of each program is complete and in order"},
+	{CheckSockets, "no connection was refused while a member or the program with the socket was alive"},
+}
+
+// checks returns what the run has checked.
+func (r *Report) checks() []struct{ name, meaning string } {
+	if r.Services == nil {
+		return checks
+	}
+	return slices.Concat(checks, serviceChecks)
+}
+
+// ServiceStats counts what was checked about services. Times are in milliseconds.
+type ServiceStats struct {
+	Instances int `json:"instances"`
+	Runs      int `json:"runs"` // of main processes
+	Doubled   int `json:"doubled"`
+	// Unexplained is the number of restarts without a reason.
+	Unexplained int `json:"unexplained_restarts"`
+	// Processes and Lines are those whose output was compared. LinesWrong are missing, repeated or
+	// cut.
+	Processes  int `json:"processes"`
+	Lines      int `json:"lines"`
+	LinesWrong int `json:"lines_wrong"`
+	ExitsKnown int `json:"exits_known"`
+	// ExitsOverTakeovers of them are of runs with a takeover.
+	ExitsOverTakeovers int `json:"exits_over_takeovers"`
+	// ExitsNotNoted of them may be those of the run before, because the leader died in a start.
+	ExitsNotNoted int `json:"exits_not_noted"`
+	// ExitsUnknown may only be of runs that ended while all members were dead. Others are in
+	// ExitsWrong too.
+	ExitsUnknown int `json:"exits_unknown"`
+	ExitsWrong   int `json:"exits_wrong"`
+	Connections  int `json:"connections"`
+	Answered     int `json:"answered"`
+	Refused      int `json:"refused"`
+	// RefusedWhileDead is the number of connections that were refused while all members and the
+	// program with the socket were dead.
+	RefusedWhileDead int `json:"refused_while_dead"`
+	// Restarts are the restarts of killed programs while there was a leader. The times are from the
+	// kill to the first line of the next process.
+	Restarts                int     `json:"restarts"`
+	RestartMedianMS         float64 `json:"restart_median_ms"`
+	RestartWorstMS          float64 `json:"restart_worst_ms"`
+	TakeoverRestarts        int     `json:"takeover_restarts"`
+	TakeoverRestartMedianMS float64 `json:"takeover_restart_median_ms"`
+	TakeoverRestartWorstMS  float64 `json:"takeover_restart_worst_ms"`
+}
+
+// text returns the counts as lines.
+func (s *ServiceStats) text() string {
+	return fmt.Sprintf(`services: %d instances with %d runs, of which %d doubled and %d restarted without a reason
+restarts of killed programs: %d with a leader, median %.1fms, worst %.1fms; %d during a takeover, median %.1fms, worst %.1fms
+output: %d lines of %d processes, of which %d lines are missing, repeated or cut
+exit statuses: %d known, of which %d over a takeover, and %d not noted; %d unknown; %d wrong
+connections: %d, of which %d refused, and %d more while all members and the program were dead; %d answered
+`, s.Instances, s.Runs, s.Doubled, s.Unexplained, s.Restarts, s.RestartMedianMS, s.RestartWorstMS, s.TakeoverRestarts, s.TakeoverRestartMedianMS, s.TakeoverRestartWorstMS,
+		s.Lines, s.Processes, s.LinesWrong, s.ExitsKnown, s.ExitsOverTakeovers, s.ExitsNotNoted, s.ExitsUnknown, s.ExitsWrong, s.Connections, s.Refused, s.RefusedWhileDead, s.Answered)
 }
 
 // Finding is a violation that a check found.
@@ -85,8 +155,9 @@ type Report struct {
 	Operations   map[Kind]*Outcomes `json:"operations"`
 	Watches      WatchStats         `json:"watches"`
 	Leases       LeaseStats         `json:"leases"`
-	Replicas     []Replica          `json:"replicas"` // from the last comparison
-	Compared     int                `json:"compared"` // number of comparisons of replicas
+	Services     *ServiceStats      `json:"services,omitempty"` // missing if the run had no services
+	Replicas     []Replica          `json:"replicas"`           // from the last comparison
+	Compared     int                `json:"compared"`           // number of comparisons of replicas
 	UsageSummary string             `json:"usage_told"`
 	Findings     []Finding          `json:"findings"`
 	Kept         string             `json:"kept,omitempty"` // directory with data and logs of a failed run
@@ -216,7 +287,10 @@ func (r *Report) Print(out io.Writer) error {
 	_ = w.Flush() // writes into memory, and cannot fail
 	fmt.Fprintf(&b, "\n%d watches compared over %d events; %d leases renewed; %d leases not renewed, of which %d were seen to end\n", r.Watches.Observers, r.Watches.Events, r.Leases.Kept, r.Leases.LetGo, r.Leases.Ended)
 	fmt.Fprintf(&b, "replicas compared %d times; descriptors and memory: %s\n\n", r.Compared, r.UsageSummary)
-	for _, c := range checks {
+	if r.Services != nil {
+		fmt.Fprintf(&b, "%s\n", r.Services.text())
+	}
+	for _, c := range r.checks() {
 		if n := r.failed(c.name); n > 0 {
 			fmt.Fprintf(&b, "FAILED  %s: %d findings\n", c.name, n)
 		} else {

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,12 @@ func (r *runner) runRound(ctx context.Context, number int, until time.Time) (err
 			err = errors.Join(err, cl.Close())
 		}
 	}()
+	if r.programs != nil {
+		if err := r.programs.begin(ctx); err != nil {
+			return r.missing(err)
+		}
+		defer r.programs.quiet()
+	}
 	// The checks still run after an interruption.
 	life := context.WithoutCancel(ctx)
 	stop, err := rd.start(life)
@@ -62,6 +69,12 @@ func (r *runner) runRound(ctx context.Context, number int, until time.Time) (err
 	defer stop.keeping()
 	defer stop.writing()
 	broken := rd.breakThings(ctx, until)
+	if r.programs != nil && broken == nil {
+		if err := r.programs.settled(life); err != nil {
+			broken = r.missing(err)
+		}
+		r.programs.quiet()
+	}
 	err = rd.finish(life, stop)
 	stop.watching()
 	stop.keeping()
@@ -69,6 +82,15 @@ func (r *runner) runRound(ctx context.Context, number int, until time.Time) (err
 	rd.keeping.Wait()
 	rd.sum()
 	return errors.Join(broken, err)
+}
+
+// missing turns a timeout of services into a finding: an instance is lost.
+func (r *runner) missing(err error) error {
+	if errors.Is(err, errTimeout) {
+		r.finding(CheckInstances, "%v", err)
+		return nil
+	}
+	return err
 }
 
 func (rd *round) dial() (*clientv3.Client, error) {
@@ -318,7 +340,7 @@ func (rd *round) sum() {
 // breakThings injects faults until the given time.
 func (rd *round) breakThings(ctx context.Context, until time.Time) error {
 	r := rd.r
-	for ctx.Err() == nil && time.Now().Before(until) && rd.h.Known() < maxOperations {
+	for ctx.Err() == nil && time.Now().Before(until) && rd.h.Known() < maxOperations && !r.enough() {
 		t, err := r.c.await(ctx, "a leader", func(t *tree.Tree) bool { return t.LeaderMember().PID != 0 })
 		if err != nil {
 			return r.unlessInterrupted(ctx, err)
@@ -352,10 +374,11 @@ func (rd *round) inject(ctx context.Context, t *tree.Tree) {
 	all := faults()
 	f := all[slices.IndexFunc(all, func(f fault) bool { return f.kind == kind })]
 	i := Injected{AtMS: time.Since(rd.r.began).Milliseconds(), Kind: kind, Label: kind, at: rd.h.Now()}
-	label, what, err := f.do(ctx, rd.r, t)
+	label, what, err := rd.r.do(ctx, f, t)
 	if errors.Is(err, errNoVictim) || ctx.Err() != nil {
 		return
 	}
+	rd.r.faults++
 	if label != "" {
 		i.Label = label
 	}
@@ -365,6 +388,24 @@ func (rd *round) inject(ctx context.Context, t *tree.Tree) {
 	if err != nil {
 		rd.r.finding(CheckFault, "%s: %v", i.Label, err)
 	}
+}
+
+// do injects a fault. If there are services, it records what was done, and when there may have
+// been no leader.
+func (r *runner) do(ctx context.Context, f fault, t *tree.Tree) (label, what string, err error) {
+	if r.programs == nil {
+		return f.do(ctx, r, t)
+	}
+	noted := r.programs.note("begin %s", f.kind)
+	if hitsServices(f.kind) {
+		label, what, err = f.do(ctx, r, t)
+	} else {
+		err = r.blindly(ctx, f.kind == StopContinue, func() (err error) {
+			label, what, err = f.do(ctx, r, t)
+			return err
+		})
+	}
+	return label, what, errors.Join(err, noted, r.programs.note("end %s: %s", cmp.Or(label, f.kind), what))
 }
 
 // progress waits for n more answers.

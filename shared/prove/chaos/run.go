@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +52,14 @@ type Config struct {
 	// Rate is the number of operations per second that all clients together try; 0 means no
 	// limit.
 	Rate float64
+	// Services is the number of instances of the service whose programs are hit most often. There
+	// are five further services with one instance each. 0 means no services. A running cluster, and
+	// one whose disk is filled, gets none.
+	Services int
+	// File is the text of the configuration file of an own cluster.
+	File []byte
+	// MaxFaults ends the run after so many faults; 0 means no limit.
+	MaxFaults int
 	// Between is the longest pause after a fault; 0 means 400 ms.
 	Between time.Duration
 	// Patience bounds every wait for a condition. A condition that is not true by then is a
@@ -73,6 +83,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Weights == nil {
 		c.Weights = DefaultWeights()
+		if c.Services > 0 {
+			maps.Copy(c.Weights, ServiceWeights())
+		}
 		if c.DataDir != "" {
 			c.Weights = SignalWeights()
 		}
@@ -82,16 +95,19 @@ func (c *Config) setDefaults() {
 
 // runner is the state of a run.
 type runner struct {
-	cfg     Config
-	rng     *rand.Rand
-	c       *cluster
-	disk    *disk
-	work    string // directory that is kept if a check failed
-	weights Weights
-	h       *History // history of the current round
-	prefix  string
-	began   time.Time
-	report  *Report
+	cfg  Config
+	rng  *rand.Rand
+	c    *cluster
+	disk *disk
+	// programs are the services; nil if there are none.
+	programs *programs
+	work     string // directory that is kept if a check failed
+	weights  Weights
+	h        *History // history of the current round
+	prefix   string
+	began    time.Time
+	faults   int // number of injected faults
+	report   *Report
 }
 
 // Run injects faults into a cluster and checks it. The report is complete even if a check failed.
@@ -140,7 +156,20 @@ func (r *runner) prepare() (err error) {
 			return err
 		}
 	}
-	r.weights, r.report.LeftOut = possible(r.cfg.Weights, r.c, r.disk, noDisk)
+	services := r.cfg.Services > 0 && r.c.own && r.disk == nil
+	r.weights, r.report.LeftOut = possible(r.cfg.Weights, r.c, r.disk, noDisk, services)
+	if r.cfg.Services > 0 && r.disk != nil {
+		r.report.LeftOut = append(r.report.LeftOut, "services: their output would not fit on a full disk")
+	}
+	if services {
+		r.report.Services = &ServiceStats{}
+		if r.programs, err = newPrograms(r.cfg, r.c, r.report.Services); err != nil {
+			return err
+		}
+	}
+	if err := r.configure(); err != nil {
+		return err
+	}
 	for _, left := range r.report.LeftOut {
 		r.say("left out: %s", left)
 	}
@@ -152,6 +181,20 @@ func (r *runner) prepare() (err error) {
 		return r.c.up()
 	}
 	return nil
+}
+
+// configure writes the configuration file of an own cluster.
+func (r *runner) configure() error {
+	text := slices.Clone(r.cfg.File)
+	if r.programs != nil {
+		text = append(text, r.programs.blocks(r.cfg)...)
+	}
+	if len(text) == 0 {
+		return nil
+	}
+	path := filepath.Join(r.work, "config.hcl")
+	r.c.args = append(r.c.args, "--config", path)
+	return os.WriteFile(path, text, 0o600)
 }
 
 // run runs one round after the other, and compares the replicas after each, until there is a
@@ -166,12 +209,15 @@ func (r *runner) run(ctx context.Context) error {
 		if err := r.runRound(ctx, n, until); err != nil {
 			return r.unlessInterrupted(ctx, err)
 		}
-		last := ctx.Err() != nil || !r.cfg.Soak && !time.Now().Before(end) || len(r.report.Findings) > 0
+		last := ctx.Err() != nil || !r.cfg.Soak && !time.Now().Before(end) || r.enough() || len(r.report.Findings) > 0
 		if err := r.inspect(context.WithoutCancel(ctx), last); err != nil || last || len(r.report.Findings) > 0 {
 			return err
 		}
 	}
 }
+
+// enough reports whether the run has injected as many faults as it shall.
+func (r *runner) enough() bool { return r.cfg.MaxFaults > 0 && r.faults >= r.cfg.MaxFaults }
 
 // unlessInterrupted turns a timeout of the cluster into a finding. It drops errors that come from
 // the early end of the run.
@@ -213,6 +259,9 @@ func (r *runner) inspect(ctx context.Context, last bool) error {
 	if len(left) > 0 {
 		r.finding(CheckProcesses, "%d processes still run after the stop: %v", len(left), left)
 	}
+	if err := r.checkPrograms(ctx); err != nil {
+		return err
+	}
 	remains, err := leftovers(r.c.dataDir, r.c.followers)
 	if err != nil {
 		return err
@@ -235,8 +284,43 @@ func (r *runner) inspect(ctx context.Context, last bool) error {
 	if last || len(r.report.Findings) > 0 {
 		return nil
 	}
+	if r.programs != nil {
+		if err := r.programs.clear(); err != nil {
+			return err
+		}
+	}
 	return r.c.up()
 }
+
+// checkPrograms checks the services of a round. The cluster was stopped.
+func (r *runner) checkPrograms(ctx context.Context) error {
+	if r.programs == nil {
+		return nil
+	}
+	left, err := r.programs.left()
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		r.finding(CheckProcesses, "%d processes of services still run after the stop: %v", len(left), left)
+	}
+	wrong, err := r.programs.check(ctx)
+	if err != nil {
+		return err
+	}
+	for _, check := range slices.Sorted(maps.Keys(wrong)) {
+		for _, w := range wrong[check][:min(len(wrong[check]), maxFindings)] {
+			r.finding(check, "%s", w)
+		}
+		if more := len(wrong[check]) - maxFindings; more > 0 {
+			r.finding(check, "and %d more of this check", more)
+		}
+	}
+	return nil
+}
+
+// maxFindings bounds how many findings of one check of services a round reports.
+const maxFindings = 20
 
 // compareLive asks every member for its hash while it leads, because followers serve no clients.
 func (r *runner) compareLive(ctx context.Context, t *tree.Tree) error {
@@ -306,6 +390,9 @@ func (r *runner) tidy() error {
 		if _, err := r.c.end(); err != nil {
 			errs = append(errs, err)
 		}
+		if r.programs != nil {
+			errs = append(errs, r.programs.end())
+		}
 		r.checkLogs()
 	}
 	wrong, summary := CheckUsage(r.report.Usage)
@@ -313,7 +400,7 @@ func (r *runner) tidy() error {
 		r.finding(CheckGrowth, "%s", w)
 	}
 	r.report.UsageSummary = summary
-	keep := len(r.report.Findings) > 0 || len(errs) > 0
+	keep := len(r.report.Findings) > 0 || errors.Join(errs...) != nil
 	if r.disk != nil {
 		if keep {
 			errs = append(errs, os.CopyFS(filepath.Join(r.work, "data"), os.DirFS(r.c.dataDir)))

@@ -91,7 +91,7 @@ func TestImpossibleFaultsAreReported(t *testing.T) {
 	for _, k := range kinds() {
 		all[k] = 1
 	}
-	w, left := possible(all, &cluster{followers: 2}, nil, io.EOF)
+	w, left := possible(all, &cluster{followers: 2}, nil, io.EOF, false)
 	if got, want := w.String(), SignalWeights(); len(w) != len(want)-1 || len(w)+len(left) != len(all) { // this one cannot hand over
 		t.Errorf("to a running cluster: %s; left out %q", got, left)
 	}
@@ -100,7 +100,7 @@ func TestImpossibleFaultsAreReported(t *testing.T) {
 			t.Errorf("%s is not reported as left out: %q", k, left)
 		}
 	}
-	w, left = possible(all, &cluster{own: true, followers: 2}, nil, io.EOF)
+	w, left = possible(all, &cluster{own: true, followers: 2}, nil, io.EOF, true)
 	if len(w) != len(all)-2 || !strings.Contains(strings.Join(left, "\n"), FillDisk+": EOF") {
 		t.Errorf("to an own cluster: %s; left out %q", w, left)
 	}

@@ -30,6 +30,13 @@ func SignalWeights() Weights {
 	return Weights{KillLeader: 5, KillFollower: 3, KillHeir: 2, StopContinue: 3, KillInTakeover: 3, Promote: 2}
 }
 
+// ServiceWeights are the additional weights for an own cluster with services.
+func ServiceWeights() Weights {
+	return Weights{
+		KillProgram: 4, KillTree: 2, KillInSpawn: 4, KillBetween: 3, KillAllPrograms: 2, StopProgram: 2, BurstOutput: 2, RestartService: 3,
+	}
+}
+
 // ParseWeights parses "kind=weight,kind,...". A kind without a weight has weight 1. The kind
 // "default" stands for all of def.
 func ParseWeights(text string, def Weights) (Weights, error) {

@@ -81,7 +81,10 @@ func TestChaos(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "report.html")
 	r := runChaos(t, "--duration", duration, "--seed", fmt.Sprint(seed), "--html", page)
 	r.passed(t)
-	t.Logf("%d faults, %+v", len(r.report.Faults), r.report.FaultStats)
+	t.Logf("%d faults, %+v, services %+v", len(r.report.Faults), r.report.FaultStats, r.report.Services)
+	if s := r.report.Services; s == nil || s.Runs == 0 || s.Lines == 0 || s.Answered == 0 {
+		t.Errorf("the run had no services: %+v", s)
+	}
 	if raw, err := os.ReadFile(page); err != nil || !bytes.Contains(raw, []byte("<svg")) {
 		t.Errorf("the HTML report has %d bytes, error %v", len(raw), err)
 	}
@@ -175,6 +178,9 @@ func TestChaosNamesInvalidFlags(t *testing.T) {
 		"--duration 1ms":  {"--duration", "1ms"},
 		"--value-size":    {"--value-size", "2000000"},
 		"--rate":          {"--rate", "-1"},
+		"--services -1":   {"--services", "-1"},
+		"--between 0s":    {"--between", "0s"},
+		"--max-faults -1": {"--max-faults", "-1"},
 	} {
 		if code, out := c.run(append([]string{"chaos"}, args...)...); code != 2 || !strings.Contains(out, want) {
 			t.Errorf("chaos %v: exit code %d\n%s", args, code, out)

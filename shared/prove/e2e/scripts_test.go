@@ -42,7 +42,7 @@ func TestTreeScript(t *testing.T) {
 
 func TestChaosScript(t *testing.T) {
 	t.Setenv("DYNAST", binary)
-	if code, out := script(t, "chaos.sh", "--help"); code != 0 || !strings.Contains(out, "--soak") {
+	if code, out := script(t, "chaos.sh", "--help"); code != 0 || !strings.Contains(out, "--soak") || !strings.Contains(out, "--services") || !strings.Contains(out, "kill-in-spawn") {
 		t.Errorf("chaos.sh --help: exit code %d\n%s", code, out)
 	}
 	if code, out := script(t, "chaos.sh", "--nonsense"); code != 2 || !strings.Contains(out, "--nonsense") {

@@ -9,6 +9,12 @@ import (
 	"time"
 )
 
+// exitSeen is what "ps" says about the last exit of an instance.
+type exitSeen struct {
+	code   int
+	signal string
+}
+
 // TestExitStatusOverATakeover kills the leader at the moment when programs end, and checks that the
 // next leader reports how they ended. Programs end with a status or by a signal, shortly before or
 // after the death of the leader. One has a launcher.

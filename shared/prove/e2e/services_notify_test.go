@@ -14,14 +14,18 @@ import (
 	"github.com/dynast-io/dynast/shared/host/proc"
 )
 
-// roleSpeaker is a program that sends what a test writes into a file.
-const roleSpeaker = "speaker"
+// roleSpeaker is a program that sends what a test writes into a file in the directory that
+// speakerDir in its environment names.
+const (
+	roleSpeaker = "speaker"
+	speakerDir  = "DYNAST_TEST_SPEAKER_DIR"
+)
 
-// beSpeaker has a child, writes the pid of it into the file child of the directory in chaosDir, and
+// beSpeaker has a child, writes the pid of it into the file child of the directory in speakerDir, and
 // sends the content of each file say to its supervisor. It removes the file then. After a content
 // with EXIT it ends, and its child runs on.
 func beSpeaker() error {
-	dir := os.Getenv(chaosDir)
+	dir := os.Getenv(speakerDir)
 	child := exec.Command("sleep", "1000")
 	if err := child.Start(); err != nil {
 		return err
@@ -66,7 +70,7 @@ func newSpeaker(t *testing.T) speaker {
   ready { notify = true }
   stop { timeout = "1s" }
 }
-`, self, serviceProcess, roleSpeaker, chaosDir, dir)))
+`, self, serviceProcess, roleSpeaker, speakerDir, dir)))
 	c.up()
 	c.awaitState("running", "web/1")
 	return speaker{c, dir}

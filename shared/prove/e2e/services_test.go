@@ -406,15 +406,10 @@ func TestRunAddsAService(t *testing.T) {
 // serviceProcess in the environment makes this test binary a program that a service runs.
 const serviceProcess = "DYNAST_TEST_SERVICE"
 
-// beService accepts connections on the first socket that it inherits, until it gets SIGTERM, or is
-// a program of TestServicesChaos.
+// beService accepts connections on the first socket that it inherits, until it gets SIGTERM.
 func beService() error {
-	switch role := os.Getenv(serviceProcess); role {
-	case "serve":
-	case roleSpeaker:
+	if os.Getenv(serviceProcess) == roleSpeaker {
 		return beSpeaker()
-	default:
-		return beChaosProgram(role)
 	}
 	file := os.NewFile(3, "http")
 	l, err := net.FileListener(file)

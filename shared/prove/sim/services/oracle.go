@@ -411,7 +411,7 @@ func (o *oracle) ready(id rules.ID, m *model) {
 
 // rollsOn notes that a rolling restart comes forward, if an instance is not one of the old ones.
 func (o *oracle) rollsOn(id rules.ID, m *model) {
-	if x := o.wish(id.Service); !m.restart {
+	if x := o.wish(id.Service); !m.restart && m.asked == 0 {
 		x.since = max(x.since, o.w.clock())
 	}
 }
@@ -639,9 +639,7 @@ func (o *oracle) justify(r rules.Record, m *model) {
 		}
 		if x := o.wish(r.ID.Service); x.rolling {
 			o.rolls(r.ID, s)
-			if o.w.records[r.ID].Phase != rules.Ending { // one that is ending already gets no more time
-				x.since = o.w.clock() + s.StopTimeout
-			}
+			x.since = o.w.clock() + s.StopTimeout
 		}
 	case rules.Unhealthy:
 		late := s.Watchdog > 0 && o.w.clock()-m.pinged >= s.Watchdog
