@@ -15,6 +15,7 @@ import (
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/worker/operate"
 	"github.com/dynast-io/dynast/worker/state"
@@ -24,7 +25,7 @@ import (
 // are services.
 type programs struct {
 	*state.Shared
-	make    member.NewServices
+	make member.NewServices
 	// engine is the service that is the store of this host in a cluster of several hosts.
 	engine  func(*config.Config, datadir.Host) config.Service
 	sockets *member.Sockets
@@ -33,6 +34,8 @@ type programs struct {
 	// read that file; then the services of the leader before go on.
 	configured []config.Service
 
+	// again means that this process executes its program again when the members have stopped.
+	again    atomic.Bool
 	stopping atomic.Bool
 	fetching atomic.Bool
 	mu       sync.Mutex
@@ -56,7 +59,7 @@ func (p *programs) begin() {
 // builtin returns the engine, if this host has one.
 func (p *programs) builtin() []config.Service {
 	host, err := p.Dir.ReadHost()
-	if errors.Is(err, os.ErrNotExist) || host.Removed {
+	if errors.Is(err, os.ErrNotExist) || host.Removed || host.Halted {
 		return nil
 	}
 	if err != nil {
@@ -136,6 +139,7 @@ func (p *programs) configure(ctx context.Context, services []config.Service, dry
 // stop stops the cluster: first the services, then the members. A second call does not wait for
 // the services, which then run on.
 func (p *programs) stop(reason string, keep bool) {
+	p.again.Store(false)
 	services := p.current()
 	if services == nil || keep || p.stopping.Swap(true) {
 		p.Post(core.StopRequested{Reason: reason})
@@ -211,4 +215,53 @@ func (p *programs) refresh(ctx context.Context) error {
 		return err
 	}
 	return services.Refresh(ctx)
+}
+
+// engineState describes the engine.
+type engineState struct {
+	// runs means that a process of it is left, or may be started.
+	runs bool
+	// restarts counts the restarts, and reason says why it does not run.
+	restarts int
+	reason   string
+}
+
+// engineNow asks the supervisor about the engine.
+func (p *programs) engineNow(ctx context.Context) (engineState, error) {
+	var s engineState
+	services, err := p.get(false)
+	if err != nil || services == nil {
+		return s, err
+	}
+	raw, err := services.Report(ctx)
+	if err != nil {
+		return s, err
+	}
+	r, err := ps.Decode(raw)
+	if err != nil {
+		return s, err
+	}
+	for _, service := range r.Services {
+		if service.Name != member.EngineService {
+			continue
+		}
+		s.runs = true
+		for _, i := range service.Instances {
+			s.restarts, s.reason = i.Restarts, i.Reason
+			if i.LastExit != nil && s.reason == "" {
+				s.reason = i.LastExit.Reason
+			}
+		}
+	}
+	return s, nil
+}
+
+// killEngine ends the engine. It starts again.
+func (p *programs) killEngine(ctx context.Context) error {
+	services, err := p.get(true)
+	if err != nil {
+		return err
+	}
+	_, err = services.Act(ctx, member.ServiceCommand{Action: member.ActionKill, Names: []string{member.EngineService}})
+	return err
 }

@@ -175,8 +175,8 @@ type ServiceHost struct {
 	Builtin func() []config.Service
 	Dir     *datadir.Dir
 	BootID  string
-	Logger     hclog.Logger
-	Sockets    *Sockets
+	Logger  hclog.Logger
+	Sockets *Sockets
 	// Tell reports an event to operators.
 	Tell func(kind, subject string, pid int, detail string)
 	// Stopped is called when all services are stopped and the leader before had begun to stop
