@@ -66,7 +66,9 @@ func (p *programs) builtin() []config.Service {
 		p.Log.Error("the store of this host cannot run", "error", err)
 		return nil
 	}
-	return []config.Service{p.engine(p.Settings.Start, host)}
+	cfg := *p.Settings.Now()
+	cfg.Log = p.Settings.Start.Log // another level is no reason to restart the engine
+	return []config.Service{p.engine(&cfg, host)}
 }
 
 // any reports whether an earlier leader had services.

@@ -57,6 +57,7 @@ func TestDefaults(t *testing.T) {
 		Replication: Replication{MinSync: 1, QueueRequests: 10000, QueueBytes: 64 * MiB},
 		Store:       Store{Quota: 2 * GiB, DiskReserve: 64 * MiB, CommitInterval: time.Second, CompareInterval: 10 * time.Minute},
 		Spawn:       Spawn{Timeout: 10 * time.Second},
+		Hosts:       Hosts{Election: 500 * time.Millisecond, Heartbeat: 50 * time.Millisecond, SnapshotCount: 10000},
 		Log:         Log{Level: "info", Format: "text", MaxSize: 16 * MiB, MaxBackups: 3},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -105,6 +106,15 @@ store {
   compare_interval = "1h"
 }
 spawn { timeout = "3s" }
+hosts {
+  join           = "10.0.0.1:2380"
+  token_file     = "/srv/join"
+  address        = "10.0.0.2:2380"
+  name           = "two"
+  election       = "1s"
+  heartbeat      = "100ms"
+  snapshot_count = 5000
+}
 log {
   level       = "debug"
   format      = "json"

@@ -18,6 +18,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/member/hosts"
@@ -76,7 +77,6 @@ func (e *Engine) serveLocal() (*http.Server, error) {
 		return e.list(r.Context(), r.URL.Query().Has("tree")), nil
 	}))
 	mux.HandleFunc(hosts.PathRemove, answer(e.remove))
-	mux.HandleFunc(hosts.PathPromote, answer(e.promote))
 	mux.HandleFunc(hosts.PathToken, answer(e.makeToken))
 	mux.HandleFunc(hosts.PathTokens, answer(func(*http.Request, struct{}) ([]hosts.Issued, error) { return e.tokens.List() }))
 	mux.HandleFunc(hosts.PathRevoke, answer(func(_ *http.Request, n hosts.NameRequest) (struct{}, error) {
@@ -90,6 +90,9 @@ func (e *Engine) serveLocal() (*http.Server, error) {
 // handle adds what every host answers.
 func (e *Engine) handle(mux *http.ServeMux) {
 	mux.HandleFunc(hosts.PathJoin, answer(e.join))
+	mux.HandleFunc(hosts.PathPromote, answer(e.promote))
+	mux.HandleFunc(hosts.PathUpgrade, answer(e.upgrade))
+	mux.HandleFunc(hosts.PathStop, answer(e.stopHost))
 	mux.HandleFunc(hosts.PathMembers, answer(func(*http.Request, struct{}) (hosts.MembersResponse, error) {
 		return hosts.MembersResponse{Members: e.members()}, nil
 	}))
@@ -160,16 +163,78 @@ func (e *Engine) status(ctx context.Context, details bool) *hosts.Status {
 }
 
 // tree asks the leader of this host for the tree of its processes.
-func (e *Engine) tree(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout/2)
+func (e *Engine) tree(ctx context.Context) (raw []byte, err error) {
+	err = e.askLeader(ctx, askTimeout/2, func(ctx context.Context, a wire.AdminClient) error {
+		resp, err := a.Tree(ctx, &wire.TreeRequest{})
+		raw = resp.GetJson()
+		return err
+	})
+	return raw, err
+}
+
+// askLeader asks the leader of this host.
+func (e *Engine) askLeader(ctx context.Context, timeout time.Duration, f func(context.Context, wire.AdminClient) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	c, err := grpc.NewClient("passthrough:///leader", grpc.WithContextDialer(e.dir.DialAdmin), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.Close()
-	resp, err := wire.NewAdminClient(c).Tree(ctx, &wire.TreeRequest{})
-	return resp.GetJson(), err
+	return f(ctx, wire.NewAdminClient(c))
+}
+
+// elsewhere passes a request on if it is about another host.
+func (e *Engine) elsewhere(r *http.Request, path, name string, in, out any) (bool, error) {
+	if name == e.host.Name {
+		return false, nil
+	}
+	target, err := find(e.list(r.Context(), false), name)
+	switch {
+	case err != nil:
+		return true, err
+	case target.ID == e.server.MemberID().String():
+		return false, nil
+	case !target.Reachable:
+		return true, fmt.Errorf("%s does not answer: %s", target.Name, target.Error)
+	}
+	return true, e.others.client(target.Address).Ask(r.Context(), path, in, out)
+}
+
+// upgradeTimeout bounds the upgrade of a host, as that of a single host.
+const upgradeTimeout = 20 * time.Minute
+
+// upgrade replaces the processes of a host by those of another build. The engine comes last: the new
+// leader restarts it.
+func (e *Engine) upgrade(r *http.Request, q hosts.UpgradeRequest) (*hosts.UpgradeResponse, error) {
+	var out hosts.UpgradeResponse
+	if other, err := e.elsewhere(r, hosts.PathUpgrade, q.Name, q, &out); other {
+		return &out, err
+	}
+	err := e.askLeader(r.Context(), upgradeTimeout, func(ctx context.Context, a wire.AdminClient) error {
+		resp, err := a.Upgrade(ctx, &wire.UpgradeRequest{Binary: q.Binary})
+		out = hosts.UpgradeResponse{Before: resp.GetBefore(), After: resp.GetAfter()}
+		return err
+	})
+	if err != nil {
+		return nil, errors.New(status.Convert(err).Message())
+	}
+	return &out, nil
+}
+
+// stopHost stops all processes of a host. They start again with 'dynast up' there.
+func (e *Engine) stopHost(r *http.Request, q hosts.NameRequest) (struct{}, error) {
+	if other, err := e.elsewhere(r, hosts.PathStop, q.Name, q, nil); other {
+		return struct{}{}, err
+	}
+	err := e.askLeader(r.Context(), requestTimeout, func(ctx context.Context, a wire.AdminClient) error {
+		_, err := a.Stop(ctx, &wire.StopRequest{})
+		return err
+	})
+	if err != nil {
+		return struct{}{}, errors.New(status.Convert(err).Message())
+	}
+	return struct{}{}, nil
 }
 
 // requestTimeout bounds a change of the membership.
@@ -313,8 +378,13 @@ func (e *Engine) promote(r *http.Request, q hosts.NameRequest) (*hosts.Host, err
 	case e.server.Leader() == 0:
 		return nil, errors.New("there is no leader that could hand over; see 'dynast hosts'")
 	}
-	if e.server.Leader() != e.server.MemberID() {
-		return nil, fmt.Errorf("only the leading host can hand over; run the command on %s", leaderName(l))
+	if e.server.Leader() != e.server.MemberID() { // only the leading host can hand over
+		for _, h := range l.Hosts {
+			if h.Role == hosts.RoleLeader {
+				return &target, e.others.client(h.Address).Ask(r.Context(), hosts.PathPromote, q, nil)
+			}
+		}
+		return nil, errors.New("the leading host is not known; see 'dynast hosts'")
 	}
 	id, err := types.IDFromString(target.ID)
 	if err != nil {
@@ -323,15 +393,6 @@ func (e *Engine) promote(r *http.Request, q hosts.NameRequest) (*hosts.Host, err
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
 	return &target, e.server.MoveLeader(ctx, uint64(e.server.MemberID()), uint64(id))
-}
-
-func leaderName(l *hosts.List) string {
-	for _, h := range l.Hosts {
-		if h.Role == hosts.RoleLeader {
-			return h.Name
-		}
-	}
-	return "it"
 }
 
 // find returns the host with a name or an address.

@@ -121,6 +121,9 @@ func listeners() (map[string]net.Listener, error) {
 // Without a majority, clients then get an error instead of no answer.
 const settle = 5 * time.Second
 
+// readyPause separates two attempts to read at the start.
+const readyPause = 5 * time.Millisecond
+
 func (e *Engine) run(sockets map[string]net.Listener) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
@@ -174,12 +177,11 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 		return err
 	}
 	go func() {
-		select {
-		case <-e.server.ReadyNotify():
-		case <-time.After(settle):
+		if err := e.awaitMajority(ctx); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
 			e.log.Warn("no majority of the hosts answers; clients are served, and get an error until it does")
-		case <-ctx.Done():
-			return
 		}
 		// From the first client on, the store of the members lacks something.
 		crash.At("engine-serve")
@@ -211,6 +213,30 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 	_ = peers.Close()
 	e.server.Stop()
 	return nil
+}
+
+// awaitMajority returns nil as soon as a read is possible, which needs a majority. etcd's own signal can
+// come seconds later: it waits for a write that is lost if there is no leader yet.
+func (e *Engine) awaitMajority(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	for {
+		if e.server.Leader() != 0 {
+			try, enough := context.WithTimeout(ctx, time.Second)
+			err := e.server.LinearizableReadNotify(try)
+			enough()
+			if err == nil {
+				return nil
+			}
+		}
+		select {
+		case <-e.server.ReadyNotify():
+			return nil
+		case <-time.After(readyPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // checkData refuses to start without the data that this host had.

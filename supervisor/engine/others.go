@@ -69,7 +69,7 @@ func (o *others) ask(ctx context.Context, details bool) {
 			defer cancel()
 			path := hosts.PathStatus
 			if details {
-				path += "?tree=1"
+				path = hosts.WithTrees(path)
 			}
 			var s hosts.Status
 			err := o.explain(name(m), o.client(address(m)).Ask(ctx, path, nil, &s))

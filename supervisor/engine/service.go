@@ -10,6 +10,9 @@ import (
 	"github.com/dynast-io/dynast/shared/member"
 )
 
+// buildEnv names the build that an engine was started from. The engine does not read it.
+const buildEnv = "DYNAST_ENGINE_BUILD"
+
 // Service returns the engine of a host as a service, which the leader of the host supervises like
 // those of the user.
 func Service(c *config.Config, host datadir.Host) config.Service {
@@ -18,6 +21,10 @@ func Service(c *config.Config, host datadir.Host) config.Service {
 	s.Command = []string{proc.Executable(), "engine", "--data-dir", c.DataDir}
 	s.Dir = filepath.Dir(c.DataDir)
 	s.Env = map[string]string{SettingsEnv: FromConfig(c).Encode()}
+	// A leader of another build restarts the engine, which is how an upgrade reaches it.
+	if build, err := proc.Build(); err == nil {
+		s.Env[buildEnv] = build
+	}
 	s.Listen = []config.Listen{{Name: member.ClientListener, Address: c.Client.Listen}, {Name: SocketPeers, Address: host.Address}}
 	s.Ready = &config.Check{Kind: config.CheckNotify, Interval: time.Second, Timeout: time.Minute, Threshold: 1}
 	s.Alive = &config.Check{Kind: config.CheckNotify, Interval: WatchdogInterval, Timeout: WatchdogInterval, Threshold: 1}

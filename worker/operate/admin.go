@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -244,7 +245,7 @@ func (a *admin) Act(ctx context.Context, r *wire.ActRequest) (*wire.ActResponse,
 // Hosts carries out a command about the cluster of hosts. Everybody who may enter the data directory
 // may look at it.
 func (a *admin) Hosts(ctx context.Context, r *wire.HostsRequest) (*wire.HostsResponse, error) {
-	if r.Path != hosts.PathList {
+	if path, _, _ := strings.Cut(r.Path, "?"); path != hosts.PathList {
 		if _, err := a.owner(ctx); err != nil {
 			return nil, err
 		}

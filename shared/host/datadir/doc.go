@@ -9,6 +9,8 @@
 //	runtime.json       the directory of the members' private sockets
 //	lease-deadlines    when leases end, for the next leader
 //	pki/               the cluster's certificate authority
+//	engine.sock        where the engine answers the leader, if there are several hosts
+//	hosts/             what belongs to a cluster of several hosts; see Host
 //	slots/1, 2, ...    one replica each: db, log/, slot.lock, slot.json
 //
 // It guarantees:

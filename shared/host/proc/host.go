@@ -67,3 +67,13 @@ func NoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(e
 //
 // The new process's name is "exe" until it calls SetTitle.
 func Executable() string { return "/proc/self/exe" }
+
+// Build returns a text that differs between two builds: it changes when the executable of this process
+// is another file. Processes that were started from the same file have the same text.
+func Build() (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(Executable(), &st); err != nil {
+		return "", fmt.Errorf("the executable of this process: %w", err)
+	}
+	return fmt.Sprintf("%d-%d-%d-%d", st.Dev, st.Ino, st.Size, st.Mtim.Nano()), nil
+}

@@ -15,6 +15,8 @@ const (
 	PathList    = "/dynast/v1/hosts"
 	PathRemove  = "/dynast/v1/remove"
 	PathPromote = "/dynast/v1/promote"
+	PathUpgrade = "/dynast/v1/upgrade"
+	PathStop    = "/dynast/v1/stop"
 	PathToken   = "/dynast/v1/token"
 	PathTokens  = "/dynast/v1/tokens"
 	PathRevoke  = "/dynast/v1/revoke"
@@ -24,6 +26,9 @@ const (
 	PathLeave   = "/dynast/v1/leave"
 	PathRecover = "/dynast/v1/recover"
 )
+
+// WithTrees asks for a PathList or a PathStatus with the trees of the processes.
+func WithTrees(path string) string { return path + "?tree=1" }
 
 // Refusal is the body of an answer with an error status.
 type Refusal struct {
@@ -135,6 +140,19 @@ type NameRequest struct {
 	Name string `json:"name"`
 	// Force removes a host even if the rest then has no majority that answers.
 	Force bool `json:"force,omitempty"`
+}
+
+// UpgradeRequest replaces all processes of a host by those of another build.
+type UpgradeRequest struct {
+	Name string `json:"name"`
+	// Binary is an absolute path on that host. Empty means the file that its leader was started from.
+	Binary string `json:"binary,omitempty"`
+}
+
+// UpgradeResponse says which versions there were.
+type UpgradeResponse struct {
+	Before string `json:"before"`
+	After  string `json:"after"`
 }
 
 // InitRequest makes a single host the first of several.

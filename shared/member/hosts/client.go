@@ -70,6 +70,9 @@ func (c *Client) Ask(ctx context.Context, path string, in, out any) error {
 	if err != nil {
 		return fmt.Errorf("%w from %s: %w", ErrUnreachable, c.name, err)
 	}
+	if resp.StatusCode == http.StatusNotFound {
+		return fmt.Errorf("%s does not know this command, because it runs an older build: upgrade it first ('dynast stop' and 'dynast up' on that host)", c.name)
+	}
 	if resp.StatusCode != http.StatusOK {
 		var r Refusal
 		if json.Unmarshal(raw, &r) != nil || r.Error == "" {

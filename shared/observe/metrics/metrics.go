@@ -52,7 +52,7 @@ func (c *Collector) Gatherer() (prometheus.Gatherer, error) {
 	if err := own.Register(c); err != nil {
 		return nil, err
 	}
-	return prometheus.Gatherers{prometheus.DefaultGatherer, own}, nil
+	return together(own), nil
 }
 
 // Describe implements prometheus.Collector.

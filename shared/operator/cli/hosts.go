@@ -38,7 +38,7 @@ func (a *App) hostsCommand() *cobra.Command {
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		return Hosts(ctx, cfg.DataDir, asJSON, os.Stdout, term.StyleOf(os.Stdout))
 	})
-	cmd.AddCommand(a.hostsInitCommand(), a.hostsTokenCommand(), a.hostsRemoveCommand(), a.hostsPromoteCommand(), a.hostsLeaveCommand(), a.hostsRecoverCommand())
+	cmd.AddCommand(a.hostsInitCommand(), a.hostsTokenCommand(), a.hostsRemoveCommand(), a.hostsLeaveCommand(), a.hostsRecoverCommand())
 	return cmd
 }
 
@@ -221,16 +221,12 @@ func (a *App) hostsRemoveCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) hostsPromoteCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "promote NAME", Short: "Make a host the leading one", Args: cobra.ExactArgs(1)}
-	c := a.WithConfig(cmd)
-	c.run(cmd, func(ctx context.Context, cfg *config.Config, args []string) error {
-		var h hosts.Host
-		if err := askHosts(ctx, cfg.DataDir, hosts.PathPromote, hosts.NameRequest{Name: args[0]}, &h, changeTimeout); err != nil {
-			return err
-		}
-		_, err := fmt.Printf("%s (%s) leads\n", h.Name, h.Address)
+// promoteHost makes a host the leading one.
+func promoteHost(ctx context.Context, dataDir, name string, out io.Writer) error {
+	var h hosts.Host
+	if err := askHosts(ctx, dataDir, hosts.PathPromote, hosts.NameRequest{Name: name}, &h, changeTimeout); err != nil {
 		return err
-	})
-	return cmd
+	}
+	_, err := fmt.Fprintf(out, "%s (%s) leads\n", h.Name, h.Address)
+	return err
 }

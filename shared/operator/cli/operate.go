@@ -41,8 +41,11 @@ func (a *App) onCluster(use, short string, args cobra.PositionalArgs, do func(ct
 }
 
 func (a *App) promoteCommand() *cobra.Command {
-	return a.onCluster("promote [ADDRESS]", "Hand the leadership over to the heir, or to the given follower; no request fails", cobra.MaximumNArgs(1),
+	return a.onCluster("promote [ADDRESS|HOST]", "Hand the leadership over to the heir, to the given follower, or to the given host", cobra.MaximumNArgs(1),
 		func(ctx context.Context, dataDir string, args []string) error {
+			if len(args) == 1 && config.CheckHostName(args[0]) == nil {
+				return promoteHost(ctx, dataDir, args[0], os.Stdout)
+			}
 			to, err := addressArgument(args)
 			if err != nil {
 				return err

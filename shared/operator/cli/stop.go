@@ -29,7 +29,7 @@ import (
 
 func (a *App) stopCommand() *cobra.Command {
 	o := stopOptions{}
-	var remove bool
+	var remove, all bool
 	w := waiting{action: member.ActionStop}
 	cmd := &cobra.Command{
 		Use:   "stop [NAME[/N]...]",
@@ -41,6 +41,7 @@ func (a *App) stopCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 20*time.Second, "without a name: time, after the services have stopped, after which the members that still run are killed")
 	cmd.Flags().BoolVar(&o.keepServices, "keep-services", false, "without a name: leave the services running; the next 'dynast up' continues with them")
 	cmd.Flags().BoolVar(&remove, "remove", false, "with names: also remove services that were added with 'dynast run'")
+	cmd.Flags().BoolVar(&all, "all", false, "without a name: stop all hosts of the cluster, and not only this one")
 	w.bind(cmd)
 	c := a.WithConfig(cmd)
 	cmd.ValidArgsFunction = c.completeService
@@ -52,6 +53,10 @@ func (a *App) stopCommand() *cobra.Command {
 			return &Error{Code: ExitUsage, Err: errors.New("stop: --remove needs the name of a service")}
 		case len(names) > 0 && o.keepServices:
 			return &Error{Code: ExitUsage, Err: errors.New("stop: --keep-services cannot be used with the name of a service")}
+		case len(names) > 0 && all:
+			return &Error{Code: ExitUsage, Err: errors.New("stop: --all cannot be used with the name of a service")}
+		case all:
+			return stopHosts(ctx, cfg.DataDir, o, os.Stdout)
 		case len(names) == 0:
 			return stop(ctx, cfg.DataDir, o, os.Stdout)
 		case remove:

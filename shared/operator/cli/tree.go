@@ -17,9 +17,11 @@ import (
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
+	"github.com/dynast-io/dynast/shared/operator/hostsview"
 	"github.com/dynast-io/dynast/shared/operator/term"
 	"github.com/dynast-io/dynast/shared/operator/treeview"
 )
@@ -55,7 +57,38 @@ func Tree(ctx context.Context, dataDir string, asJSON bool, out io.Writer, s ter
 		_, err = fmt.Fprintf(out, "%s\n", p.raw)
 		return err
 	}
-	return treeview.Write(out, p.tree, p.services, time.Now(), s)
+	if err := treeview.Write(out, p.tree, p.services, time.Now(), s); err != nil || !dir.ManyHosts() {
+		return err
+	}
+	return writeHosts(ctx, dataDir, out, s)
+}
+
+// writeHosts prints the hosts, and the processes of those hosts that answer.
+func writeHosts(ctx context.Context, dataDir string, out io.Writer, s term.Style) error {
+	var l hosts.List
+	if err := askHosts(ctx, dataDir, hosts.WithTrees(hosts.PathList), nil, &l, lookTimeout); err != nil {
+		_, err = fmt.Fprintf(out, "\nThe other hosts cannot be shown: %v\n", err)
+		return err
+	}
+	fmt.Fprintln(out)
+	if err := hostsview.Write(out, &l, time.Now(), s); err != nil {
+		return err
+	}
+	for _, h := range l.Hosts {
+		if h.Name == l.Self || !h.Reachable {
+			continue
+		}
+		fmt.Fprintf(out, "\n%s\n", s.Paint(term.Bold, "On "+h.Name))
+		t, err := tree.Decode(h.Status.Tree)
+		if err != nil {
+			fmt.Fprintln(out, "its leader does not answer at the moment; its engine does")
+			continue
+		}
+		if err := treeview.Write(out, t, nil, time.Now(), s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openTree opens a data directory and reads the tree of the cluster in it.

@@ -26,7 +26,8 @@ func (a *App) upgradeCommand() *cobra.Command {
 		Short: "Replace all processes with those of another build; no request fails",
 		Long: "The leader starts followers of another build, waits until they are in sync, stops the old followers and hands the\n" +
 			"leadership over to a new one. If the new build does not start, everything stays as it was, and the command prints\n" +
-			"the reason. Members that were started with 'dynast join' are not replaced.",
+			"the reason. Members that were started with 'dynast join' are not replaced. In a cluster of several hosts it goes from host to\n" +
+			"host. The new build must be at the same path on each, and a host is upgraded only while all others are in sync.",
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&binary, "binary", "", "executable `FILE` of the new build; default: the file that the leader was started from, which must have changed")
@@ -37,6 +38,13 @@ func (a *App) upgradeCommand() *cobra.Command {
 			if binary, err = filepath.Abs(binary); err != nil {
 				return err
 			}
+		}
+		dir, err := openDir(cfg.DataDir)
+		if err != nil {
+			return err
+		}
+		if dir.ManyHosts() {
+			return upgradeHosts(ctx, cfg.DataDir, binary, os.Stdout)
 		}
 		return Upgrade(ctx, cfg.DataDir, binary, os.Stdout)
 	})
