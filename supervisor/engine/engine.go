@@ -185,9 +185,11 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 		}
 		// From the first client on, the store of the members lacks something.
 		crash.At("engine-serve")
-		if err := e.record(func(h *datadir.Host) { h.Served = true }); err != nil {
-			failed <- err
-			return
+		if !e.host.Served {
+			if err := e.record(func(h *datadir.Host) { h.Served = true }); err != nil {
+				failed <- err
+				return
+			}
 		}
 		crash.At("engine-served")
 		clients.serve(failed)
