@@ -31,7 +31,8 @@ type hosts struct {
 	programs *programs
 	sockets  *member.Sockets
 
-	mu sync.Mutex // held while the mode changes
+	mu       sync.Mutex // held while the mode changes
+	emptying sync.Mutex // held while the members' store is emptied
 }
 
 // do carries out a command. path is one of package hosts.

@@ -41,7 +41,7 @@ const (
 func (h *hosts) init(ctx context.Context, q api.InitRequest) (*api.InitResponse, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.Leading.Load() {
+	if !h.programs.leads() {
 		return nil, errNotLeading
 	}
 	if host, err := h.Dir.ReadHost(); err == nil {
@@ -92,8 +92,8 @@ func (h *hosts) finishInit(ctx context.Context) error {
 	if readErr != nil || host.Served {
 		return fmt.Errorf("the switch is done, but the engine does not answer now: %w; 'dynast logs %s' shows why", errors.Join(err, readErr), member.EngineService)
 	}
-	if !h.Leading.Load() || h.Lifetime().Err() != nil {
-		return err // the next leader does it
+	if !h.programs.leads() {
+		return errors.Join(err, errNotLeading) // the next leader goes on
 	}
 	// The engine must be dead before the record is read: it may begin to serve until then.
 	life := h.Lifetime()
@@ -245,8 +245,11 @@ func (h *hosts) halt(ctx context.Context) error {
 	}
 }
 
-// unhalt lets the engine run again.
+// unhalt lets the engine run again. If this member does not lead any more, the next leader does it.
 func (h *hosts) unhalt(ctx context.Context) error {
+	if !h.programs.leads() {
+		return errNotLeading
+	}
 	if err := h.Dir.DropBack(); err != nil {
 		return err
 	}
@@ -259,6 +262,8 @@ func (h *hosts) unhalt(ctx context.Context) error {
 // empty removes the keys from the members' store. The engine has them, and the members would keep them
 // in memory for nothing.
 func (h *hosts) empty() {
+	h.emptying.Lock()
+	defer h.emptying.Unlock()
 	ctx := h.Lifetime()
 	if !h.holdsKeys(ctx) {
 		return
@@ -288,6 +293,6 @@ func (h *hosts) empty() {
 // holdsKeys reports whether the members' store has keys or leases.
 func (h *hosts) holdsKeys(ctx context.Context) bool {
 	st := h.replica.Current().Store
-	res, err := st.KV().Range(ctx, []byte{0}, []byte{0}, mvcc.RangeOptions{Limit: 1})
+	res, err := st.KV().Range(ctx, []byte{0}, []byte{}, mvcc.RangeOptions{Limit: 1})
 	return err != nil || len(res.KVs) > 0 || len(st.Lessor().Leases()) > 0
 }

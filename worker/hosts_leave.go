@@ -33,7 +33,7 @@ func (h *hosts) leave(ctx context.Context, q api.LeaveRequest) (*api.LeaveRespon
 	default:
 		return nil, errors.New("another change of this host is under way; try again")
 	}
-	if !h.Leading.Load() {
+	if !h.programs.leads() {
 		return nil, errNotLeading
 	}
 	host, err := h.Dir.ReadHost()
@@ -52,7 +52,7 @@ func (h *hosts) leave(ctx context.Context, q api.LeaveRequest) (*api.LeaveRespon
 		return nil, fmt.Errorf("this host has not gone back to a single host, because it was interrupted; its engine serves as before. Repeat the command; 'dynast events' shows what happened")
 	}
 	var l api.List
-	if err := h.ask(ctx, api.PathList, nil, &l); err != nil {
+	if err := h.askPatiently(ctx, api.PathList, &l); err != nil {
 		return nil, err
 	}
 	if q.Last {
@@ -60,6 +60,24 @@ func (h *hosts) leave(ctx context.Context, q api.LeaveRequest) (*api.LeaveRespon
 	}
 	return h.leaveOthers(ctx, host, &l)
 }
+
+// askPatiently asks an engine that may just be starting.
+func (h *hosts) askPatiently(ctx context.Context, path string, out any) error {
+	for deadline := time.Now().Add(askPatience); ; {
+		err := h.ask(ctx, path, nil, out)
+		if !errors.Is(err, api.ErrUnreachable) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(enginePause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// askPatience is how long an engine may take to answer after its start.
+const askPatience = 10 * time.Second
 
 // hasLeft answers a repeated request.
 func (h *hosts) hasLeft(q api.LeaveRequest) (*api.LeaveResponse, error) {
@@ -141,6 +159,9 @@ func (h *hosts) leaveLast(ctx context.Context, host datadir.Host, l *api.List) (
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("nothing was changed, and the engine serves clients as before: %w", err), h.unhalt(h.Lifetime()))
+	}
+	if !h.programs.leads() {
+		return nil, errNotLeading // the next leader goes back to the engine
 	}
 	crash.At("leave-complete")
 	h.programs.again.Store(true)

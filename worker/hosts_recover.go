@@ -23,7 +23,7 @@ func (h *hosts) recover(ctx context.Context, q api.RecoverRequest) (*api.Recover
 		return nil, errors.New("another change of this host is under way; try again")
 	}
 	defer h.mu.Unlock()
-	if !h.Leading.Load() {
+	if !h.programs.leads() {
 		return nil, errNotLeading
 	}
 	host, err := h.Dir.ReadHost()
@@ -34,7 +34,7 @@ func (h *hosts) recover(ctx context.Context, q api.RecoverRequest) (*api.Recover
 		return h.finishRecovery(ctx, host)
 	}
 	var l api.List
-	if err := h.ask(ctx, api.PathList, nil, &l); err != nil {
+	if err := h.askPatiently(ctx, api.PathList, &l); err != nil {
 		return nil, err
 	}
 	r := describeCopy(&l)

@@ -44,7 +44,14 @@ type programs struct {
 }
 
 // errNotLeading is the answer to a command that reached a member which does not lead any more.
-var errNotLeading = errors.New("this member no longer leads; try again")
+var errNotLeading = operate.ErrNotLeading
+
+// leads reports whether this member leads and has not begun to hand over.
+func (p *programs) leads() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.released && p.Leading.Load()
+}
 
 // begin supervises the services, if there are any. It is called when clients are served.
 func (p *programs) begin() {

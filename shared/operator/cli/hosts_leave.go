@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/operator/hostsview"
 	"github.com/dynast-io/dynast/shared/operator/term"
@@ -44,20 +46,55 @@ func (a *App) hostsLeaveCommand() *cobra.Command {
 }
 
 const (
+	// leaveTries is how often a request is sent to a leader that exits before it answers.
+	leaveTries = 5
 	// leavePause is how often a command asks whether the new leader serves, and leavePatience how
 	// long that may take after the copy is complete.
 	leavePause    = 50 * time.Millisecond
-	leavePatience = 2 * time.Minute
+	leavePatience = 10 * time.Minute
+	// deadPatience is how long no leader may be alive. The new one is the same process as the old
+	// one, which executes its program again.
+	deadPatience = 3 * time.Second
 )
+
+// leaderLives reports whether the process lives that has or had cluster.lock.
+func leaderLives(dataDir string) bool {
+	dir, err := datadir.OpenForReading(dataDir)
+	if err != nil {
+		return false
+	}
+	owner, err := proc.ReadOwner(dir.ClusterLock())
+	if err != nil {
+		return false
+	}
+	id, err := proc.Identify(owner.Identity.PID)
+	return err == nil && id == owner.Identity
+}
 
 // leave sends the request. On the way to a single host the leader is replaced, so leave asks until the
 // new one answers.
 func leave(ctx context.Context, dataDir string, q hosts.LeaveRequest) (*hosts.LeaveResponse, error) {
 	var r hosts.LeaveResponse
-	if err := askHosts(ctx, dataDir, hosts.PathLeave, q, &r, switchTimeout); err != nil || r.Done {
-		return &r, err
+	for try := 1; ; try++ {
+		err := askHosts(ctx, dataDir, hosts.PathLeave, q, &r, switchTimeout)
+		if err == nil && r.Done {
+			return &r, nil
+		}
+		if err == nil {
+			break
+		}
+		// A leader that hands over does not answer. The next one goes back to the beginning.
+		if errors.Is(err, errRefused) || errors.Is(err, os.ErrNotExist) || try == leaveTries {
+			return nil, err
+		}
+		select {
+		case <-time.After(leavePause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	q.Wait = true
+	alive := time.Now()
 	for deadline := time.Now().Add(leavePatience); ; {
 		select {
 		case <-time.After(leavePause):
@@ -66,14 +103,16 @@ func leave(ctx context.Context, dataDir string, q hosts.LeaveRequest) (*hosts.Le
 		}
 		var now hosts.LeaveResponse
 		err := askHosts(ctx, dataDir, hosts.PathLeave, q, &now, lookTimeout)
-		var refused *Error
 		switch {
 		case err == nil && now.Done:
 			now.Address = r.Address
 			return &now, nil
-		case errors.As(err, &refused) && errors.Is(err, errRefused):
+		case errors.Is(err, errRefused):
 			return nil, err
-		case time.Now().After(deadline):
+		case leaderLives(dataDir):
+			alive = time.Now()
+		}
+		if now := time.Now(); now.After(deadline) || now.Sub(alive) > deadPatience {
 			return nil, &Error{Code: core.ExitError, Err: errors.Join(fmt.Errorf("the store is copied, but no leader answers on %s: 'dynast up' goes on with the switch; nothing is lost", dataDir), err)}
 		}
 	}
