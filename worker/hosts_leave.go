@@ -201,8 +201,9 @@ func (m *Member) beginAgain() error {
 	return fmt.Errorf("execute the program again: %w", unix.Exec(proc.Executable(), os.Args, os.Environ()))
 }
 
-// takeBack puts the store of a single host into its place, if one is complete. No other member may be
-// alive.
+// takeBack puts the store of a single host into its place, if one is complete. The caller has
+// cluster.lock. Members that were not told to leave in time, because they were just starting, are
+// killed first.
 func takeBack(dir *datadir.Dir) error {
 	host, err := dir.ReadHost()
 	if errors.Is(err, os.ErrNotExist) || err == nil && !host.Halted {
@@ -210,6 +211,20 @@ func takeBack(dir *datadir.Dir) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, id := range proc.Workers(dir.Path()) {
+		if id == proc.Self() {
+			continue // it was a worker in its first life
+		}
+		if p, err := proc.Open(id); err == nil {
+			err = p.Kill()
+			if err == nil {
+				<-p.Done()
+			}
+			if err := errors.Join(err, p.Close()); err != nil {
+				return fmt.Errorf("go back to a single host: a member of this host is still alive: %w", err)
+			}
+		}
 	}
 	numbers, err := dir.Slots()
 	if err != nil {
