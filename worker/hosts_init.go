@@ -268,27 +268,37 @@ func (h *hosts) empty() {
 	if !h.holdsKeys(ctx) {
 		return
 	}
-	all := []byte{0}
-	requests := []*pb.InternalRaftRequest{{AuthDisable: &pb.AuthDisableRequest{}}}
-	for _, l := range h.replica.Current().Store.Lessor().Leases() {
-		requests = append(requests, &pb.InternalRaftRequest{LeaseRevoke: &pb.LeaseRevokeRequest{ID: int64(l.ID)}})
+	all, users := []byte{0}, h.replica.Current().Store.Auth()
+	propose := func(r *pb.InternalRaftRequest) bool {
+		r.Header = &pb.RequestHeader{Username: rootUser, AuthRevision: users.Revision()}
+		res, err := h.replica.Proposals.Propose(ctx, r)
+		if err == nil {
+			err = res.Err
+		}
+		if err != nil {
+			h.Log.Warn("the members keep a copy of the keys in memory until another member leads", "error", err)
+		}
+		return err == nil
 	}
-	requests = append(requests, &pb.InternalRaftRequest{DeleteRange: &pb.DeleteRangeRequest{Key: all, RangeEnd: all}})
-	for _, r := range requests {
-		if _, err := h.replica.Proposals.Propose(ctx, r); err != nil {
-			h.Log.Warn("the members keep their copy of the keys in memory until the next start", "error", err)
+	if users.IsAuthEnabled() && !propose(&pb.InternalRaftRequest{AuthDisable: &pb.AuthDisableRequest{}}) {
+		return
+	}
+	for _, l := range h.replica.Current().Store.Lessor().Leases() {
+		if !propose(&pb.InternalRaftRequest{LeaseRevoke: &pb.LeaseRevokeRequest{ID: int64(l.ID)}}) {
 			return
 		}
 	}
-	compact := &pb.InternalRaftRequest{Compaction: &pb.CompactionRequest{Revision: h.replica.Current().Store.Revision()}}
-	if _, err := h.replica.Proposals.Propose(ctx, compact); err != nil {
-		h.Log.Warn("the members keep the history of the keys in memory", "error", err)
+	if !propose(&pb.InternalRaftRequest{DeleteRange: &pb.DeleteRangeRequest{Key: all, RangeEnd: all}}) ||
+		!propose(&pb.InternalRaftRequest{Compaction: &pb.CompactionRequest{Revision: h.replica.Current().Store.Revision()}}) {
 		return
 	}
 	if _, err := h.Request(ctx, func(ref chan core.Answer) core.Event { return core.DefragmentRequested{Ref: ref} }); err != nil {
 		h.Log.Warn("the members' databases keep their size on disk", "error", err)
 	}
 }
+
+// rootUser is the user who may do everything.
+const rootUser = "root"
 
 // holdsKeys reports whether the members' store has keys or leases.
 func (h *hosts) holdsKeys(ctx context.Context) bool {
