@@ -147,6 +147,10 @@ func (e *Engine) status(ctx context.Context, details bool) *hosts.Status {
 	if lead := s.Leader(); lead != 0 {
 		out.LeaderID = lead.String()
 	}
+	if at := e.leaderSeen.Load(); at != 0 {
+		out.LeaderSeen = time.Unix(0, at)
+	}
+	out.LogWritten = e.logWritten()
 	for _, a := range s.Alarms() {
 		out.Alarms = append(out.Alarms, a.Alarm.String())
 	}

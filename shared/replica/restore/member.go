@@ -13,6 +13,9 @@ import (
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.etcd.io/etcd/server/v3/storage/schema"
 	"go.uber.org/zap"
+
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/replica/store"
 )
 
 // MemberOptions say how a copied database becomes the data directory of an etcd.
@@ -126,4 +129,26 @@ func contentSums(path string) ([]sum, error) {
 type sum struct {
 	rows int
 	crc  uint32
+}
+
+// Single makes the data directory of a single host from that of an etcd that was stopped in order. It
+// is a Restore that also compares what clients see in both databases.
+func Single(ctx context.Context, o Options) (*Result, error) {
+	o.KeepAlarms = true
+	res, err := Restore(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := datadir.Open(res.DataDir, false)
+	if err != nil {
+		return nil, err
+	}
+	made := store.Path(dir.Slot(1).DBDir())
+	if res.Replayed == 0 { // otherwise the etcd was killed, and its database lacks what its log has
+		err = sameContent(filepath.Join(o.Source, "member", "snap", "db"), made)
+	}
+	if err == nil {
+		err = syncAll(made, dir.Slot(1).LogDir(), dir.Slot(1).Path(), dir.Path(), filepath.Dir(dir.Path()))
+	}
+	return res, err
 }

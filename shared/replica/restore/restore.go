@@ -50,6 +50,8 @@ type Options struct {
 	// MarkCompacted compacts everything up to the bumped revision. Clients that watch are told
 	// so, and read everything again.
 	MarkCompacted bool
+	// KeepAlarms also keeps NOSPACE alarms, for a restore on the same disk.
+	KeepAlarms bool
 	// Client and Member are the addresses, as host:port, that succession.json names until a
 	// leader starts.
 	Client, Member string
