@@ -31,6 +31,8 @@ func run(args []string) error {
 	switch {
 	case len(args) == 5 && args[0] == "etcd":
 		return etcdMember(args[1], args[2], args[3], args[4])
+	case len(args) == 2 && args[0] == "program":
+		return beProgram(args[1])
 	case len(args) == 3 && args[0] == "echo":
 		n, err := strconv.Atoi(args[2])
 		if err != nil {
@@ -48,6 +50,7 @@ type options struct {
 	warmup                time.Duration // before each measurement
 	rounds, kills, keys   int
 	smoke, growth, keep   bool
+	services              bool
 	followers, valueBytes int
 	largest               int // MiB
 	only                  *regexp.Regexp
@@ -69,6 +72,7 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.followers, "followers", 2, "number of followers of dynast")
 	f.BoolVar(&o.smoke, "smoke", false, "run everything once and briefly, as a test of this program; the figures mean nothing")
 	f.BoolVar(&o.growth, "growth", false, "measure how dynast's figures change with size, instead of the comparison")
+	f.BoolVar(&o.services, "services", false, "measure services beside runit, s6, supervisord and pm2, as far as they are installed, instead of the comparison")
 	f.BoolVar(&o.keep, "keep", false, "keep data and logs")
 	f.IntVar(&o.largest, "largest", 2048, "`MIB` of the largest database of -growth")
 	only := f.String("only", "", "`REGEXP` that selects loads by title; empty: all loads, and idle, memory and failover")
@@ -136,6 +140,9 @@ func compare(args []string) (err error) {
 	if o.growth {
 		section = "growth"
 		text, err = growth(ctx, r, o)
+	} else if o.services {
+		section = "services"
+		text, err = measureServices(ctx, r, o)
 	} else if figure, err = sideBySide(ctx, r, o); err == nil {
 		text = figure.tables(o)
 	}
