@@ -347,11 +347,11 @@ func (e *Engine) remove(r *http.Request, q hosts.NameRequest) (*hosts.Host, erro
 	if err != nil {
 		return nil, err
 	}
-	votes := target.Role != hosts.RoleLearner && target.Role != hosts.RoleJoining
+	votes := target.Votes()
 	if votes && !q.Force {
 		voters, answering := -1, l.Voting
 		for _, h := range l.Hosts {
-			if h.Role != hosts.RoleLearner && h.Role != hosts.RoleJoining {
+			if h.Votes() {
 				voters++
 			}
 		}

@@ -182,6 +182,7 @@ func (e *Engine) list(ctx context.Context, details bool) *hosts.List {
 	for i := range l.Hosts {
 		l.Hosts[i].IfLost = ifLost(l, l.Hosts[i], voters)
 	}
+	l.Verdict = verdict(l)
 	return l
 }
 
@@ -201,7 +202,7 @@ func (e *Engine) role(m *membership.Member, h hosts.Host) string {
 
 // ifLost says what the loss of a host would mean now.
 func ifLost(l *hosts.List, h hosts.Host, voters int) string {
-	votes := h.Role != hosts.RoleLearner && h.Role != hosts.RoleJoining
+	votes := h.Votes()
 	left := l.Voting
 	if votes && h.Reachable {
 		left--

@@ -10,6 +10,7 @@ import (
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/operator/dashboard"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/roster"
@@ -128,6 +129,14 @@ func (d dashboardCluster) Scale(ctx context.Context, by int) (int, error) {
 // Services describes the user's services.
 func (d dashboardCluster) Services(ctx context.Context) ([]byte, error) {
 	return d.o.describeServices(ctx)
+}
+
+// Hosts describes the hosts of the cluster.
+func (d dashboardCluster) Hosts(ctx context.Context) ([]byte, error) {
+	if !d.o.Dir.ManyHosts() {
+		return nil, nil
+	}
+	return d.o.hosts(ctx, hosts.PathList, nil)
 }
 
 // Act carries out an action on a service or an instance.

@@ -117,6 +117,9 @@ type Host struct {
 	Status *Status `json:"status,omitempty"`
 }
 
+// Votes reports whether a host counts for the majority.
+func (h Host) Votes() bool { return h.Role != RoleLearner && h.Role != RoleJoining }
+
 // List describes all hosts, as one of them sees them.
 type List struct {
 	Schema  int       `json:"schema"` // ListSchema
@@ -128,8 +131,10 @@ type List struct {
 	Quorum int `json:"quorum"`
 	Voting int `json:"voting"`
 	// Writable is true if this host knows a leader.
-	Writable bool   `json:"writable"`
-	Hosts    []Host `json:"hosts"`
+	Writable bool `json:"writable"`
+	// Verdict says in one sentence or two how the cluster is.
+	Verdict string `json:"verdict"`
+	Hosts   []Host `json:"hosts"`
 }
 
 // ListSchema is the version of List.

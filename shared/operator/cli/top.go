@@ -18,6 +18,7 @@ import (
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/logview"
@@ -80,6 +81,17 @@ var _ top.Cluster = (*watched)(nil)
 func (w *watched) State(ctx context.Context) (*tree.Tree, *ps.Report, error) {
 	p, err := readPicture(ctx, w.dir, true)
 	return p.tree, p.services, err
+}
+
+func (w *watched) Hosts(ctx context.Context) (*hosts.List, error) {
+	if !w.dir.ManyHosts() {
+		return nil, nil
+	}
+	var l hosts.List
+	if err := askHosts(ctx, w.dataDir, hosts.PathList, nil, &l, lookTimeout); err != nil {
+		return nil, err
+	}
+	return &l, nil
 }
 
 func (w *watched) Events() ([]events.Event, error) {

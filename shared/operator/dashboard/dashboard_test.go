@@ -36,6 +36,9 @@ func (s still) Scale(_ context.Context, by int) (int, error)    { return 2 + by,
 func (s still) Services(context.Context) ([]byte, error) {
 	return []byte("{\n \"services\": []\n}"), s.err
 }
+func (s still) Hosts(context.Context) ([]byte, error) {
+	return []byte("{\n \"verdict\": \"Serving.\"\n}"), s.err
+}
 func (s still) Act(_ context.Context, action member.Action, name string) ([]string, error) {
 	return []string{string(action) + " of " + name + "/1", name + "/2"}, s.err
 }
@@ -164,6 +167,8 @@ func TestStream(t *testing.T) {
 	next("data:", `{"epoch":1}`)
 	next("event:", "services")
 	next("data:", `{"services":[]}`)
+	next("event:", "hosts")
+	next("data:", `{"verdict":"Serving."}`)
 	r.Record(events.Event{Kind: "member_died"})
 	next("event: events", "")
 	next("data:", `"member_died"`)

@@ -47,6 +47,8 @@ type Cluster interface {
 	Scale(ctx context.Context, by int) (int, error)
 	// Services returns the services, as package ps encodes them.
 	Services(ctx context.Context) ([]byte, error)
+	// Hosts returns the hosts of the cluster, a hosts.List as JSON, or nil if this is a single host.
+	Hosts(ctx context.Context) ([]byte, error)
 	// Act carries out an action on a service or an instance. It returns the instances that the
 	// action is about, as soon as it is accepted.
 	Act(ctx context.Context, action member.Action, name string) ([]string, error)

@@ -62,8 +62,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		if raw, err := s.cfg.Cluster.Tree(); err == nil {
 			out.send("tree", raw)
 		}
-		out.flush() // the tree does not wait for the services
-		s.sendServices(r.Context(), out)
+		out.flush() // the tree does not wait for the rest
+		s.sendSlowly(r.Context(), out, "services", s.cfg.Cluster.Services)
+		s.sendSlowly(r.Context(), out, "hosts", s.cfg.Cluster.Hosts)
 		select {
 		case <-tick.C:
 		case <-r.Context().Done():
@@ -74,16 +75,18 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// sendServices sends the services, unless they take longer than the interval.
-func (s *Server) sendServices(ctx context.Context, out *sender) {
+// sendSlowly sends what read returns, unless that takes longer than the interval or there is nothing.
+func (s *Server) sendSlowly(ctx context.Context, out *sender, what string, read func(context.Context) ([]byte, error)) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Interval)
 	defer cancel()
-	raw, err := s.cfg.Cluster.Services(ctx)
+	raw, err := read(ctx)
 	if err != nil {
-		s.cfg.Logger.Debug("the dashboard cannot read the services", "error", err)
+		s.cfg.Logger.Debug("the dashboard cannot read the "+what, "error", err)
+	}
+	if err != nil || raw == nil {
 		return
 	}
-	out.send("services", raw)
+	out.send(what, raw)
 	out.flush()
 }
 

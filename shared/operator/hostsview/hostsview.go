@@ -13,7 +13,7 @@ import (
 
 // Write prints one row for each host, and below what an operator has to know. It counts ages from now.
 func Write(out io.Writer, l *hosts.List, now time.Time, s term.Style) error {
-	text := term.Table(s, rows(l, now)) + "\n" + verdict(l) + "\n"
+	text := term.Table(s, Rows(l, now)) + "\n" + l.Verdict + "\n"
 	for _, h := range l.Hosts {
 		text += fmt.Sprintf("If %s is lost now: %s.\n", h.Name, h.IfLost)
 	}
@@ -21,32 +21,8 @@ func Write(out io.Writer, l *hosts.List, now time.Time, s term.Style) error {
 	return err
 }
 
-// verdict says in one sentence how the cluster is.
-func verdict(l *hosts.List) string {
-	voters := 0
-	for _, h := range l.Hosts {
-		if votes(h) {
-			voters++
-		}
-	}
-	switch {
-	case l.Voting < l.Quorum:
-		return fmt.Sprintf("NO MAJORITY: %d of %d voting hosts answer, and %d are needed. Nothing can be written. Start the others; if they are lost for good, see 'dynast hosts recover'.", l.Voting, voters, l.Quorum)
-	case !l.Writable:
-		return "There is no leading host at the moment. Writes wait until the hosts have chosen one."
-	case voters == 1:
-		return "Only one host votes. Its loss is the loss of everything: add two hosts."
-	case voters == 2:
-		return "Two hosts vote. The loss of either stops writes, so this is less safe than one host: add a third."
-	case l.Voting < voters:
-		return fmt.Sprintf("Serving. %d of %d voting hosts do not answer.", voters-l.Voting, voters)
-	}
-	return fmt.Sprintf("Serving. All %d voting hosts answer; %d may be lost.", voters, (voters-1)/2)
-}
-
-func votes(h hosts.Host) bool { return h.Role != hosts.RoleLearner && h.Role != hosts.RoleJoining }
-
-func rows(l *hosts.List, now time.Time) [][]term.Cell {
+// Rows returns the table, with its head.
+func Rows(l *hosts.List, now time.Time) [][]term.Cell {
 	head := []term.Cell{{Text: "HOST"}, {Text: "ADDRESS"}, {Text: "ROLE"}, {Text: "LAG", Right: true}, {Text: "LAST HEARD", Right: true}, {Text: "VERSION"}}
 	for i := range head {
 		head[i].Colour = term.Dim

@@ -10,6 +10,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
@@ -33,6 +34,8 @@ const (
 type Cluster interface {
 	// State returns the current state of the members and of the services. The services may be nil.
 	State(ctx context.Context) (*tree.Tree, *ps.Report, error)
+	// Hosts returns the hosts of the cluster, or nil if this is a single host.
+	Hosts(ctx context.Context) (*hosts.List, error)
 	// Events returns the events since the last call. The first call returns all past events.
 	Events() ([]events.Event, error)
 	// Promote, Scale and Kill change the cluster and return a message about the result.
@@ -60,9 +63,11 @@ type Model struct {
 	style   term.Style
 
 	width, height int
-	tree          *tree.Tree // the last known tree
-	services      *ps.Report // as old as tree; nil: no services
-	problem       error      // why there is no newer tree
+	tree          *tree.Tree  // the last known tree
+	services      *ps.Report  // as old as tree; nil: no services
+	hosts         *hosts.List // nil: a single host
+	hostsProblem  error       // why hosts is old
+	problem       error       // why there is no newer tree
 	samples       []sample
 	events        []events.Event
 	seenEvents    bool
@@ -94,6 +99,8 @@ type (
 	looked struct {
 		tree     *tree.Tree
 		services *ps.Report
+		hosts    *hosts.List
+		hostsErr error
 		events   []events.Event
 		err      error
 	}
@@ -122,11 +129,12 @@ func (m *Model) look() tea.Msg {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	t, services, err := m.cluster.State(ctx)
+	l, hostsErr := m.cluster.Hosts(ctx)
 	es, eventsErr := m.cluster.Events()
 	if err == nil {
 		err = eventsErr
 	}
-	return looked{tree: t, services: services, events: es, err: err}
+	return looked{tree: t, services: services, hosts: l, hostsErr: hostsErr, events: es, err: err}
 }
 
 // Update handles a message.
@@ -186,6 +194,9 @@ func (m *Model) take(l looked) {
 	m.events = append(m.events, l.events...)
 	m.events = m.events[max(0, len(m.events)-keptEvents):]
 	m.problem = l.err
+	if m.hostsProblem = l.hostsErr; l.hostsErr == nil {
+		m.hosts = l.hosts
+	}
 	s := sample{reads: math.NaN(), writes: math.NaN(), p50: math.NaN(), p99: math.NaN(), lag: math.NaN(), deaths: m.deaths}
 	m.deaths = 0
 	if l.tree != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/meter"
 	"github.com/dynast-io/dynast/shared/observe/ps"
@@ -30,6 +31,8 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 type fake struct {
 	tree     *tree.Tree
 	services *ps.Report
+	hosts    *hosts.List
+	hostsErr error
 	output   []string
 	err      error
 	events   []events.Event
@@ -43,7 +46,8 @@ func (f *fake) State(context.Context) (*tree.Tree, *ps.Report, error) {
 	t := *f.tree
 	return &t, f.services, nil
 }
-func (f *fake) Events() ([]events.Event, error) { es := f.events; f.events = nil; return es, nil }
+func (f *fake) Hosts(context.Context) (*hosts.List, error) { return f.hosts, f.hostsErr }
+func (f *fake) Events() ([]events.Event, error)            { es := f.events; f.events = nil; return es, nil }
 func (f *fake) do(what string) (string, error) {
 	f.did = append(f.did, what)
 	return "did " + what, f.err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/tree"
+	"github.com/dynast-io/dynast/shared/operator/hostsview"
 	"github.com/dynast-io/dynast/shared/operator/psview"
 	"github.com/dynast-io/dynast/shared/operator/term"
 )
@@ -84,6 +85,7 @@ func (m *Model) overview(room int) []string {
 func (m *Model) lists() (lines []string, selected int) {
 	lines = m.members()
 	selected = 1 + slices.IndexFunc(m.order(), func(x tree.Member) bool { return x.Address == m.selected })
+	lines = append(lines, m.hostLines()...)
 	if m.services == nil || len(m.services.Services) == 0 {
 		return lines, selected
 	}
@@ -98,6 +100,26 @@ func (m *Model) lists() (lines []string, selected int) {
 		row[0].Text = cursor + row[0].Text
 	}
 	return append(lines, m.table(table)...), selected
+}
+
+// hostLines returns the hosts of the cluster and how it is.
+func (m *Model) hostLines() []string {
+	if m.hosts == nil && m.hostsProblem == nil {
+		return nil
+	}
+	lines := []string{""}
+	if m.hosts != nil {
+		table := hostsview.Rows(m.hosts, m.hosts.At)
+		for _, row := range table {
+			row[0].Text = "  " + row[0].Text
+		}
+		lines = append(lines, m.table(table)...)
+		lines = append(lines, "  "+m.hosts.Verdict)
+	}
+	if m.hostsProblem != nil {
+		lines = append(lines, "  "+m.style.Paint(term.Red, "the hosts cannot be shown: "+m.hostsProblem.Error()))
+	}
+	return lines
 }
 
 // outputLines returns the last lines of the output that is shown, below a title.

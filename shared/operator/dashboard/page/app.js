@@ -188,6 +188,30 @@ function showServices(report) {
   }
 }
 
+// showHosts shows the hosts of the cluster. A single host gets no such message.
+function showHosts(list) {
+  $("hosts").hidden = false;
+  $("verdict").textContent = list.verdict;
+  const body = $("host-rows").tBodies[0];
+  body.replaceChildren();
+  for (const h of list.hosts) {
+    const row = body.insertRow();
+    cell(row, h.name === list.self ? `${h.name} (this)` : h.name);
+    cell(row, h.address);
+    cell(row, h.reachable ? h.role : `${h.role}, no answer`, h.reachable ? "good" : "bad");
+    cell(row, h.lag < 0 ? "?" : h.lag, "n");
+    cell(row, lastHeard(h, list), "n");
+    cell(row, h.status ? h.status.version : "?");
+    cell(row, h.if_lost, "note");
+  }
+}
+
+function lastHeard(h, list) {
+  if (h.reachable) return "now";
+  const at = Date.parse(h.last_contact);
+  return at > 0 ? `${span(Math.max(0, Date.parse(list.at) - at))} ago` : "never";
+}
+
 function showInstance(row, i, service, now) {
   row.dataset.instance = i.id;
   const runs = i.pid !== 0;
@@ -320,6 +344,7 @@ function connect() {
   stream.addEventListener("events", e => onEvents(JSON.parse(e.data)));
   stream.addEventListener("tree", e => { alive(); onTree(JSON.parse(e.data)); });
   stream.addEventListener("services", e => { state.services = JSON.parse(e.data); showServices(state.services); });
+  stream.addEventListener("hosts", e => showHosts(JSON.parse(e.data)));
   stream.addEventListener("error", () => {
     link("lost", "reconnecting");
     if (stream.readyState === EventSource.CLOSED) {
