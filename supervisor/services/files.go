@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -103,10 +104,28 @@ func (f files) writeDesired(d desired) error {
 	return nil
 }
 
-func (f files) writeRecord(s stored) error {
+// writeRecord replaces the record of an instance. before is what it returned last, or the checksum of
+// the record that was read: a record that has not changed is not written again. With an error it returns 0.
+func (f files) writeRecord(s stored, before uint64) (now uint64, err error) {
 	s.Schema = schema
-	return write(f.record(s.Record.ID), s)
+	b, err := json.Marshal(s)
+	if err != nil {
+		return 0, fmt.Errorf("services: encode the record of %s: %w", s.Record.ID, err)
+	}
+	b = append(b, '\n')
+	if now = checksum(b); now == before {
+		return now, nil
+	}
+	if err := write(f.record(s.Record.ID), b); err != nil {
+		return 0, err
+	}
+	return now, nil
 }
+
+// checksum tells the content of a file from other contents, within this process.
+func checksum(b []byte) uint64 { return maphash.Bytes(checksumSeed, b) }
+
+var checksumSeed = maphash.MakeSeed()
 
 // forget removes the record of an instance. Its output stays, so that an operator can read it.
 func (f files) forget(id rules.ID) error {
@@ -144,15 +163,18 @@ func (f files) instances() ([]rules.ID, error) {
 }
 
 // readRecord returns the record of an instance. ok is false if there is none.
-func (f files) readRecord(id rules.ID) (s stored, ok bool, err error) {
-	err = read(f.record(id), &s)
+func (f files) readRecord(id rules.ID) (s stored, sum uint64, ok bool, err error) {
+	b, err := os.ReadFile(f.record(id))
+	if err == nil {
+		sum, err = checksum(b), decode(f.record(id), b, &s)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return stored{}, false, nil
+		return stored{}, 0, false, nil
 	case err == nil && (s.Schema != schema || s.Record.ID != id):
 		err = fmt.Errorf("%s is not the record of %s in schema %d", f.record(id), id, schema)
 	}
-	return s, err == nil, err
+	return s, sum, err == nil, err
 }
 
 func read(path string, into any) error {
@@ -160,6 +182,10 @@ func read(path string, into any) error {
 	if err != nil {
 		return fmt.Errorf("services: %w", err)
 	}
+	return decode(path, b, into)
+}
+
+func decode(path string, b []byte, into any) error {
 	if err := json.Unmarshal(b, into); err != nil {
 		return fmt.Errorf("services: %s is damaged: %w", path, err)
 	}
@@ -169,16 +195,12 @@ func read(path string, into any) error {
 // write replaces a file atomically. It does not wait for the disk: no process that a record
 // describes survives a power loss either. The temporary file has a fixed name, so that crashes
 // leave at most one of them behind.
-func write(path string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("services: encode %s: %w", filepath.Base(path), err)
-	}
+func write(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("services: %w", err)
 	}
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fmt.Errorf("services: %w", errors.Join(err, ignoreMissing(os.Remove(tmp))))
 	}
 	if err := os.Rename(tmp, path); err != nil {

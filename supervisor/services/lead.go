@@ -107,7 +107,7 @@ func (m *Manager) survey() ([]rules.Found, error) {
 
 // look finds out what is left of an instance. ok is false if that is nothing.
 func (m *Manager) look(id rules.ID, pending []health.Message) (f rules.Found, ok bool, err error) {
-	s, recorded, err := m.files.readRecord(id)
+	s, sum, recorded, err := m.files.readRecord(id)
 	if err != nil {
 		// A power loss can leave a record that was half written. After it, nothing runs.
 		m.log.Warn("cannot read the record of a service; its processes are found by their lock", "instance", id.String(), "error", err)
@@ -124,7 +124,7 @@ func (m *Manager) look(id rules.ID, pending []health.Message) (f rules.Found, ok
 	if s.BootID != m.host.BootID {
 		s.Record = afterBoot(s.Record)
 	}
-	m.instances[id] = &instance{stored: s}
+	m.instances[id] = &instance{stored: s, written: sum}
 	f = rules.Found{Record: s.Record, Others: held}
 	if s.Service.Name != "" {
 		spec := toSpec(s.Service)

@@ -73,6 +73,8 @@ type watchKey struct {
 // instance is what the Manager knows of an instance in addition to the rules.
 type instance struct {
 	stored
+	// written is the checksum of the record as it is on the disk, or 0 if that is not known.
+	written uint64
 	// endChecks ends the checks of the current process.
 	endChecks context.CancelFunc
 	// newStatus means that the status has changed since the record was written.
@@ -259,7 +261,8 @@ func (m *Manager) save(id rules.ID) {
 		delete(m.unsaved, id)
 		return
 	}
-	err := m.files.writeRecord(i.stored)
+	var err error
+	i.written, err = m.files.writeRecord(i.stored, i.written)
 	switch {
 	case err == nil:
 		delete(m.unsaved, id)

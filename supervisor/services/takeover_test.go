@@ -143,7 +143,7 @@ func TestStartThatWasNotFinished(t *testing.T) {
 			if err := f.writeDesired(desired{BootID: r.host.BootID, Configured: r.host.Configured}); err != nil {
 				t.Fatal(err)
 			}
-			if err := f.writeRecord(s); err != nil {
+			if _, err := f.writeRecord(s, 0); err != nil {
 				t.Fatal(err)
 			}
 			pid := 0
