@@ -49,20 +49,35 @@ type Instance struct {
 //
 // No pid is taken for another process's: each identity is checked.
 func (i Instance) Tree() ([]proc.Identity, error) {
+	if i.Group != nil {
+		// The group names its members, so that a host with thousands of processes need not be
+		// searched.
+		t := newTree(i, i.named())
+		if err := t.addGroup(); err != nil {
+			return nil, err
+		}
+		return t.identities(), nil
+	}
 	entries, err := proc.List()
 	if err != nil {
 		return nil, err
 	}
 	t := newTree(i, entries)
-	if i.Group != nil {
-		err = t.addGroup()
-	} else {
-		err = t.addAll()
-	}
-	if err != nil {
+	if err := t.addAll(); err != nil {
 		return nil, err
 	}
 	return t.identities(), nil
+}
+
+// named returns those processes that are known by name and live.
+func (i Instance) named() []proc.Entry {
+	var out []proc.Entry
+	for _, id := range append([]proc.Identity{i.Main}, i.known...) {
+		if now, err := proc.Identify(id.PID); err == nil && now == id {
+			out = append(out, proc.Entry{Identity: id})
+		}
+	}
+	return out
 }
 
 // tree is a search for the processes of an instance.
