@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -373,6 +374,47 @@ func TestHostsInitGoesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.mustHosts(nil, "init", "--address", c.address())
+	c.engines()
+	takePicture(t, c.client).same(t, want)
+}
+
+// TestHostsInitWithTakenPort: another program takes the port after init has checked it. Clients are
+// then served as before.
+func TestHostsInitWithTakenPort(t *testing.T) {
+	c := start(t)
+	fill(t, c.dial())
+	want := takePicture(t, c.client)
+	address := c.address()
+	taken := make(chan error, 1)
+	go func() {
+		// The directory appears right after the check, and before writes pause.
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+			if _, err := os.Stat(filepath.Join(c.dir, "hosts")); err == nil {
+				l, err := net.Listen("tcp", address)
+				if err == nil {
+					t.Cleanup(func() { _ = l.Close() })
+				}
+				taken <- err
+				return
+			}
+		}
+		taken <- os.ErrDeadlineExceeded
+	}()
+	began := time.Now()
+	code, out := c.hosts(nil, "init", "--address", address)
+	if err := <-taken; err != nil {
+		t.Fatal(err)
+	}
+	if code != 1 || !strings.Contains(out, "nothing was changed, and clients are served as before") || !strings.Contains(out, "in use") {
+		t.Errorf("%d %s", code, out)
+	}
+	t.Logf("back after %s", time.Since(began).Round(time.Millisecond))
+	takePicture(t, c.client).same(t, want)
+	if len(c.engines()) > 0 {
+		t.Error("an engine is left")
+	}
+	var switched hosts.InitResponse
+	c.mustHosts(&switched, "init", "--address", c.address())
 	c.engines()
 	takePicture(t, c.client).same(t, want)
 }
