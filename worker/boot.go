@@ -39,7 +39,7 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
-	lock, err := replica.LockWithin(dir.ClusterLock(), replica.LockWait)
+	lock, err := replica.LockWithin(dir.ClusterLock(), proc.ReleaseTime)
 	if errors.Is(err, proc.ErrLocked) {
 		return core.ExitLocked, lockedError(dir)
 	}
@@ -78,7 +78,7 @@ func Up(opts Options) (core.ExitCode, error) {
 	sockets := member.NewSockets(shared)
 	// Followers that are started at once get the sockets of the services too. A socket that
 	// cannot be opened is reported when the services start.
-	sockets.Open(cfg.Services, dir.Services())
+	sockets.Open(cfg.Services, dir.Services(), proc.ReleaseTime)
 	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, services: append([]config.Service{}, cfg.Services...),
 		sockets: sockets, listener: listener, lock: lock})
 	if err != nil {
