@@ -12,6 +12,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/prove/sim"
 	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 // SimOptions holds the options of 'dynast sim'.
@@ -110,8 +111,8 @@ func Sim(ctx context.Context, o SimOptions, out, progress io.Writer) error {
 	}
 	began := time.Now()
 	s.Progress = func(st sim.Stats) {
-		_, _ = fmt.Fprintf(progress, "%d seeds in %s, %d takeovers, %d writes acknowledged, %s\n",
-			st.Runs, time.Since(began).Round(time.Second), st.Leads, st.Acknowledged, brokenRules(st.Violations))
+		_, _ = fmt.Fprintf(progress, "%s in %s, %s, %s acknowledged, %s\n",
+			plural.Count(st.Runs, "seed"), time.Since(began).Round(time.Second), plural.Count(st.Leads, "takeover"), plural.Count(st.Acknowledged, "write"), brokenRules(st.Violations))
 	}
 	if !o.JSON {
 		_, _ = fmt.Fprintf(progress, "simulating from seed %d\n", max(s.First, 1))
@@ -139,13 +140,10 @@ func Sim(ctx context.Context, o SimOptions, out, progress io.Writer) error {
 }
 
 func brokenRules(n int) string {
-	switch n {
-	case 0:
+	if n == 0 {
 		return "no rule broken"
-	case 1:
-		return "1 seed broke a rule"
 	}
-	return fmt.Sprintf("%d seeds broke a rule", n)
+	return plural.Count(n, "seed") + " broke a rule"
 }
 
 func (r simResult) print(o SimOptions, out io.Writer) error {

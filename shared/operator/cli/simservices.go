@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/prove/sim/services"
 	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 // servicesResult is what 'dynast sim --services --json' prints.
@@ -33,8 +34,8 @@ func SimServices(ctx context.Context, o SimOptions, out, progress io.Writer) err
 	}
 	began := time.Now()
 	s.Progress = func(st services.Stats) {
-		_, _ = fmt.Fprintf(progress, "%d seeds in %s, %d leaders, %d processes started, %s\n",
-			st.Runs, time.Since(began).Round(time.Second), st.Leads, st.Starts, brokenRules(st.Violations))
+		_, _ = fmt.Fprintf(progress, "%s in %s, %s, %s started, %s\n",
+			plural.Count(st.Runs, "seed"), time.Since(began).Round(time.Second), plural.Count(st.Leads, "leader"), plural.Count(st.Starts, "process"), brokenRules(st.Violations))
 	}
 	if !o.JSON {
 		_, _ = fmt.Fprintf(progress, "simulating from seed %d\n", s.First)

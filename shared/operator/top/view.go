@@ -14,6 +14,7 @@ import (
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/operator/psview"
 	"github.com/dynast-io/dynast/shared/operator/term"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 const (
@@ -123,14 +124,7 @@ func (m *Model) headline() string {
 		state = m.style.Paint(term.Red, "DEGRADED")
 	}
 	return fmt.Sprintf("%s  %s  epoch %d  %d of %d in sync  clients %s  %s  %s", m.style.Paint(term.Bold, "dynast"), state, t.Epoch,
-		t.InSync(), t.Followers, t.Client, plural(t.Takeovers, "takeover"), plural(t.Restarts, "restart"))
-}
-
-func plural(n uint64, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
+		t.InSync(), t.Followers, t.Client, plural.Count(t.Takeovers, "takeover"), plural.Count(t.Restarts, "restart"))
 }
 
 // graphs draws three graphs side by side.
