@@ -43,7 +43,7 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
-	lock, err := replica.LockWithin(dir.ClusterLock(), replica.LockWait)
+	lock, err := replica.LockWithin(dir.ClusterLock(), proc.ReleaseTime)
 	if errors.Is(err, proc.ErrLocked) {
 		return core.ExitLocked, lockedError(dir)
 	}
@@ -90,7 +90,7 @@ func Up(opts Options) (core.ExitCode, error) {
 	sockets := member.NewSockets(shared)
 	// Followers that are started at once get the sockets of the services too. A socket that
 	// cannot be opened is reported when the services start.
-	sockets.Open(cfg.Services, dir.Services())
+	sockets.Open(cfg.Services, dir.Services(), proc.ReleaseTime)
 	services := append([]config.Service{}, cfg.Services...)
 	if opts.Again {
 		services = nil // those of the leader before go on
@@ -119,7 +119,7 @@ func clientListener(opts Options, dir *datadir.Dir, activated *os.File) (member.
 	}
 	if host, err := dir.ReadHost(); err == nil {
 		sockets := member.NewSockets(nil)
-		errs := sockets.Open([]config.Service{opts.Engine(opts.Config, host)}, dir.Services())
+		errs := sockets.Open([]config.Service{opts.Engine(opts.Config, host)}, dir.Services(), proc.ReleaseTime)
 		if len(errs) > 0 {
 			return nil, errors.Join(errs...)
 		}

@@ -231,7 +231,7 @@ func takeBack(dir *datadir.Dir) error {
 		return err
 	}
 	for _, n := range numbers {
-		lock, err := replica.LockWithin(dir.Slot(n).Lock(), replica.LockWait)
+		lock, err := replica.LockWithin(dir.Slot(n).Lock(), proc.ReleaseTime)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -12,7 +12,6 @@ import (
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/rules/roster"
-	"github.com/dynast-io/dynast/worker/replica"
 )
 
 // listenClients opens the one socket for clients. Every member gets a copy, so the socket
@@ -38,23 +37,10 @@ func listenDashboard(address string) (*os.File, error) {
 	return f, nil
 }
 
-// listenShared opens a listening socket that is passed on from leader to leader.
+// listenShared opens a listening socket that is passed on from leader to leader. No process accepts
+// on it until this member leads.
 func listenShared(address string) (*os.File, error) {
-	l, err := net.Listen("tcp", address)
-	// A process that was just killed releases its sockets slightly later than its locks.
-	for deadline := time.Now().Add(replica.LockWait); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(deadline); {
-		time.Sleep(5 * time.Millisecond)
-		l, err = net.Listen("tcp", address)
-	}
-	if err != nil {
-		return nil, err
-	}
-	f, err := l.(*net.TCPListener).File()
-	if err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	// The duplicate keeps the socket open. No process accepts on it until this member leads.
-	return f, l.Close()
+	return proc.ListenTCP(address, time.Now().Add(proc.ReleaseTime))
 }
 
 // listenMember opens the member address on the first free port, in the order in which members

@@ -307,7 +307,7 @@ func TestLoadFile(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, maxFileBytes+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(path, builtIn(t)); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "larger than 4MiB") {
+	if _, err := Load(path, builtIn(t)); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "larger than 1MiB") {
 		t.Errorf("large file: got %v", err)
 	}
 }

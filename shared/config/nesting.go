@@ -50,9 +50,7 @@ var operators = []hclsyntax.TokenType{
 
 // tooNested returns where the file exceeds maxNesting, and where the outermost bracket opens in
 // which that happens. It returns nil if the file does not exceed it.
-func tooNested(src []byte, name string) (at, outermost *hcl.Range) {
-	// The parser will report errors of the lexer again.
-	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
+func tooNested(tokens hclsyntax.Tokens) (at, outermost *hcl.Range) {
 	n := nesting{open: []bracket{{lines: true}}}
 	for i, t := range tokens {
 		n.take(t)

@@ -19,11 +19,15 @@ import (
 )
 
 // maxFileBytes bounds the size of a configuration file. It has room for thousands of services.
-const maxFileBytes = 4 << 20
+const maxFileBytes = 1 << 20
 
 // maxSyntaxErrors bounds how many errors of the HCL parser are reported. A file of another kind
 // can have one on every line.
 const maxSyntaxErrors = 100
+
+// maxLexicalErrors bounds how many characters without a meaning a file may have until it is not
+// parsed at all: it is no configuration file.
+const maxLexicalErrors = 1000
 
 // DefaultName is the name of the built-in configuration in messages.
 const DefaultName = "config.hcl (built in)"
@@ -93,11 +97,32 @@ func (r *reader) read() error {
 		r.errs.add(nil, "%s: the file is larger than %s; want a configuration file", r.name, Bytes(maxFileBytes))
 		return r.errs.orNil()
 	}
-	if at, outermost := tooNested(r.src, r.name); at != nil {
+	// The parser will report errors of the lexer again, unless they are too many to go on.
+	tokens, diags := hclsyntax.LexConfig(r.src, r.name, hcl.InitialPos)
+	if len(diags) > maxLexicalErrors {
+		r.syntaxErrors(diags)
+		return r.errs.orNil()
+	}
+	if at, outermost := tooNested(tokens); at != nil {
 		r.errs.add(at, "brackets and operators are nested more than %d deep, from %s on; want every bracket to be closed", maxNesting, position(*outermost))
 		return r.errs.orNil()
 	}
+	if at := tooLongTexts(tokens); at != nil {
+		r.errs.add(at, "the texts up to here have too many lines, or signs $ and %%; want such a text in a file of its own")
+		return r.errs.orNil()
+	}
 	file, diags := hclsyntax.ParseConfig(r.src, r.name, hcl.InitialPos)
+	r.syntaxErrors(diags)
+	if file != nil {
+		if body, ok := file.Body.(*hclsyntax.Body); ok {
+			r.body(body, "")
+		}
+	}
+	return r.errs.orNil()
+}
+
+// syntaxErrors adds errors of the HCL parser, at most maxSyntaxErrors.
+func (r *reader) syntaxErrors(diags hcl.Diagnostics) {
 	for i, d := range diags {
 		if i == maxSyntaxErrors {
 			r.errs.add(d.Subject, "there are %d further errors of this kind", len(diags)-i)
@@ -106,12 +131,6 @@ func (r *reader) read() error {
 		r.syntax(d)
 	}
 	r.syntaxErrs = len(r.errs.Diagnostics)
-	if file != nil {
-		if body, ok := file.Body.(*hclsyntax.Body); ok {
-			r.body(body, "")
-		}
-	}
-	return r.errs.orNil()
 }
 
 // dotted matches a field that is written with a dot instead of in a block.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,10 +17,11 @@ import (
 )
 
 // Open opens the sockets of services that are not open yet. dir is the directory of the services.
-// Programs that outlived all members still have their sockets open; these are taken from them. The
-// errors name the service; a service whose socket cannot be opened does not keep others from
-// starting.
-func (s *Sockets) Open(services []config.Service, dir string) []error {
+// Programs that outlived all members still have their sockets open; these are taken from them. If
+// another process has an address, Open waits for it, at most for patience in all. The errors name
+// the service; a service whose socket cannot be opened does not keep others from starting.
+func (s *Sockets) Open(services []config.Service, dir string, patience time.Duration) []error {
+	deadline := time.Now().Add(patience)
 	var errs []error
 	for _, service := range services {
 		for _, l := range service.Listen {
@@ -27,14 +29,7 @@ func (s *Sockets) Open(services []config.Service, dir string) []error {
 			if s.File(name) != nil {
 				continue
 			}
-			file, err := openSocket(l.Address)
-			if err != nil {
-				if held, e := reclaim(l.Address, filepath.Join(dir, service.Name)); e == nil {
-					file, err = held, nil
-				} else if !errors.Is(e, fs.ErrNotExist) {
-					err = fmt.Errorf("%w (a program of the service has it, and this user may not take it back: %w)", err, e)
-				}
-			}
+			file, err := openSocket(l.Address, filepath.Join(dir, service.Name), deadline)
 			if err == nil {
 				err = s.Add(Listener{Name: name, File: file})
 			}
@@ -46,19 +41,33 @@ func (s *Sockets) Open(services []config.Service, dir string) []error {
 	return errs
 }
 
-func openSocket(address string) (*os.File, error) {
+// openSocket opens a socket, or takes it from a program of the service, whose instances are in dir.
+func openSocket(address, dir string, deadline time.Time) (*os.File, error) {
+	file, err := listen(address, time.Time{})
+	if err == nil {
+		return file, nil
+	}
+	held, e := reclaim(address, dir)
+	switch {
+	case e == nil:
+		return held, nil
+	case !errors.Is(e, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w (a program of the service has it, and this user may not take it back: %w)", err, e)
+	}
+	return listen(address, deadline)
+}
+
+func listen(address string, deadline time.Time) (*os.File, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		return openUnix(path)
 	}
-	l, err := net.Listen("tcp", address)
+	f, err := proc.ListenTCP(address, deadline)
 	if err != nil {
 		if pid, comm, ok := proc.WhoListens(address); ok {
 			return nil, fmt.Errorf("%s is in use by %s (pid %d): stop it, or choose another address", address, comm, pid)
 		}
-		return nil, err
 	}
-	f, err := l.(*net.TCPListener).File()
-	return f, errors.Join(err, l.Close()) // the duplicate keeps the socket open
+	return f, err
 }
 
 // openUnix replaces a socket that nobody listens on.

@@ -12,8 +12,10 @@ import (
 	"github.com/dynast-io/dynast/shared/member"
 )
 
+// openSockets opens the sockets of all services. It does not wait for one that another process still
+// has: the programs would be without supervision meanwhile, and each start tries again.
 func (m *Manager) openSockets() {
-	for _, err := range m.host.Sockets.Open(m.effective(), m.files.dir) {
+	for _, err := range m.host.Sockets.Open(m.effective(), m.files.dir, 0) {
 		m.log.Error("cannot listen for a service", "error", err)
 	}
 }
@@ -40,7 +42,7 @@ func (m *Manager) socketsOf(s config.Service) ([]*os.File, error) {
 		f := m.host.Sockets.File(member.ServiceListener(s.Name, l.Name))
 		if f == nil {
 			// Opening it failed before. What was in the way may be gone.
-			if errs := m.host.Sockets.Open([]config.Service{s}, m.files.dir); len(errs) > 0 {
+			if errs := m.host.Sockets.Open([]config.Service{s}, m.files.dir, 0); len(errs) > 0 {
 				return nil, errors.Join(errs...)
 			}
 			f = m.host.Sockets.File(member.ServiceListener(s.Name, l.Name))

@@ -17,6 +17,7 @@ import (
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 	"github.com/dynast-io/dynast/worker/state"
 )
@@ -185,14 +186,14 @@ func (b *Budget) Look(now time.Time) {
 			b.waiting = true
 			b.Log.Error("clients wait to be accepted: the limit of open files (ulimit -n) allows no more connections",
 				"connections", open, "waiting", waiting)
-			b.Tell(events.ClientsWait, fmt.Sprintf("%d connections of clients are open, the limit of open files allows no more, and %d wait", open, waiting))
+			b.Tell(events.ClientsWait, fmt.Sprintf("%s of clients, the limit of open files allows no more, and %d wait", plural.Count(open, "connection"), waiting))
 		}
 		return
 	}
 	if b.waiting && now.Sub(b.waited) >= waitOver {
 		b.waiting = false
 		b.Log.Info("clients no longer wait to be accepted", "connections", open, "max_connections", most)
-		b.Tell(events.ClientsAccepted, fmt.Sprintf("%d connections of clients are open, %d are possible", open, most))
+		b.Tell(events.ClientsAccepted, fmt.Sprintf("%s of clients, %d possible", plural.Count(open, "connection"), most))
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/host/systemd"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 )
 
@@ -196,7 +197,7 @@ func statusLine(r *roster.Roster) string {
 			inSync++
 		}
 	}
-	return fmt.Sprintf("leader %s, epoch %d, %d followers (%d in sync), clients at %s", r.Leader, r.Epoch, followers, inSync, r.Client)
+	return fmt.Sprintf("leader %s, epoch %d, %s (%d in sync), clients at %s", r.Leader, r.Epoch, plural.Count(followers, "follower"), inSync, r.Client)
 }
 
 // answers reports whether the loop handles a question before ctx ends.

@@ -28,9 +28,6 @@ const (
 	followerTailBytes = 4 << 20
 )
 
-// LockWait is how long to wait for a lock of a process that just died.
-const LockWait = 300 * time.Millisecond
-
 // unmapTimeout is how long to wait for the lock of a database whose owner is dead, which the
 // free slot lock shows. The kernel unmaps the dead process's memory, with the database file in
 // it, after its death (see proc.StartReaper). On a busy host that takes some time.
@@ -97,7 +94,7 @@ func (r *holder) take(slot datadir.Slot, why purpose) (Copy, error) {
 	if err := slot.Make(); err != nil {
 		return Copy{}, err
 	}
-	lock, err := LockWithin(slot.Lock(), LockWait)
+	lock, err := LockWithin(slot.Lock(), proc.ReleaseTime)
 	if err != nil {
 		return Copy{}, fmt.Errorf("slot %d: %w", slot.Number, err)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 // How many descriptors a member needs for itself was measured on Linux with strace(1) on all
@@ -69,9 +71,9 @@ func Raise() (limit int, err error) {
 type TooFew struct{ Limit, Followers int }
 
 func (e *TooFew) Error() string {
-	return fmt.Sprintf("too few open files: the limit is %d, and a cluster with %d followers needs %d (%d, and %d for each follower): "+
+	return fmt.Sprintf("too few open files: the limit is %d, and a cluster with %s needs %d (%d, and %d for each follower): "+
 		"raise the hard limit with 'ulimit -n' in the shell, LimitNOFILE= in the systemd unit, or --ulimit nofile= for the container",
-		e.Limit, e.Followers, Needed(e.Followers), Needed(0), followerFiles)
+		e.Limit, plural.Count(e.Followers, "follower"), Needed(e.Followers), Needed(0), followerFiles)
 }
 
 // Check returns a *TooFew if the limit is below Needed.

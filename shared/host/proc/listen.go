@@ -13,9 +13,28 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// ReleaseTime is how long a process that was just killed may still have its locks and sockets.
+const ReleaseTime = 300 * time.Millisecond
+
+// ListenTCP opens a listening socket as a file. Nobody accepts on it. If the address is in use,
+// ListenTCP tries again until the deadline; a deadline in the past means one attempt.
+func ListenTCP(address string, deadline time.Time) (*os.File, error) {
+	l, err := net.Listen("tcp", address)
+	for errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline) {
+		time.Sleep(5 * time.Millisecond)
+		l, err = net.Listen("tcp", address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := l.(*net.TCPListener).File()
+	return f, errors.Join(err, l.Close()) // the duplicate keeps the socket open
+}
 
 // Waiting returns how many connections to a listening socket are complete and not accepted yet.
 func Waiting(l *net.TCPListener) (int, error) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 const (
@@ -189,7 +190,7 @@ func (r *Recorder) wasAsked(e Event) bool {
 func (r *Recorder) write(batch []Event) {
 	if n := r.unreported; n > 0 {
 		batch = append([]Event{{At: batch[0].At, Epoch: batch[0].Epoch, Kind: Lost, By: r.by,
-			Detail: fmt.Sprintf("%d events could not be written: %v", n, r.cause)}}, batch...)
+			Detail: fmt.Sprintf("%s could not be written: %v", plural.Count(n, "event"), r.cause)}}, batch...)
 	}
 	if err := r.append(batch); err != nil {
 		newlyLost := uint64(len(batch))

@@ -28,6 +28,7 @@ import (
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/prove/chaos"
 	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 )
 
@@ -241,7 +242,7 @@ func (f *chaosFlags) run(ctx context.Context) error {
 		err = errors.Join(err, writePage(f.html, report))
 	}
 	if err == nil && !report.Passed() {
-		err = &Error{Code: core.ExitError, Err: fmt.Errorf("chaos: %w: %d findings, seed %d; data and logs are in %s", ErrChaos, len(report.Findings), report.Seed, report.Kept)}
+		err = &Error{Code: core.ExitError, Err: fmt.Errorf("chaos: %w: %s, seed %d; data and logs are in %s", ErrChaos, plural.Count(len(report.Findings), "finding"), report.Seed, report.Kept)}
 	}
 	return err
 }

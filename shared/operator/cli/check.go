@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 func (a *App) checkCommand() *cobra.Command {
@@ -38,7 +39,7 @@ func Check(cfg *config.Config, out io.Writer) error {
 	if len(problems) > 0 {
 		return &Error{Code: ExitUsage, Err: fmt.Errorf("check:\n%s", strings.Join(problems, "\n"))}
 	}
-	if _, err := fmt.Fprintf(out, "ok: %d services\n", len(cfg.Services)); err != nil {
+	if _, err := fmt.Fprintf(out, "ok: %s\n", plural.Count(len(cfg.Services), "service")); err != nil {
 		return err
 	}
 	for _, s := range cfg.Services {
@@ -55,7 +56,7 @@ func describe(s config.Service) string {
 	if len(s.Command) > 0 {
 		program = s.Command[0]
 	}
-	text := fmt.Sprintf("%s, instances %d, restart %s", program, s.Instances, s.Restart)
+	text := fmt.Sprintf("%s, %s, restart %s", program, plural.Count(s.Instances, "instance"), s.Restart)
 	if s.Schedule != "" {
 		text += ", schedule " + s.Schedule
 	}

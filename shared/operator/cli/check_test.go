@@ -21,8 +21,9 @@ func TestCheck(t *testing.T) {
 		errs     []string
 	}{
 		"none": {"", "ok: 0 services\n", nil},
+		"one": {"service \"a\" {\n command = [\"sh\"]\n instances = 3\n}", "ok: 1 service\n  a: sh, 3 instances, restart always\n", nil},
 		"good": {"service \"a\" { command = [\"sh\"] }\nservice \"b\" {\n script = \"x\"\n schedule = \"@daily\"\n}",
-			"ok: 2 services\n  a: sh, instances 1, restart always\n  b: script, instances 1, restart never, schedule @daily\n", nil},
+			"ok: 2 services\n  a: sh, 1 instance, restart always\n  b: script, 1 instance, restart never, schedule @daily\n", nil},
 		"host": {"service \"a\" { command = [\"./no\"] }\nservice \"b\" {\n script = \"x\"\n dir = \"/nowhere\"\n}",
 			"", []string{file + ":1: a.command = ", file + ":2: b.dir = /nowhere"}},
 		"invalid": {"service \"a\" { instances = 2 }\nservice \"b\" { script = \"\" }", "", []string{file + ":1:9: a: there is no program", file + ":2:"}},

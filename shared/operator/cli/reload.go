@@ -18,6 +18,7 @@ import (
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 // reloadPatience bounds a reload, which waits until the followers confirm.
@@ -149,7 +150,7 @@ func renderReload(out io.Writer, r *wire.ReloadResponse, dry bool) error {
 		fmt.Fprintf(w, "  needs a restart\t%s\t%s stays, not %s\n", c.Field, shown(c.Before), shown(c.After))
 	}
 	if r.Informed < r.Followers {
-		fmt.Fprintf(w, "%d of %d followers have not confirmed yet; they get the change as soon as they answer\n", r.Followers-r.Informed, r.Followers)
+		fmt.Fprintf(w, "not confirmed yet by %d of %s; they get the change as soon as they answer\n", r.Followers-r.Informed, plural.Count(r.Followers, "follower"))
 	}
 	return w.Flush()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/dynast-io/dynast/shared/prove/sim/search"
 	"github.com/dynast-io/dynast/shared/prove/sim/services"
 	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 // SimOptions holds the options of 'dynast sim'.
@@ -154,7 +155,7 @@ func simulate[C search.Config[C, S], S fmt.Stringer, P search.Stats[S]](ctx cont
 	began := time.Now()
 	s.Progress = func(st S) {
 		runs, broken := x.counts(st)
-		_, _ = fmt.Fprintf(progress, "%d seeds in %s, %s, %s\n", runs, time.Since(began).Round(time.Second), x.progress(st), brokenRules(broken))
+		_, _ = fmt.Fprintf(progress, "%s in %s, %s, %s\n", plural.Count(runs, "seed"), time.Since(began).Round(time.Second), x.progress(st), brokenRules(broken))
 	}
 	if !o.JSON {
 		_, _ = fmt.Fprintf(progress, "simulating from seed %d\n", s.First)
@@ -179,13 +180,10 @@ func simulate[C search.Config[C, S], S fmt.Stringer, P search.Stats[S]](ctx cont
 }
 
 func brokenRules(n int) string {
-	switch n {
-	case 0:
+	if n == 0 {
 		return "no rule broken"
-	case 1:
-		return "1 seed broke a rule"
 	}
-	return fmt.Sprintf("%d seeds broke a rule", n)
+	return plural.Count(n, "seed") + " broke a rule"
 }
 
 func (r simResult[S]) print(o SimOptions, flags, table string, out io.Writer) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/replica/restore"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 func (a *App) snapshotCommand() *cobra.Command {
@@ -63,10 +64,10 @@ func firstMember(cfg *config.Config) string {
 
 func printRestored(w io.Writer, from string, r *restore.Result, quota int64) {
 	fmt.Fprintf(w, "restored %s to %s\n", from, r.DataDir)
-	fmt.Fprintf(w, "revision %d (compacted up to %d), %d keys, %d leases, %d users, %d roles, auth %s\n",
-		r.Revision, r.CompactRevision, r.Keys, r.Leases, r.Users, r.Roles, map[bool]string{true: "on", false: "off"}[r.AuthEnabled])
+	fmt.Fprintf(w, "revision %d (compacted up to %d), %s, %s, %s, %s, auth %s\n",
+		r.Revision, r.CompactRevision, plural.Count(r.Keys, "key"), plural.Count(r.Leases, "lease"), plural.Count(r.Users, "user"), plural.Count(r.Roles, "role"), map[bool]string{true: "on", false: "off"}[r.AuthEnabled])
 	if r.Replayed > 0 {
-		fmt.Fprintf(w, "%d entries came from the log; %d of them were not known to be committed, but were restored, as a new leader would do\n", r.Replayed, r.Uncommitted)
+		fmt.Fprintf(w, "%s came from the log; %d of them not known to be committed, but restored, as a new leader would do\n", plural.Count(r.Replayed, "entry"), r.Uncommitted)
 	}
 	if r.Replayed > 0 && r.Members > 1 {
 		fmt.Fprintf(w, "note: this was one of %d members; writes that the others acknowledged without it are missing\n", r.Members)
@@ -75,7 +76,7 @@ func printRestored(w io.Writer, from string, r *restore.Result, quota int64) {
 		fmt.Fprintln(w, "note: the CORRUPT alarm of etcd was restored: requests are refused until you run 'dynast ctl alarm disarm'")
 	}
 	if r.UsedBytes >= quota {
-		fmt.Fprintf(w, "note: the database uses %d bytes, but store.quota is %d: writes are refused until you raise it\n", r.UsedBytes, quota)
+		fmt.Fprintf(w, "note: the database uses %s, but store.quota is %d: writes are refused until you raise it\n", plural.Count(r.UsedBytes, "byte"), quota)
 	}
 	fmt.Fprintf(w, "to start it: dynast up --data-dir %s\n", r.DataDir)
 }
@@ -96,7 +97,7 @@ func snapshotStatusCommand() *cobra.Command {
 		if version == "" {
 			version = "before 3.6"
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "hash %08x, revision %d, %d key revisions, %d bytes, format %s\n", st.Hash, st.Revision, st.TotalKey, st.TotalSize, version)
+		fmt.Fprintf(cmd.OutOrStdout(), "hash %08x, revision %d, %s, %s, format %s\n", st.Hash, st.Revision, plural.Count(st.TotalKey, "key revision"), plural.Count(st.TotalSize, "byte"), version)
 		return nil
 	}
 	return cmd

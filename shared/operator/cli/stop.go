@@ -24,6 +24,7 @@ import (
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 )
 
@@ -103,7 +104,7 @@ func stop(ctx context.Context, dataDir string, o stopOptions, out io.Writer) err
 	}
 	how := "stopped"
 	if left > 0 {
-		fmt.Fprintf(out, "%d processes did not exit within %s: killing them\n", left, o.timeout)
+		fmt.Fprintf(out, "%s did not exit within %s: killing what is left\n", plural.Count(left, "process"), o.timeout)
 		if err := killAll(ctx, dir, seen, rs); err != nil {
 			return err
 		}
@@ -112,7 +113,7 @@ func stop(ctx context.Context, dataDir string, o stopOptions, out io.Writer) err
 	if err := rs.await(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s, %d processes are gone\n", how, len(seen))
+	fmt.Fprintf(out, "%s, %s %s gone\n", how, plural.Count(len(seen), "process"), plural.Are(len(seen)))
 	return nil
 }
 
@@ -314,7 +315,7 @@ func killAll(ctx context.Context, dir *datadir.Dir, seen map[proc.Identity]bool,
 		case len(left) == 0:
 			return nil
 		case time.Now().After(deadline):
-			return &Error{Code: core.ExitError, Err: fmt.Errorf("%d processes still run after SIGKILL: %v", len(left), left)}
+			return &Error{Code: core.ExitError, Err: fmt.Errorf("%s left after SIGKILL: %v", plural.Count(len(left), "process"), left)}
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 // minTokenBytes is the minimum length of a token, so that it cannot be guessed.
@@ -102,7 +103,7 @@ func (s *Server) actions(mux *http.ServeMux) {
 				return "", fmt.Errorf("invalid change %d of the follower count: must be 1 or -1", o.By)
 			}
 			n, err := c.Scale(ctx, o.By)
-			return fmt.Sprintf("the leader now keeps %d followers", n), err
+			return "the leader now keeps " + plural.Count(n, "follower"), err
 		},
 		"services/start":   s.actOnService(member.ActionStart),
 		"services/stop":    s.actOnService(member.ActionStop),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/operator/term"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 	"github.com/dynast-io/dynast/shared/rules/services"
 )
 
@@ -102,7 +103,7 @@ func note(service ps.Service, i ps.Instance, now time.Time) string {
 		parts = append(parts, "next run in "+term.Span(service.NextRun.Sub(now)))
 	}
 	if i.Skipped > 0 {
-		parts = append(parts, fmt.Sprintf("%d runs skipped", i.Skipped))
+		parts = append(parts, plural.Count(i.Skipped, "run")+" skipped")
 	}
 	for _, l := range i.Limits {
 		parts = append(parts, "limit not applied: "+l)

@@ -15,6 +15,7 @@ import (
 	"github.com/dynast-io/dynast/shared/operator/hostsview"
 	"github.com/dynast-io/dynast/shared/operator/psview"
 	"github.com/dynast-io/dynast/shared/operator/term"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 const (
@@ -145,14 +146,7 @@ func (m *Model) headline() string {
 		state = m.style.Paint(term.Red, "DEGRADED")
 	}
 	return fmt.Sprintf("%s  %s  epoch %d  %d of %d in sync  clients %s  %s  %s", m.style.Paint(term.Bold, "dynast"), state, t.Epoch,
-		t.InSync(), t.Followers, t.Client, plural(t.Takeovers, "takeover"), plural(t.Restarts, "restart"))
-}
-
-func plural(n uint64, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
+		t.InSync(), t.Followers, t.Client, plural.Count(t.Takeovers, "takeover"), plural.Count(t.Restarts, "restart"))
 }
 
 // graphs draws three graphs side by side.

@@ -10,6 +10,7 @@ import (
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/operator/psview"
 	"github.com/dynast-io/dynast/shared/operator/term"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 // Write prints the leader, its followers with the heir marked, the services if there are any, and
@@ -29,19 +30,12 @@ func (t view) headline(s term.Style) string {
 	if v, same := t.version(); same && v != "" {
 		parts = append(parts, "version "+v)
 	}
-	parts = append(parts, count(t.Restarts, "restart"), count(t.Takeovers, "takeover"))
+	parts = append(parts, plural.Count(t.Restarts, "restart"), plural.Count(t.Takeovers, "takeover"))
 	text := strings.Join(parts, ", ")
 	if t.Degraded {
 		text += s.Paint(term.Red, "\nDEGRADED: fewer followers are in sync than replication.min_sync requires")
 	}
 	return text
-}
-
-func count(n uint64, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // version returns the version of the members, and whether all members have the same one.

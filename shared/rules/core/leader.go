@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/dynast-io/dynast/shared/rules/keeper"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 )
 
@@ -262,7 +263,7 @@ func (c *Core) behind(p *peer) uint64 { return c.appended.Index - min(p.match, c
 
 func (c *Core) setLagging(p *peer, behind uint64) {
 	p.member.State = roster.Lagging
-	c.report(MemberLagging, p.member.ID, "%d entries behind", behind)
+	c.report(MemberLagging, p.member.ID, "%s behind", plural.Count(behind, "entry"))
 }
 
 // overtaken sends a snapshot to a follower, because the log no longer holds the next entry that

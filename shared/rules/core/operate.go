@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/dynast-io/dynast/shared/rules/plural"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 )
 
@@ -31,7 +32,7 @@ func (c *Core) scaleRequested(ev ScaleRequested) {
 	if want == before {
 		return
 	}
-	c.report(Scaled, c.self.ID, "keeping %d followers instead of %d", want, before)
+	c.report(Scaled, c.self.ID, "keeping %s instead of %d", plural.Count(want, "follower"), before)
 	c.publish()
 	c.trim()
 	c.ensureFollowers()

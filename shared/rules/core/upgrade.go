@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dynast-io/dynast/shared/rules/plural"
 	"github.com/dynast-io/dynast/shared/rules/roster"
 )
 
@@ -140,7 +141,7 @@ func (c *Core) upgradeStarted(m roster.Member, build string) {
 func (c *Core) retireOld() {
 	u := &c.lead.upgrade
 	u.phase, u.deadline = upgradeRetiring, c.now+u.patience
-	c.report(Upgrading, c.self.ID, "%d followers of build %s are in sync, the old followers leave now", len(u.fresh), u.build)
+	c.report(Upgrading, c.self.ID, "in sync: %s of build %s; the old followers leave now", plural.Count(len(u.fresh), "follower"), u.build)
 	for _, id := range u.old {
 		if p := c.lead.peer(id); p != nil && !p.killed && p.member.State != roster.Leaving {
 			c.retire(p, ReplacedByBuild)

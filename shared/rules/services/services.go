@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dynast-io/dynast/shared/rules/keeper"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 const (
@@ -465,7 +466,7 @@ func (c *Core) again(i *instance, ran time.Duration) {
 	case s.Restart == Never:
 		c.give(i, Failed, i.Reason)
 	case s.Limit > 0 && i.Failures > float64(s.Limit)-0.5:
-		c.give(i, Failed, fmt.Sprintf("%d failures in a short time; the last one: %s", s.Limit, i.Reason))
+		c.give(i, Failed, fmt.Sprintf("%s in a short time; the last one: %s", plural.Count(s.Limit, "failure"), i.Reason))
 	default:
 		// The first failure is not delayed. The second waits for about BackoffFirst.
 		i.NotBefore = c.now
