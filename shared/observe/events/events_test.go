@@ -196,7 +196,7 @@ func TestDiskFullLosesAndCountsEvents(t *testing.T) {
 	r.Record(Event{Kind: "b"})
 	r.Close(patience)
 	es := read(t, dir)
-	if kinds(es) != Lost+" b" || !strings.Contains(es[0].Detail, "1 events") || !strings.Contains(es[0].Detail, "is a directory") {
+	if kinds(es) != Lost+" b" || !strings.Contains(es[0].Detail, "1 event ") || !strings.Contains(es[0].Detail, "is a directory") {
 		t.Errorf("read %+v", es)
 	}
 }

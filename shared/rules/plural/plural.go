@@ -14,7 +14,7 @@ func Count[N ~int | ~int64 | ~uint32 | ~uint64](n N, noun string) string {
 	}
 	stem, y := strings.CutSuffix(noun, "y")
 	switch {
-	case y && !strings.HasSuffix(stem, "e"):
+	case y && stem != "" && !strings.ContainsAny(stem[len(stem)-1:], "aeou"):
 		noun = stem + "ies"
 	case strings.HasSuffix(noun, "s"):
 		noun += "es"

@@ -694,7 +694,7 @@ func TestRollingRestartEndsWhenAnInstanceFails(t *testing.T) {
 	r.exited("web/1", 3, "clear web/1, web/1: exited, web/1: failed, web/1: rolling restart aborted, signal web/3")
 	r.cleared("web/1", "")
 	r.state("web/2", StateReady)
-	if got, want := r.wishes["web"].RollFailed, "web/1 has failed: 1 failures in a short time; the last one: exit status 3"; got != want {
+	if got, want := r.wishes["web"].RollFailed, "web/1 has failed: 1 failure in a short time; the last one: exit status 3"; got != want {
 		t.Errorf("the reason is %q, want %q", got, want)
 	}
 }
