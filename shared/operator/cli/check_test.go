@@ -21,7 +21,7 @@ func TestCheck(t *testing.T) {
 		errs     []string
 	}{
 		"none": {"", "ok: 0 services\n", nil},
-		"one": {"service \"a\" {\n command = [\"sh\"]\n instances = 3\n}", "ok: 1 service\n  a: sh, 3 instances, restart always\n", nil},
+		"one":  {"service \"a\" {\n command = [\"sh\"]\n instances = 3\n}", "ok: 1 service\n  a: sh, 3 instances, restart always\n", nil},
 		"good": {"service \"a\" { command = [\"sh\"] }\nservice \"b\" {\n script = \"x\"\n schedule = \"@daily\"\n}",
 			"ok: 2 services\n  a: sh, 1 instance, restart always\n  b: script, 1 instance, restart never, schedule @daily\n", nil},
 		"host": {"service \"a\" { command = [\"./no\"] }\nservice \"b\" {\n script = \"x\"\n dir = \"/nowhere\"\n}",
