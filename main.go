@@ -8,6 +8,7 @@ package main
 import (
 	"context"
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -76,7 +77,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	app := &cli.App{Defaults: defaults, Version: buildVersion()}
-	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), engineCommand(), versionCommand())
+	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), engineCommand(), backCommand(), versionCommand())
 	root.AddCommand(app.Commands()...)
 	cli.Strict(root)
 	return root
@@ -106,6 +107,26 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 	}
 	logs.Flush(time.Second)
 	return &cli.Error{Code: max(code, core.ExitError), Err: err}
+}
+
+// runAgain runs the leader if this process has executed its program again. Its arguments are then
+// those of its first life, and mean nothing.
+func runAgain() (bool, error) {
+	sockets, again, err := member.PassedOn()
+	if !again {
+		return false, nil
+	}
+	if err != nil {
+		return true, &cli.Error{Code: core.ExitError, Err: err}
+	}
+	cfg, err := config.Decode([]byte(os.Getenv(member.ConfigEnv)))
+	if err != nil {
+		return true, &cli.Error{Code: core.ExitError, Err: fmt.Errorf("invalid configuration of the leader before: %w", err)}
+	}
+	return true, run(cfg, "", func(o worker.Options) (core.ExitCode, error) {
+		o.Again, o.Sockets = true, sockets
+		return worker.Up(o)
+	})
 }
 
 // reload reads the configuration again from the source that the first leader used.
@@ -140,6 +161,9 @@ func upCommand(app *cli.App) *cobra.Command {
 		return nil
 	}
 	cmd.RunE = func(*cobra.Command, []string) error {
+		if again, err := runAgain(); again {
+			return err
+		}
 		if !container.Needed() {
 			proc.SlackTimers()
 		}
@@ -197,6 +221,9 @@ func joinCommand(app *cli.App) *cobra.Command {
 	cmd.Flags().StringVar(&address, "address", "", "member address `HOST:PORT` of the new follower; default: the next free port")
 	c := app.WithConfig(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
+		if again, err := runAgain(); again {
+			return err
+		}
 		proc.SlackTimers()
 		cfg, err := c.Load()
 		if err != nil {
@@ -229,6 +256,9 @@ func workerCommand() *cobra.Command {
 	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory; operators and 'dynast stop' recognize the process by it")
 	cmd.Flags().IntVar(&slot, "slot", 0, "number of its slot in the data directory")
 	cmd.RunE = func(*cobra.Command, []string) error {
+		if again, err := runAgain(); again {
+			return err
+		}
 		proc.SlackTimers() // inherited from the leader, unless the leader is an older build
 		if os.Getenv(member.ConfigEnv) == "" {
 			return errors.New("worker: only a leader can run this command: use 'dynast join' to start a follower by hand")
@@ -260,6 +290,22 @@ func engineCommand() *cobra.Command {
 			return &cli.Error{Code: core.ExitError, Err: err}
 		}
 		return nil
+	}
+	return cmd
+}
+
+// backCommand is the command with which a leader makes the store of a single host from the engine's
+// data.
+func backCommand() *cobra.Command {
+	var dataDir string
+	cmd := &cobra.Command{Use: "back", Hidden: true, Args: cobra.NoArgs}
+	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory of the host")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		left, err := hosts.Back(cmd.Context(), dataDir, nil)
+		if err != nil {
+			return &cli.Error{Code: core.ExitError, Err: err}
+		}
+		return json.NewEncoder(os.Stdout).Encode(left)
 	}
 	return cmd
 }

@@ -31,7 +31,10 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err := files.Check(opts.Config.Followers); err != nil {
 		return member.ExitUsage, err
 	}
-	activated, err := takeActivation(&opts)
+	activated, err := opts.Sockets.File(member.ClientListener), error(nil)
+	if !opts.Again {
+		activated, err = takeActivation(&opts)
+	}
 	if err != nil {
 		return core.ExitError, err
 	}
@@ -48,6 +51,9 @@ func Up(opts Options) (core.ExitCode, error) {
 		return core.ExitError, err
 	}
 	if err := operate.DropReadyFile(os.Getenv(member.ReadyFileEnv)); err != nil {
+		return core.ExitError, err
+	}
+	if err := takeBack(dir); err != nil {
 		return core.ExitError, err
 	}
 	clusterID, err := dir.MakeClusterID()
@@ -68,9 +74,14 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
-	dashboard, dashboardErr := listenDashboard(cfg.Dashboard.Listen)
-	if dashboard != nil {
-		shared = append(shared, member.Listener{Name: member.DashboardListener, File: dashboard})
+	var dashboardErr error
+	if opts.Again {
+		shared = opts.Sockets
+	} else {
+		var dashboard *os.File
+		if dashboard, dashboardErr = listenDashboard(cfg.Dashboard.Listen); dashboard != nil {
+			shared = append(shared, member.Listener{Name: member.DashboardListener, File: dashboard})
+		}
 	}
 	listener, err := listenMember(cfg, nil)
 	if err != nil {
@@ -80,7 +91,11 @@ func Up(opts Options) (core.ExitCode, error) {
 	// Followers that are started at once get the sockets of the services too. A socket that
 	// cannot be opened is reported when the services start.
 	sockets.Open(cfg.Services, dir.Services())
-	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, services: append([]config.Service{}, cfg.Services...),
+	services := append([]config.Service{}, cfg.Services...)
+	if opts.Again {
+		services = nil // those of the leader before go on
+	}
+	m, err := newMember(parts{opts: opts, dir: dir, authority: authority, clusterID: clusterID, services: services,
 		sockets: sockets, listener: listener, lock: lock})
 	if err != nil {
 		return core.ExitError, err

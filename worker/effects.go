@@ -152,7 +152,7 @@ func (m *Member) beginServing() {
 	m.replica.Space.Look() // before the first write is accepted
 	m.replica.Current().Store.Promote(m.history.outage())
 	serveHTTP := func() {}
-	if !m.Dir.ManyHosts() { // otherwise the engine serves clients
+	if !m.hosts.resume() { // otherwise the engine serves clients
 		var err error
 		if serveHTTP, err = m.clients.Serve(); err != nil {
 			m.Fatal(core.ExitError, err)
@@ -196,7 +196,7 @@ func (m *Member) reported(r core.Report) {
 	if r.Detail != "" {
 		args = append(args, "detail", r.Detail)
 	}
-	if r.Kind == core.Stopping {
+	if r.Kind == core.Stopping && !m.processes.programs.again.Load() {
 		m.operators.Stopping()
 	}
 	switch r.Kind {

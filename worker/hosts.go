@@ -2,26 +2,19 @@ package worker
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"golang.org/x/sys/unix"
 
-	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/member"
 	api "github.com/dynast-io/dynast/shared/member/hosts"
-	"github.com/dynast-io/dynast/shared/member/pki"
 	"github.com/dynast-io/dynast/shared/observe/events"
-	"github.com/dynast-io/dynast/shared/replica/restore"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/worker/replica"
 	"github.com/dynast-io/dynast/worker/serve"
@@ -38,13 +31,17 @@ type hosts struct {
 	programs *programs
 	sockets  *member.Sockets
 
-	mu sync.Mutex // held while the mode changes
+	mu       sync.Mutex // held while the mode changes
+	emptying sync.Mutex // held while the members' store is emptied
 }
 
 // do carries out a command. path is one of package hosts.
 func (h *hosts) do(ctx context.Context, path string, body []byte) ([]byte, error) {
-	if path == api.PathInit {
+	switch path {
+	case api.PathInit:
 		return answer(body, func(q api.InitRequest) (*api.InitResponse, error) { return h.init(ctx, q) })
+	case api.PathLeave:
+		return answer(body, func(q api.LeaveRequest) (*api.LeaveResponse, error) { return h.leave(ctx, q) })
 	}
 	host, err := h.Dir.ReadHost()
 	switch {
@@ -53,22 +50,37 @@ func (h *hosts) do(ctx context.Context, path string, body []byte) ([]byte, error
 	case err != nil:
 		return nil, err
 	case host.Removed:
-		return nil, fmt.Errorf("the other hosts have removed this host (%s) from the cluster; stop it, remove its data directory %s, and let it join again", host.Name, h.Dir.Path())
+		return nil, h.removedError(host)
+	case host.Halted:
+		return nil, errors.New("this host is changing between a store of its own and that of several hosts; try again")
 	}
-	c := api.DialLocal(h.Dir)
-	defer c.Close()
+	if path == api.PathRecover {
+		return answer(body, func(q api.RecoverRequest) (*api.Recovery, error) { return h.recover(ctx, q) })
+	}
 	var in any
 	if len(body) > 0 {
 		in = json.RawMessage(body)
 	}
 	var out json.RawMessage
-	if err := c.Ask(ctx, path, in, &out); err != nil {
-		if errors.Is(err, api.ErrUnreachable) {
-			return nil, fmt.Errorf("the engine of this host does not answer (%w); 'dynast ps' shows its state, and 'dynast logs %s' why", err, member.EngineService)
-		}
+	if err := h.ask(ctx, path, in, &out); err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+func (h *hosts) removedError(host datadir.Host) error {
+	return fmt.Errorf("this host (%s) is no longer in its cluster: it has left, or the other hosts have removed it. Stop it ('dynast stop'), move its data directory %s away, and let it join again or start it as a new host", host.Name, h.Dir.Path())
+}
+
+// ask asks the engine of this host.
+func (h *hosts) ask(ctx context.Context, path string, in, out any) error {
+	c := api.DialLocal(h.Dir)
+	defer c.Close()
+	err := c.Ask(ctx, path, in, out)
+	if errors.Is(err, api.ErrUnreachable) {
+		return fmt.Errorf("the engine of this host does not answer (%w); 'dynast ps' shows its state, and 'dynast logs %s' why", err, member.EngineService)
+	}
+	return err
 }
 
 func answer[In, Out any](body []byte, f func(In) (Out, error)) ([]byte, error) {
@@ -83,183 +95,85 @@ func answer[In, Out any](body []byte, f func(In) (Out, error)) ([]byte, error) {
 	return json.Marshal(out)
 }
 
-const (
-	// engineStart is how long the engine may take to serve clients after the switch.
-	engineStart = 30 * time.Second
-	enginePause = 10 * time.Millisecond
-)
+// resume goes on after a takeover or a start with what an earlier leader has not finished. It returns
+// true if the engine serves clients, and false if this member does. It is called before clients are
+// served.
+func (h *hosts) resume() bool {
+	host, err := h.Dir.ReadHost()
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		go h.Guarded(h.tidy)
+		return false
+	case err != nil:
+		return true // nothing is known of the engine, so nothing old may be served
+	}
+	if host.Halted {
+		// The engine has everything, and nobody else was ever served.
+		err := h.Dir.DropBack()
+		if err == nil {
+			host, err = h.Dir.UpdateHost(func(host *datadir.Host) { host.Halted, host.HaltedAt = false, time.Time{} })
+		}
+		if err != nil {
+			h.Fatal(core.ExitError, err)
+			return true
+		}
+		h.Tell(events.HostsSwitch, "the leader before was interrupted while it changed the mode of this host; the engine serves clients as before")
+	}
+	switch {
+	case host.Removed:
+		h.refuseClients()
+	case host.Recover:
+		go h.Guarded(h.continueRecovery)
+	case host.Served:
+		go h.Guarded(h.empty)
+	case host.HasData && len(host.Members) == 1:
+		go h.Guarded(h.continueInit)
+	}
+	return true
+}
 
-// init makes this host the first of several. Writes pause while the database is copied into an etcd
-// member. The host's record is written when that copy is complete and was compared; it is the moment
-// of the switch. If anything fails before, clients are served from the members' store again. A leader
-// that takes over before that moment does the same, and one that takes over after it starts the
-// engine.
-func (h *hosts) init(ctx context.Context, q api.InitRequest) (*api.InitResponse, error) {
+// continueInit finishes the switch that the leader before had begun.
+func (h *hosts) continueInit() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.Leading.Load() {
-		return nil, errNotLeading
-	}
-	if host, err := h.Dir.ReadHost(); err == nil {
-		if host.Address == q.Address && (q.Name == "" || host.Name == q.Name) {
-			return &api.InitResponse{Name: host.Name, Address: host.Address}, h.awaitEngine(ctx) // a repetition
-		}
-		return nil, fmt.Errorf("this host is one of several already, as %s at %s", host.Name, host.Address)
-	}
-	host, err := h.plan(q)
-	if err != nil {
-		return nil, err
-	}
-	began := time.Now()
-	h.tell(events.HostsSwitch, "writes pause for the switch to several hosts")
-	h.clients.Stop()
-	moved, err := h.move(ctx, host)
-	if err == nil {
-		err = h.Dir.WriteHost(host)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("nothing was changed, and clients are served as before: %w", err), h.goBack(host))
-	}
-	if err := h.programs.refresh(ctx); err != nil {
-		return nil, fmt.Errorf("the switch is done, but the engine cannot be supervised yet: %w", err)
-	}
-	if err := h.awaitEngine(ctx); err != nil {
-		return nil, fmt.Errorf("the switch is done, but the engine does not serve yet: %w; 'dynast logs %s' shows why", err, member.EngineService)
-	}
-	moved.Paused = time.Since(began)
-	h.tell(events.HostsSwitch, fmt.Sprintf("this host is the first of several, as %s at %s; writes paused for %s", host.Name, host.Address, moved.Paused.Round(time.Millisecond)))
-	go h.Guarded(h.empty)
-	return moved, nil
-}
-
-// plan checks the request and prepares what does not concern clients.
-func (h *hosts) plan(q api.InitRequest) (datadir.Host, error) {
-	host := datadir.Host{Name: q.Name, Address: q.Address, HasData: true}
-	if host.Name == "" {
-		host.Name = h.Settings.Now().Hosts.Name
-	}
-	if host.Name == "" {
-		name, err := os.Hostname()
-		if err != nil {
-			return host, fmt.Errorf("the name of this host: %w; pass --name", err)
-		}
-		host.Name = name
-	}
-	if err := config.CheckHostName(host.Name); err != nil {
-		return host, fmt.Errorf("the name %q: %w; pass another --name", host.Name, err)
-	}
-	if err := config.CheckHostAddress(host.Address); err != nil {
-		return host, fmt.Errorf("--address %q: %w; want the IP:PORT at which the other hosts reach this one, for example 10.0.0.1:2380", host.Address, err)
-	}
-	l, err := net.Listen("tcp", host.Address)
-	if err != nil {
-		return host, fmt.Errorf("--address: %w", bindError(host.Address, err, "--address"))
-	}
-	if err := l.Close(); err != nil {
-		return host, err
-	}
-	id := make([]byte, 8)
-	_, _ = rand.Read(id) // it never fails
-	host.Cluster = "dynast-" + hex.EncodeToString(id)
-	host.Members = map[string]string{host.Name: host.Address}
-	// An interrupted attempt leaves a directory without a record.
-	if err := os.RemoveAll(h.Dir.Hosts()); err != nil {
-		return host, err
-	}
-	_, err = pki.LoadOrCreate(h.Dir.HostsPKI(), host.Cluster)
-	return host, err
-}
-
-// move copies the database into the data directory of an etcd.
-func (h *hosts) move(ctx context.Context, host datadir.Host) (*api.InitResponse, error) {
-	for h.replica.Pending() > 0 { // requests whose clients were not waited for
-		select {
-		case <-time.After(time.Millisecond):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	path := filepath.Join(h.Dir.Hosts(), "switch.db")
-	defer os.Remove(path)
-	st := h.replica.Current().Store
-	snap, err := st.Snapshot()
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, errors.Join(err, snap.Close())
-	}
-	_, err = snap.WriteTo(f)
-	if err = errors.Join(err, f.Close(), snap.Close()); err != nil {
-		return nil, err
-	}
-	err = restore.Member(ctx, restore.MemberOptions{Database: path, DataDir: h.Dir.Engine(), Name: host.Name, PeerURL: "https://" + host.Address,
-		Token: host.Cluster, Logger: h.Logs.Zap("restore")})
-	return &api.InitResponse{Name: host.Name, Address: host.Address, Revision: st.Revision(), Bytes: snap.Size}, err
-}
-
-// goBack serves clients from the members' store again.
-func (h *hosts) goBack(host datadir.Host) error {
-	if err := h.Dir.RemoveHost(); err != nil {
-		// Whether the switch happened is decided by a file that cannot be removed.
-		h.Fatal(core.ExitError, err)
-		return err
-	}
-	h.tell(events.HostsSwitch, "the switch to several hosts failed; clients are served as before")
-	serveHTTP, err := h.clients.Serve()
-	if err != nil {
-		h.Fatal(core.ExitError, err)
-		return err
-	}
-	go h.Guarded(serveHTTP)
-	return os.RemoveAll(h.Dir.Hosts())
-}
-
-// awaitEngine waits until the engine answers and knows a leader.
-func (h *hosts) awaitEngine(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, engineStart)
-	defer cancel()
-	c := api.DialLocal(h.Dir)
-	defer c.Close()
-	for {
-		var s api.Status
-		err := c.Ask(ctx, api.PathStatus, nil, &s)
-		if err == nil && s.LeaderID != "" {
-			return nil
-		}
-		select {
-		case <-time.After(enginePause):
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		}
+	if err := h.finishInit(h.Lifetime()); err != nil {
+		h.Log.Error("the switch to several hosts", "error", err)
 	}
 }
 
-// empty removes the keys from the members' store. The engine has them, and the members would keep them
-// in memory for nothing.
-func (h *hosts) empty() {
-	ctx := h.Lifetime()
-	all := []byte{0}
-	requests := []*pb.InternalRaftRequest{{AuthDisable: &pb.AuthDisableRequest{}}}
-	for _, l := range h.replica.Current().Store.Lessor().Leases() {
-		requests = append(requests, &pb.InternalRaftRequest{LeaseRevoke: &pb.LeaseRevokeRequest{ID: int64(l.ID)}})
-	}
-	requests = append(requests, &pb.InternalRaftRequest{DeleteRange: &pb.DeleteRangeRequest{Key: all, RangeEnd: all}})
-	for _, r := range requests {
-		if _, err := h.replica.Proposals.Propose(ctx, r); err != nil {
-			h.Log.Warn("the members keep their copy of the keys in memory until the next start", "error", err)
-			return
-		}
-	}
-	compact := &pb.InternalRaftRequest{Compaction: &pb.CompactionRequest{Revision: h.replica.Current().Store.Revision()}}
-	if _, err := h.replica.Proposals.Propose(ctx, compact); err != nil {
-		h.Log.Warn("the members keep the history of the keys in memory", "error", err)
+// tidy removes what an interrupted switch or a cluster that this host has left has in hosts/.
+func (h *hosts) tidy() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.Dir.ManyHosts() {
 		return
 	}
-	if _, err := h.Request(ctx, func(ref chan core.Answer) core.Event { return core.DefragmentRequested{Ref: ref} }); err != nil {
-		h.Log.Warn("the members' databases keep their size on disk", "error", err)
+	left, err := h.Dir.ReadLeft()
+	if err == nil && left.Served.IsZero() {
+		left.Served = time.Now()
+		if err = h.Dir.WriteLeft(left); err == nil {
+			h.Tell(events.HostsSwitch, fmt.Sprintf("this host has left the cluster of hosts and serves clients alone, from revision %d on; writes paused for %s",
+				left.Revision, left.Served.Sub(left.Stopped).Round(time.Millisecond)))
+		}
+	}
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		err = h.Dir.DropHosts()
+	}
+	if err != nil {
+		h.Log.Warn("what is left of a cluster of hosts takes space", "directory", h.Dir.Hosts(), "error", err)
 	}
 }
 
-func (h *hosts) tell(kind, detail string) { h.Tell(kind, detail) }
+// refuseClients makes connections to the address for clients fail at once. Otherwise they would wait
+// for a server that never comes. It takes effect for all processes that share the socket.
+func (h *hosts) refuseClients() {
+	raw, err := h.sockets.File(member.ClientListener).SyscallConn()
+	if err == nil {
+		var inner error
+		err = raw.Control(func(fd uintptr) { inner = unix.Shutdown(int(fd), unix.SHUT_RD) })
+		err = errors.Join(err, inner)
+	}
+	if err != nil {
+		h.Log.Warn("clients that connect here wait in vain until this host is stopped", "error", err)
+	}
+}

@@ -38,6 +38,10 @@ type Options struct {
 	NewServices member.NewServices
 	// Engine returns the service that is the store of this host in a cluster of several hosts.
 	Engine func(*config.Config, datadir.Host) config.Service
+	// Again is true in a leader that has executed its program again, and Sockets are those that it
+	// had open.
+	Again   bool
+	Sockets member.Listeners
 	// Join makes this host one of a cluster, as the configuration says. It is called before the
 	// first leader of the host begins, and does nothing if the host has joined already.
 	Join func(context.Context, *config.Config, *datadir.Dir, hclog.Logger) error
@@ -63,6 +67,7 @@ type Member struct {
 	reloader  *reloader
 	hosts     *hosts
 	files     *files.Budget
+	sockets   *member.Sockets
 	listener  net.Listener // for the other members
 }
 
@@ -86,7 +91,7 @@ func newMember(p parts) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{listener: p.listener}
+	m := &Member{listener: p.listener, sockets: p.sockets}
 	self := state.Self{Process: proc.Self(), Address: p.listener.Addr().(*net.TCPAddr).AddrPort(), BootID: boot, ClusterID: p.clusterID, Version: p.opts.Version}
 	if err := p.opts.Logs.SetAddress(self.Address.String()); err != nil {
 		return nil, err
@@ -184,6 +189,11 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 	m.history.rec.Close(eventsTimeout)
 	if code == core.ExitDone && m.Leading.Load() {
 		m.leaveNoSockets()
+	}
+	if code == core.ExitDone && m.Leading.Load() && m.processes.programs.again.Load() {
+		err := m.beginAgain()
+		m.Log.Error("cannot begin again; 'dynast up' goes on with it", "error", err)
+		code = core.ExitError
 	}
 	m.Logs.Flush(time.Second)
 	return code

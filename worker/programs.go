@@ -15,6 +15,7 @@ import (
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/worker/operate"
 	"github.com/dynast-io/dynast/worker/state"
@@ -33,6 +34,8 @@ type programs struct {
 	// read that file; then the services of the leader before go on.
 	configured []config.Service
 
+	// again means that this process executes its program again when the members have stopped.
+	again    atomic.Bool
 	stopping atomic.Bool
 	fetching atomic.Bool
 	mu       sync.Mutex
@@ -41,7 +44,14 @@ type programs struct {
 }
 
 // errNotLeading is the answer to a command that reached a member which does not lead any more.
-var errNotLeading = errors.New("this member no longer leads; try again")
+var errNotLeading = operate.ErrNotLeading
+
+// leads reports whether this member leads and has not begun to hand over.
+func (p *programs) leads() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.released && p.Leading.Load()
+}
 
 // begin supervises the services, if there are any. It is called when clients are served.
 func (p *programs) begin() {
@@ -56,7 +66,7 @@ func (p *programs) begin() {
 // builtin returns the engine, if this host has one.
 func (p *programs) builtin() []config.Service {
 	host, err := p.Dir.ReadHost()
-	if errors.Is(err, os.ErrNotExist) || host.Removed {
+	if errors.Is(err, os.ErrNotExist) || host.Removed || host.Halted {
 		return nil
 	}
 	if err != nil {
@@ -138,6 +148,7 @@ func (p *programs) configure(ctx context.Context, services []config.Service, dry
 // stop stops the cluster: first the services, then the members. A second call does not wait for
 // the services, which then run on.
 func (p *programs) stop(reason string, keep bool) {
+	p.again.Store(false)
 	services := p.current()
 	if services == nil || keep || p.stopping.Swap(true) {
 		p.Post(core.StopRequested{Reason: reason})
@@ -213,4 +224,53 @@ func (p *programs) refresh(ctx context.Context) error {
 		return err
 	}
 	return services.Refresh(ctx)
+}
+
+// engineState describes the engine.
+type engineState struct {
+	// runs means that a process of it is left, or may be started.
+	runs bool
+	// restarts counts the restarts, and reason says why it does not run.
+	restarts int
+	reason   string
+}
+
+// engineNow asks the supervisor about the engine.
+func (p *programs) engineNow(ctx context.Context) (engineState, error) {
+	var s engineState
+	services, err := p.get(false)
+	if err != nil || services == nil {
+		return s, err
+	}
+	raw, err := services.Report(ctx)
+	if err != nil {
+		return s, err
+	}
+	r, err := ps.Decode(raw)
+	if err != nil {
+		return s, err
+	}
+	for _, service := range r.Services {
+		if service.Name != member.EngineService {
+			continue
+		}
+		s.runs = true
+		for _, i := range service.Instances {
+			s.restarts, s.reason = i.Restarts, i.Reason
+			if i.LastExit != nil && s.reason == "" {
+				s.reason = i.LastExit.Reason
+			}
+		}
+	}
+	return s, nil
+}
+
+// killEngine ends the engine. It starts again.
+func (p *programs) killEngine(ctx context.Context) error {
+	services, err := p.get(true)
+	if err != nil {
+		return err
+	}
+	_, err = services.Act(ctx, member.ServiceCommand{Action: member.ActionKill, Names: []string{member.EngineService}})
+	return err
 }

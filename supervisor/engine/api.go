@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
@@ -147,6 +148,10 @@ func (e *Engine) status(ctx context.Context, details bool) *hosts.Status {
 	if lead := s.Leader(); lead != 0 {
 		out.LeaderID = lead.String()
 	}
+	if at := e.leaderSeen.Load(); at != 0 {
+		out.LeaderSeen = time.Unix(0, at)
+	}
+	out.LogWritten = e.logWritten()
 	for _, a := range s.Alarms() {
 		out.Alarms = append(out.Alarms, a.Alarm.String())
 	}
@@ -297,11 +302,34 @@ func (e *Engine) admit(ctx context.Context, q hosts.JoinRequest) error {
 		return err
 	}
 	now := time.Now()
-	if _, err := e.server.AddMember(ctx, *membership.NewMemberAsLearner("", urls, e.host.Cluster, &now)); err != nil {
+	err = whileUnhealthy(ctx, func() error {
+		_, err := e.server.AddMember(ctx, *membership.NewMemberAsLearner("", urls, e.host.Cluster, &now))
+		return err
+	})
+	if err != nil {
 		return e.changeError("the host cannot be admitted", err)
 	}
 	return nil
 }
+
+// whileUnhealthy repeats a change of the membership as long as etcd refuses it because a host has been
+// connected for less than five seconds.
+func whileUnhealthy(ctx context.Context, change func() error) error {
+	for {
+		err := change()
+		if !errors.Is(err, etcderrors.ErrUnhealthy) {
+			return err
+		}
+		select {
+		case <-time.After(unhealthyPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// unhealthyPause separates two attempts to change the membership.
+const unhealthyPause = 100 * time.Millisecond
 
 // changeError explains why the membership could not change. etcd only says that time ran out.
 func (e *Engine) changeError(what string, err error) error {
@@ -349,7 +377,11 @@ func (e *Engine) remove(r *http.Request, q hosts.NameRequest) (*hosts.Host, erro
 	if id == e.server.MemberID() {
 		e.removed.Store(true)
 	}
-	if _, err := e.server.RemoveMember(ctx, uint64(id)); err != nil {
+	err = whileUnhealthy(ctx, func() error {
+		_, err := e.server.RemoveMember(ctx, uint64(id))
+		return err
+	})
+	if err != nil {
 		e.removed.Store(false)
 		return nil, e.changeError(target.Name+" cannot be removed", err)
 	}

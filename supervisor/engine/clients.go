@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -27,6 +28,8 @@ type clients struct {
 	grpc  *grpc.Server
 	http  *web.Server
 	split *web.Split
+	// requests counts the requests under way that end by themselves.
+	requests atomic.Int64
 }
 
 // patience is how long a connection may be open before its first request.
@@ -49,7 +52,7 @@ func (e *Engine) clientServer(l net.Listener) (*clients, error) {
 	} else {
 		c.split = web.NewSplit(l, nil, g)
 	}
-	c.grpc = v3rpc.Server(e.server, nil, nil, options...)
+	c.grpc = v3rpc.Server(e.server, nil, c.counted, options...)
 	local := v3client.New(e.server)
 	v3lockpb.RegisterLockServer(c.grpc, v3lock.NewLockServer(local))
 	v3electionpb.RegisterElectionServer(c.grpc, v3election.NewElectionServer(local))
@@ -68,8 +71,17 @@ func (c *clients) serve(failed chan<- error) {
 	}
 }
 
+func (c *clients) counted(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	c.requests.Add(1)
+	defer c.requests.Add(-1)
+	return handler(ctx, req)
+}
+
 // drain bounds how long a stop waits for requests under way.
 const drain = 2 * time.Second
+
+// linger is how long no request must have been under way before streams are ended.
+const linger = 100 * time.Millisecond
 
 // stop answers what was accepted. The socket stays open for the next engine.
 func (c *clients) stop() {
@@ -79,10 +91,23 @@ func (c *clients) stop() {
 	c.http.Shutdown(ctx)
 	done := make(chan struct{})
 	go func() { c.grpc.GracefulStop(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done(): // watches do not end by themselves
-		c.grpc.Stop()
+	for t, quiet := time.NewTicker(linger/4), 0; ; {
+		select {
+		case <-done:
+			t.Stop()
+			return
+		case <-ctx.Done():
+			quiet = 4
+		case <-t.C:
+			if quiet++; c.requests.Load() > 0 {
+				quiet = 0
+			}
+		}
+		if quiet >= 4 { // what is left are watches and other streams, which do not end by themselves
+			t.Stop()
+			c.grpc.Stop()
+			return
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"go.etcd.io/etcd/server/v3/features"
 	"golang.org/x/sys/unix"
 
+	"github.com/dynast-io/dynast/shared/host/crash"
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/host/systemd"
@@ -51,6 +52,8 @@ type Engine struct {
 	others    *others
 	started   time.Time
 	removed   atomic.Bool
+	// leaderSeen is when this engine last knew a leader of the hosts, in nanoseconds since 1970.
+	leaderSeen atomic.Int64
 }
 
 // Run runs the engine of a data directory until it is told to stop. It returns nil if it was told
@@ -73,8 +76,16 @@ func Run(dataDir, version string) error {
 	if err != nil {
 		return err
 	}
+	if host.Halted {
+		return errors.New("engine: the leader of this host is changing its mode; the engine must not run meanwhile")
+	}
 	e := &Engine{dir: dir, host: host, settings: settings, version: version, log: logs.Logger("engine"), logs: logs,
 		tokens: hosts.OpenTokens(dir.Hosts()), started: time.Now()}
+	if host.Recover {
+		if err := completeExchange(dir.HostsPKI()); err != nil {
+			return fmt.Errorf("engine: the authority of the new cluster: %w", err)
+		}
+	}
 	if e.authority, err = pki.Load(dir.HostsPKI()); err != nil {
 		return err
 	}
@@ -119,6 +130,11 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 	if err := e.checkData(); err != nil {
 		return err
 	}
+	if e.host.Recover {
+		if err := e.prepareRecovery(); err != nil {
+			return err
+		}
+	}
 	if !e.host.HasData && len(e.host.Members) > 1 {
 		e.refreshMembers()
 	}
@@ -129,9 +145,11 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 	if e.server, err = etcdserver.NewServer(cfg); err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	if e.host.Recover || !e.host.HasData {
-		e.host.Recover, e.host.HasData = false, true
-		if err := e.dir.WriteHost(e.host); err != nil {
+	if err := e.recovered(); err != nil {
+		return err
+	}
+	if !e.host.HasData {
+		if err := e.record(func(h *datadir.Host) { h.HasData = true }); err != nil {
 			return err
 		}
 	}
@@ -149,6 +167,8 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 	defer local.Close()
 	go e.renewCertificates(ctx)
 	go e.others.watch(ctx)
+	go e.noteLeader(ctx)
+	go e.dropStrangers(ctx)
 	go e.promoteLearners(ctx)
 	go e.watchdog(ctx)
 	clients, err := e.clientServer(sockets[SocketClients])
@@ -163,6 +183,15 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 			}
 			e.log.Warn("no majority of the hosts answers; clients are served, and get an error until it does")
 		}
+		// From the first client on, the store of the members lacks something.
+		crash.At("engine-serve")
+		if !e.host.Served {
+			if err := e.record(func(h *datadir.Host) { h.Served = true }); err != nil {
+				failed <- err
+				return
+			}
+		}
+		crash.At("engine-served")
 		clients.serve(failed)
 		e.say(systemd.Ready)
 		e.log.Info("serving clients", "listen", e.settings.Client.Listen)
@@ -254,8 +283,16 @@ func (e *Engine) refreshMembers() {
 // engine again.
 func (e *Engine) leave() error {
 	e.log.Warn("the other hosts have removed this host from the cluster; it serves no clients any more")
-	e.host.Removed = true
-	return e.dir.WriteHost(e.host)
+	return e.record(func(h *datadir.Host) { h.Removed = true })
+}
+
+// record changes the host's record.
+func (e *Engine) record(change func(*datadir.Host)) error {
+	_, err := e.dir.UpdateHost(change)
+	if err == nil {
+		change(&e.host)
+	}
+	return err
 }
 
 // say reports to the leader of this host.

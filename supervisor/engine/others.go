@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,6 +22,7 @@ type others struct {
 	mu      sync.Mutex
 	clients map[string]*hosts.Client // by address
 	heard   map[types.ID]heard
+	foreign sync.Once // the log says it once
 }
 
 // heard is the last answer of a host, and the error of the last question.
@@ -69,7 +72,7 @@ func (o *others) ask(ctx context.Context, details bool) {
 				path = hosts.WithTrees(path)
 			}
 			var s hosts.Status
-			err := o.client(address(m)).Ask(ctx, path, nil, &s)
+			err := o.explain(name(m), o.client(address(m)).Ask(ctx, path, nil, &s))
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			h := o.heard[m.ID]
@@ -81,6 +84,29 @@ func (o *others) ask(ctx context.Context, details bool) {
 	}
 	wg.Wait()
 	o.forget(members)
+}
+
+// explain says what to do if a host has another authority. It has formed or joined another cluster since.
+func (o *others) explain(name string, err error) error {
+	var unknown x509.UnknownAuthorityError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	o.foreign.Do(func() {
+		o.e.log.Error("a host belongs to another cluster now, so this host is one of a cluster that was given up: "+
+			"stop this host, move its data directory away, and let it join again ('dynast up --join')", "name", name)
+	})
+	return fmt.Errorf("%s belongs to another cluster now, for example after 'dynast hosts recover': stop this host, move its data directory %s away, and let it join again: %w", name, o.e.dir.Path(), err)
+}
+
+// close closes all connections.
+func (o *others) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for a, c := range o.clients {
+		c.Close()
+		delete(o.clients, a)
+	}
 }
 
 // forget drops what is known of hosts that are no members any more.

@@ -43,6 +43,10 @@ func Join(ctx context.Context, cfg *config.Config, dir *datadir.Dir, log hclog.L
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
+	if left, err := dir.ReadLeft(); err == nil {
+		log.Warn("this host has left its cluster and is a single host with the data of that time, so it does not join; remove hosts.join from the configuration", "cluster", left.Cluster)
+		return nil
+	}
 	if _, err := dir.ReadSuccession(); !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("join: %s has the store of a single host, which would be lost: start with an empty data directory (--data-dir), and move the keys with a client if they are needed", dir.Path())
 	}

@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -242,6 +243,9 @@ func (a *admin) Act(ctx context.Context, r *wire.ActRequest) (*wire.ActResponse,
 	return &wire.ActResponse{Instances: ids}, nil
 }
 
+// ErrNotLeading is the answer to a command that reached a member which does not lead any more.
+var ErrNotLeading = errors.New("this member no longer leads; try again")
+
 // Hosts carries out a command about the cluster of hosts. Everybody who may enter the data directory
 // may look at it.
 func (a *admin) Hosts(ctx context.Context, r *wire.HostsRequest) (*wire.HostsResponse, error) {
@@ -251,6 +255,9 @@ func (a *admin) Hosts(ctx context.Context, r *wire.HostsRequest) (*wire.HostsRes
 		}
 	}
 	b, err := a.o.hosts(ctx, r.Path, r.Json)
+	if errors.Is(err, ErrNotLeading) {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}

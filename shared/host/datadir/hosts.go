@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Host is hosts/host.json. A data directory that has it belongs to a cluster of several hosts:
@@ -29,11 +31,49 @@ type Host struct {
 	// HasData is true if engine/ must hold data. An engine that finds none then does not start.
 	// Otherwise it would begin an empty store in place of one that was lost.
 	HasData bool `json:"has_data,omitempty"`
-	// Recover asks the engine to form a new cluster of itself alone at its next start.
-	Recover bool `json:"recover,omitempty"`
+	// Served is true once the engine has begun to serve clients. Until then, the store in slots/
+	// has everything that the engine has, so the host can go back to it.
+	Served bool `json:"served,omitempty"`
+	// Halted is true while the engine must not run, because the leader changes the mode of this
+	// host. HaltedAt is when that began. A leader that finds it set goes back to the engine.
+	Halted   bool      `json:"halted,omitempty"`
+	HaltedAt time.Time `json:"halted_at,omitzero"`
+	// Recover asks the engine to form a new cluster of itself alone at its next start. Recovery
+	// describes that; it stays when it is done.
+	Recover  bool      `json:"recover,omitempty"`
+	Recovery *Recovery `json:"recovery,omitempty"`
 	// Removed is true after the other hosts have removed this one.
 	Removed bool      `json:"removed,omitempty"`
 	At      time.Time `json:"at"`
+}
+
+// Recovery describes a new cluster that was formed after the loss of a majority.
+type Recovery struct {
+	// From is the cluster that was lost, and To the new one.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Revision is where the copy of this host ended.
+	Revision int64     `json:"revision"`
+	Asked    time.Time `json:"asked"`
+}
+
+// Left is hosts/left.json. It says that this host has gone back from a cluster of hosts to a single
+// host's store.
+type Left struct {
+	Schema  int    `json:"schema"` // set by WriteLeft
+	Cluster string `json:"cluster"`
+	Name    string `json:"name"`
+	// Revision and Bytes describe what was kept.
+	Revision int64 `json:"revision"`
+	Bytes    int64 `json:"bytes"`
+	// Stopped is when the engine was stopped, and Served when clients were served again. Served
+	// is zero until then.
+	Stopped time.Time `json:"stopped"`
+	Served  time.Time `json:"served,omitzero"`
+}
+
+func (l *Left) validate() error {
+	return errors.Join(need(l.Cluster != "", "no cluster"), need(l.Name != "", "no name"))
 }
 
 func (h *Host) validate() error {
@@ -75,14 +115,53 @@ func (d *Dir) ManyHosts() bool {
 func (d *Dir) WriteHost(h Host) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	h.Schema, h.At = schema, time.Now()
 	if err := makeDurably(d.Hosts()); err != nil {
 		return fmt.Errorf("write the host's record: %w", err)
 	}
-	if err := writeState(d.hostPath(), &h); err != nil {
+	if err := d.writeHost(h); err != nil {
 		return fmt.Errorf("write the host's record: %w", err)
 	}
 	return nil
+}
+
+func (d *Dir) writeHost(h Host) error {
+	h.Schema, h.At = schema, time.Now()
+	return writeState(d.hostPath(), &h)
+}
+
+// UpdateHost changes host.json durably. The leader and the engine of a host both change it, so this
+// locks the directory meanwhile. It returns the new content.
+func (d *Dir) UpdateHost(change func(*Host)) (Host, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h, err := d.updateHost(change)
+	if err != nil {
+		return h, fmt.Errorf("change the host's record: %w", err)
+	}
+	return h, nil
+}
+
+func (d *Dir) updateHost(change func(*Host)) (Host, error) {
+	f, err := os.Open(d.Hosts())
+	if err != nil {
+		return Host{}, err
+	}
+	defer f.Close() // it also releases the lock
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			break
+		}
+		if err != unix.EINTR {
+			return Host{}, err
+		}
+	}
+	h, err := d.ReadHost()
+	if err != nil {
+		return h, err
+	}
+	change(&h)
+	return h, d.writeHost(h)
 }
 
 // RemoveHost removes host.json durably. From then on the store is the one in slots/ again.

@@ -80,6 +80,10 @@ type Status struct {
 	PID      int    `json:"pid"`
 	// Started is when the engine started.
 	Started time.Time `json:"started"`
+	// LeaderSeen is when the engine last knew a leader of the hosts, or zero if it has not since its
+	// start. LogWritten is when its log was last written.
+	LeaderSeen time.Time `json:"leader_seen,omitzero"`
+	LogWritten time.Time `json:"log_written,omitzero"`
 	// Client is the address at which this host serves clients.
 	Client    string   `json:"client"`
 	Revision  int64    `json:"revision"`
@@ -179,3 +183,66 @@ type TokenResponse struct {
 	Address string    `json:"address"`
 	Expires time.Time `json:"expires"`
 }
+
+// LeaveRequest takes this host out of the cluster. With Last it goes back to a single host's store;
+// otherwise the other hosts go on without it.
+type LeaveRequest struct {
+	Last bool `json:"last,omitempty"`
+	// Wait only asks whether an earlier request is done.
+	Wait bool `json:"wait,omitempty"`
+}
+
+// LeaveResponse says what became of this host.
+type LeaveResponse struct {
+	Name    string `json:"name"`
+	Address string `json:"address,omitempty"`
+	// Done is false while the leader is being replaced on the way to a single host's store. The
+	// same request then has to be sent again.
+	Done     bool  `json:"done"`
+	Revision int64 `json:"revision,omitempty"`
+	Bytes    int64 `json:"bytes,omitempty"`
+	// Paused is how long writes had to wait.
+	Paused time.Duration `json:"paused,omitempty"`
+}
+
+// RecoverRequest forms a new cluster of this host alone, after the loss of a majority.
+type RecoverRequest struct {
+	// DryRun only describes what would happen.
+	DryRun bool `json:"dry_run,omitempty"`
+	// Force also discards a longer copy of another host.
+	Force bool `json:"force,omitempty"`
+}
+
+// Recovery describes the copy of a host from which a new cluster is formed.
+type Recovery struct {
+	Schema  int    `json:"schema"` // RecoverySchema
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	// Cluster is the one that has lost its majority, and NewCluster the one that was formed. It is
+	// empty if nothing was done.
+	Cluster    string `json:"cluster"`
+	NewCluster string `json:"new_cluster,omitempty"`
+	// Revision, Committed and Applied are where the copy ends: the revision of the keys, and the
+	// last entries of the log that are known to be committed and that are applied.
+	Revision  int64  `json:"revision"`
+	Committed uint64 `json:"committed"`
+	Applied   uint64 `json:"applied"`
+	Term      uint64 `json:"term"`
+	// LeaderSeen is when a leader was last known; zero if never since Started, when the engine
+	// started. LogWritten is when the log was last written.
+	LeaderSeen time.Time `json:"leader_seen,omitzero"`
+	Started    time.Time `json:"started"`
+	LogWritten time.Time `json:"log_written,omitzero"`
+	// Missing says in words what may be lost.
+	Missing string   `json:"missing"`
+	Alarms  []string `json:"alarms,omitempty"`
+	// Refused says why the recovery is refused. It is empty if it is possible.
+	Refused string `json:"refused,omitempty"`
+	// Needed is how many voting hosts the old cluster needs, and Answer how many answer.
+	Needed int    `json:"needed"`
+	Answer int    `json:"answer"`
+	Hosts  []Host `json:"hosts"`
+}
+
+// RecoverySchema is the version of Recovery.
+const RecoverySchema = 1

@@ -186,6 +186,16 @@ func (t *Tokens) Revoke(id string) error {
 	return t.write(rest)
 }
 
+// Clear removes all tokens.
+func (t *Tokens) Clear() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := os.Remove(t.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("tokens: %w", err)
+	}
+	return nil
+}
+
 // Use checks a token that a host presents, and records who used it. The error is ErrToken if it
 // does not admit that host.
 func (t *Tokens) Use(token Token, host string) error {

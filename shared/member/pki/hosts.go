@@ -66,6 +66,9 @@ func (a *Authority) HostClientTLS() *tls.Config {
 	return c
 }
 
+// Named reports whether the authority was made for the cluster with this name.
+func (a *Authority) Named(cluster string) bool { return a.cert.Subject.CommonName == cluster }
+
 // Raw returns the authority's certificate (DER).
 func (a *Authority) Raw() []byte { return a.cert.Raw }
 

@@ -39,7 +39,7 @@ func (a *App) hostsCommand() *cobra.Command {
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		return Hosts(ctx, cfg.DataDir, asJSON, os.Stdout, term.StyleOf(os.Stdout))
 	})
-	cmd.AddCommand(a.hostsInitCommand(), a.hostsTokenCommand(), a.hostsRemoveCommand())
+	cmd.AddCommand(a.hostsInitCommand(), a.hostsTokenCommand(), a.hostsRemoveCommand(), a.hostsLeaveCommand(), a.hostsRecoverCommand())
 	return cmd
 }
 
@@ -73,7 +73,7 @@ func askHosts(ctx context.Context, dataDir, path string, in, out any, timeout ti
 	switch status.Code(err) {
 	case codes.OK:
 	case codes.FailedPrecondition, codes.PermissionDenied:
-		return &Error{Code: core.ExitError, Err: errors.New(status.Convert(err).Message())}
+		return &Error{Code: core.ExitError, Err: refusal{status.Convert(err).Message()}}
 	default:
 		return &Error{Code: core.ExitError, Err: fmt.Errorf("the leader of this host exited before it answered (%s): 'dynast hosts' shows whether the command was carried out; repeating it is safe", status.Convert(err).Message())}
 	}
@@ -92,6 +92,15 @@ func repeatable(path string) bool {
 	}
 	return false
 }
+
+// errRefused means that the leader answered, and did not carry out the command.
+var errRefused = errors.New("refused")
+
+// refusal is the answer of a leader that refused a command.
+type refusal struct{ text string }
+
+func (r refusal) Error() string        { return r.text }
+func (r refusal) Is(target error) bool { return target == errRefused }
 
 // Hosts prints the hosts of a cluster.
 func Hosts(ctx context.Context, dataDir string, asJSON bool, out io.Writer, s term.Style) error {

@@ -275,7 +275,7 @@ func owners(dir *datadir.Dir) ([]proc.Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := starting(dir)
+	found := proc.Workers(dir.Path())
 	for _, meta := range metas {
 		id := proc.Identity{PID: meta.PID, StartTime: meta.StartTime}
 		if alive(id) && !slices.Contains(found, id) {

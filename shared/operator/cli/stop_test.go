@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
 
@@ -62,7 +63,7 @@ func TestStopEndsAWorkerWithoutASlot(t *testing.T) {
 			t.Errorf("the worker: %v", err)
 		}
 	}
-	if got := starting(mustOpen(t, other)); len(got) != 1 || got[0].PID != stranger.Process.Pid {
+	if got := proc.Workers(mustOpen(t, other).Path()); len(got) != 1 || got[0].PID != stranger.Process.Pid {
 		t.Errorf("workers of another directory: %v, want pid %d", got, stranger.Process.Pid)
 	}
 }
@@ -88,7 +89,7 @@ func TestStartedFor(t *testing.T) {
 		"":                                                           false,
 	} {
 		raw := strings.ReplaceAll(line, " ", "\x00") + "\x00"
-		if got := startedFor("/d", []byte(raw)); got != want {
+		if got := proc.IsWorker("/d", []byte(raw)); got != want {
 			t.Errorf("%q: %t", line, got)
 		}
 	}

@@ -105,8 +105,10 @@ func makeOurs(path string, o Options, res *Result) error {
 				return err
 			}
 		}
-		if err := dropSpaceAlarms(tx); err != nil {
-			return err
+		if !o.KeepAlarms {
+			if err := dropSpaceAlarms(tx); err != nil {
+				return err
+			}
 		}
 		if err := bump(tx, o, res); err != nil {
 			return err

@@ -13,6 +13,9 @@ import (
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.etcd.io/etcd/server/v3/storage/schema"
 	"go.uber.org/zap"
+
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/replica/store"
 )
 
 // MemberOptions say how a copied database becomes the data directory of an etcd.
@@ -79,20 +82,14 @@ var content = [][]byte{schema.Key.Name(), schema.Lease.Name(), schema.Alarm.Name
 
 // sameContent compares what clients see in two databases.
 func sameContent(a, b string) error {
-	before, err := contentSums(a)
-	if err != nil {
+	before, after := make(chan sums, 1), sums{}
+	go func() { before <- sumsOf(a) }()
+	after = sumsOf(b)
+	want := <-before
+	if err := errors.Join(want.err, after.err); err != nil {
 		return err
 	}
-	after, err := contentSums(b)
-	if err != nil {
-		return err
-	}
-	for i, name := range content {
-		if before[i] != after[i] {
-			return fmt.Errorf("%w: the copy has another content in the bucket %q", ErrDamaged, name)
-		}
-	}
-	return nil
+	return want.same(after)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -126,4 +123,53 @@ func contentSums(path string) ([]sum, error) {
 type sum struct {
 	rows int
 	crc  uint32
+}
+
+// Single makes the data directory of a single host from that of an engine that was stopped. It is a
+// Restore that also compares what clients see in both databases. If it fails, there is no data
+// directory.
+func Single(ctx context.Context, o Options) (res *Result, err error) {
+	o.KeepAlarms, o.Ours = true, true
+	// The source is read while it is copied; it does not change.
+	before := make(chan sums, 1)
+	go func() { before <- sumsOf(filepath.Join(o.Source, "member", "snap", "db")) }()
+	res, err = Restore(ctx, o)
+	want := <-before
+	if err = errors.Join(err, want.err); err != nil {
+		return nil, err
+	}
+	dir, err := datadir.Open(res.DataDir, false)
+	if err != nil {
+		return nil, err
+	}
+	if res.Replayed == 0 { // otherwise the engine was killed, and its database lacks what its log has
+		got := sumsOf(store.Path(dir.Slot(1).DBDir()))
+		if err = got.err; err == nil {
+			err = want.same(got)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(res.DataDir))
+	}
+	return res, nil
+}
+
+// sums are the checksums of the buckets of a database.
+type sums struct {
+	all []sum
+	err error
+}
+
+func sumsOf(path string) sums {
+	all, err := contentSums(path)
+	return sums{all, err}
+}
+
+func (s sums) same(other sums) error {
+	for i, name := range content {
+		if s.all[i] != other.all[i] {
+			return fmt.Errorf("%w: the copy has another content in the bucket %q", ErrDamaged, name)
+		}
+	}
+	return nil
 }

@@ -1,45 +1,40 @@
-package cli
+package proc
 
 import (
 	"bytes"
 	"os"
 	"path/filepath"
 	"strconv"
-
-	"github.com/dynast-io/dynast/shared/host/datadir"
-	"github.com/dynast-io/dynast/shared/host/proc"
 )
 
-// starting finds the workers of a data directory by their arguments. No file names a worker that
-// does not own a slot yet. If its leader dies, such a worker may become the next leader.
-func starting(dir *datadir.Dir) []proc.Identity {
+// Workers finds the workers of a data directory by their arguments. dir is its absolute path without
+// symbolic links. No file names a worker that does not own a slot yet. If its leader dies, such a
+// worker may become the next leader.
+func Workers(dir string) []Identity {
 	pids, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return nil
 	}
-	var found []proc.Identity
+	var found []Identity
 	for _, path := range pids {
 		raw, err := os.ReadFile(path)
-		if err != nil || !startedFor(dir.Path(), raw) {
+		if err != nil || !IsWorker(dir, raw) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil {
+		if err != nil || IsReaper(pid) {
 			continue
 		}
-		if proc.IsReaper(pid) {
-			continue
-		}
-		if id, err := proc.Identify(pid); err == nil {
+		if id, err := Identify(pid); err == nil {
 			found = append(found, id)
 		}
 	}
 	return found
 }
 
-// startedFor reports whether a command line belongs to a worker of a data directory:
+// IsWorker reports whether a command line belongs to a worker of a data directory:
 // dynast worker ... --data-dir DIR.
-func startedFor(dir string, cmdline []byte) bool {
+func IsWorker(dir string, cmdline []byte) bool {
 	args := bytes.Split(bytes.TrimSuffix(cmdline, []byte{0}), []byte{0})
 	if len(args) < 2 || string(args[0]) != "dynast" || string(args[1]) != "worker" {
 		return false
