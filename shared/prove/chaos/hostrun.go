@@ -254,7 +254,7 @@ func (r *hostRunner) compare(ctx context.Context, rd *round) error {
 		if err != nil {
 			p.Error = fmt.Sprintf("%s: %v", s, err)
 		} else {
-			p.Index, p.Hash, p.CompactRevision = h.Header.RaftTerm, h.Hash, h.CompactRevision
+			p.Hash, p.CompactRevision = h.Hash, h.CompactRevision
 		}
 		replicas = append(replicas, p)
 	}
