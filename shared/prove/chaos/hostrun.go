@@ -166,7 +166,7 @@ func (r *hostRunner) round(ctx context.Context, number int, until time.Time) (er
 
 // breakThings injects faults until the given time.
 func (r *hostRunner) breakThings(ctx context.Context, rd *round, until time.Time) error {
-	for ctx.Err() == nil && time.Now().Before(until) && rd.h.Known() < maxOperations {
+	for ctx.Err() == nil && time.Now().Before(until) && rd.h.Known() < maxOperations && len(r.report.Findings) == 0 {
 		r.inject(ctx, rd)
 		if err := rd.progress(ctx, answersBetween); err != nil {
 			return r.unlessInterrupted(ctx, err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -316,11 +317,32 @@ func (hc *hostCluster) end(keep bool) error {
 			continue
 		}
 		if keep {
-			errs = append(errs, os.CopyFS(filepath.Join(hc.work, s.name+".kept"), os.DirFS(s.c.dataDir)))
+			errs = append(errs, copyFiles(filepath.Join(hc.work, s.name+".kept"), s.c.dataDir))
 		}
 		errs = append(errs, s.disk.unmount())
 	}
 	return errors.Join(append(errs, hc.net.Close(), hc.logs.Close())...)
+}
+
+// copyFiles copies the regular files of a directory.
+func copyFiles(to, from string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		rest, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, rest)), 0o700); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rest), raw, 0o600)
+	})
 }
 
 // failed returns what the engine of a host wrote when it failed. An engine on a full disk may do so.
