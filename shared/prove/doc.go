@@ -6,7 +6,8 @@
 //   - chaos: real processes that are killed while clients write;
 //   - e2e: end-to-end tests of the built program;
 //   - bench: measurements from outside, of dynast and of its peers;
-//   - fuzzing: helpers for the fuzz targets of the decoders.
+//   - fuzzing: helpers for the fuzz targets of the decoders;
+//   - netns: networks of several hosts on one machine;
 //   - testkit: helpers for tests of all wings.
 //
 // It may import every wing but operator. Nothing that serves clients imports it.

@@ -302,22 +302,32 @@ func (e *Engine) admit(ctx context.Context, q hosts.JoinRequest) error {
 		return err
 	}
 	now := time.Now()
-	err = whileUnhealthy(ctx, func() error {
+	err = change(ctx, func(ctx context.Context) error {
 		_, err := e.server.AddMember(ctx, *membership.NewMemberAsLearner("", urls, e.host.Cluster, &now))
 		return err
-	})
+	}, membership.ErrIDExists)
 	if err != nil {
 		return e.changeError("the host cannot be admitted", err)
 	}
 	return nil
 }
 
-// whileUnhealthy repeats a change of the membership as long as etcd refuses it because a host has been
-// connected for less than five seconds.
-func whileUnhealthy(ctx context.Context, change func() error) error {
-	for {
-		err := change()
-		if !errors.Is(err, etcderrors.ErrUnhealthy) {
+// change changes the membership. It repeats a change that etcd refuses because a host has been connected
+// for less than five seconds, and one that gets no answer. Raft drops a change without a word while it
+// has no leader, or while another change is under way. already is the error of a change that an earlier
+// attempt has made.
+func change(ctx context.Context, attempt func(context.Context) error, already error) error {
+	for lost := false; ; {
+		try, cancel := context.WithTimeout(ctx, changeTry)
+		err := attempt(try)
+		late := err != nil && try.Err() != nil
+		cancel()
+		switch {
+		case lost && errors.Is(err, already):
+			return nil
+		case late:
+			lost = true
+		case !errors.Is(err, etcderrors.ErrUnhealthy):
 			return err
 		}
 		select {
@@ -328,8 +338,11 @@ func whileUnhealthy(ctx context.Context, change func() error) error {
 	}
 }
 
-// unhealthyPause separates two attempts to change the membership.
-const unhealthyPause = 100 * time.Millisecond
+const (
+	// changeTry bounds an attempt to change the membership, and unhealthyPause separates two.
+	changeTry      = 2 * time.Second
+	unhealthyPause = 100 * time.Millisecond
+)
 
 // changeError explains why the membership could not change. etcd only says that time ran out.
 func (e *Engine) changeError(what string, err error) error {
@@ -377,10 +390,10 @@ func (e *Engine) remove(r *http.Request, q hosts.NameRequest) (*hosts.Host, erro
 	if id == e.server.MemberID() {
 		e.removed.Store(true)
 	}
-	err = whileUnhealthy(ctx, func() error {
+	err = change(ctx, func(ctx context.Context) error {
 		_, err := e.server.RemoveMember(ctx, uint64(id))
 		return err
-	})
+	}, membership.ErrIDRemoved)
 	if err != nil {
 		e.removed.Store(false)
 		return nil, e.changeError(target.Name+" cannot be removed", err)
@@ -468,7 +481,7 @@ func (e *Engine) promoteLearners(ctx context.Context) {
 			if !m.IsLearner || m.Name == "" {
 				continue
 			}
-			try, cancel := context.WithTimeout(ctx, requestTimeout)
+			try, cancel := context.WithTimeout(ctx, changeTry)
 			if _, err := e.server.PromoteMember(try, uint64(m.ID)); err == nil {
 				e.log.Info("the host has caught up and votes from now on", "name", m.Name, "address", address(m))
 			}

@@ -53,7 +53,12 @@ example kill-leader=5,kill-all. "default" stands for the usual faults.
 The command's own cluster also runs services: programs that write numbered lines, answer on a
 socket, ignore SIGTERM, or end by themselves. Faults for them: kill-program, kill-tree,
 kill-in-spawn, kill-between, kill-all-program, stop-program, burst-output, restart-service.
---services 0 leaves the services out, and so does fill-disk.`
+--services 0 leaves the services out, and so does fill-disk.
+
+With --hosts 3, the command starts a cluster of several hosts. Each is a network namespace, so it
+needs root and iproute2. Faults there: kill-engine, kill-leader (of one host), stop-continue (an
+engine), kill-host, kill-hosts, restart-host, cut-host, cut-one-way, slow-links, join-host,
+replace-host, promote-host, fill-disk.`
 
 // chaosFlags holds the flags that are not configuration flags.
 type chaosFlags struct {
@@ -71,6 +76,7 @@ func (a *App) chaosCommand() *cobra.Command {
 	own.DurationVar(&f.cfg.Duration, "duration", time.Minute, "how long to inject faults")
 	own.BoolVar(&f.cfg.Soak, "soak", false, "run until interrupted and check every 30 s; the first finding ends the run")
 	own.StringVar(&f.faults, "faults", "default", "faults to inject, as `KIND=WEIGHT,...`")
+	own.IntVar(&f.cfg.Hosts, "hosts", 0, "number of hosts of a cluster of several, each in a network namespace, which needs root and iproute2; 0: a single host")
 	own.IntVar(&f.cfg.Clients, "clients", 8, "number of clients that put, get, delete and compare-and-swap values")
 	own.IntVar(&f.cfg.Keys, "keys", 16, "number of keys that the clients share")
 	own.IntVar(&f.cfg.ValueBytes, "value-size", 128, "size of each value in bytes")
@@ -107,7 +113,12 @@ func (a *App) chaosCommand() *cobra.Command {
 // check validates the flags and completes the configuration of the run.
 func (f *chaosFlags) check(cfg *config.Config, running bool) (err error) {
 	def := chaos.DefaultWeights()
-	if f.cfg.Services > 0 {
+	if f.cfg.Hosts != 0 {
+		if err := f.checkHosts(cfg, running); err != nil {
+			return err
+		}
+		def = chaos.HostWeights()
+	} else if f.cfg.Services > 0 {
 		maps.Copy(def, chaos.ServiceWeights())
 	}
 	if running {
@@ -148,12 +159,30 @@ func (f *chaosFlags) check(cfg *config.Config, running bool) (err error) {
 	return nil
 }
 
+const (
+	// minHosts and maxHosts bound --hosts. With two hosts, the loss of either one stops writes.
+	minHosts = 3
+	maxHosts = 9
+)
+
+// checkHosts validates --hosts.
+func (f *chaosFlags) checkHosts(cfg *config.Config, running bool) error {
+	switch {
+	case f.cfg.Hosts < minHosts || f.cfg.Hosts > maxHosts:
+		return fmt.Errorf("chaos: invalid --hosts %d: must be between %d and %d", f.cfg.Hosts, minHosts, maxHosts)
+	case running:
+		return errors.New("chaos: --hosts cannot be used with --data-dir: the command starts its own hosts")
+	}
+	f.cfg.Election = cfg.Hosts.Election
+	return nil
+}
+
 // configArgs returns the configuration flags that were given, as arguments for "up".
 func configArgs(given, own *pflag.FlagSet) []string {
 	var args []string
 	given.Visit(func(flag *pflag.Flag) {
 		switch flag.Name {
-		case "config", "data-dir", "client-listen", "member-ports": // chosen by chaos
+		case "config", "data-dir", "client-listen", "member-ports", "join", "token-file", "hosts-join", "hosts-token-file", "hosts-name", "hosts-address": // chosen by chaos
 		default:
 			if own.Lookup(flag.Name) == nil {
 				args = append(args, "--"+flag.Name+"="+flag.Value.String())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -64,7 +65,11 @@ func askHosts(ctx context.Context, dataDir, path string, in, out any, timeout ti
 	defer c.close()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	resp, err := c.Hosts(ctx, &wire.HostsRequest{Path: path, Json: body})
+	// The leader may just hand over. A request that reached none is sent to the next one.
+	resp, err := c.Hosts(ctx, &wire.HostsRequest{Path: path, Json: body}, grpc.WaitForReady(true))
+	for status.Code(err) == codes.Unavailable && repeatable(path) && !deserted(dir) && ctx.Err() == nil {
+		resp, err = c.Hosts(ctx, &wire.HostsRequest{Path: path, Json: body}, grpc.WaitForReady(true))
+	}
 	switch status.Code(err) {
 	case codes.OK:
 	case codes.FailedPrecondition, codes.PermissionDenied:
@@ -76,6 +81,16 @@ func askHosts(ctx context.Context, dataDir, path string, in, out any, timeout ti
 		return nil
 	}
 	return json.Unmarshal(resp.Json, out)
+}
+
+// repeatable reports whether a request does no harm when it is carried out twice. A second token is only
+// one that nobody uses.
+func repeatable(path string) bool {
+	switch path {
+	case hosts.PathList, hosts.PathTokens, hosts.PathToken, hosts.PathRevoke:
+		return true
+	}
+	return false
 }
 
 // errRefused means that the leader answered, and did not carry out the command.

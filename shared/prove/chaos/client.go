@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ type Client struct {
 	ValueBytes int
 	// Pause is the mean time between two operations; 0 means no pause.
 	Pause time.Duration
+	// Attempt bounds an operation; 0 means 10 s.
+	Attempt time.Duration
 
 	next int
 	seen map[string]string // the last value of each key that this client saw
@@ -80,7 +83,7 @@ func (c *Client) request() Request {
 // Do executes one operation and records it.
 func (c *Client) Do(ctx context.Context, r Request) (Answer, error) {
 	call := c.History.Now()
-	try, done := context.WithTimeout(ctx, attempt)
+	try, done := context.WithTimeout(ctx, cmp.Or(c.Attempt, attempt))
 	a, err := c.do(try, r)
 	done()
 	switch {

@@ -56,6 +56,11 @@ type cluster struct {
 	args   []string // arguments of "up"
 	work   string   // the directory of the whole run
 	logs   *os.File
+	// start starts a process elsewhere than in this network namespace; nil if there is nothing to it.
+	start func(*exec.Cmd) error
+
+	// endpoints returns the addresses for the next client; nil means client alone.
+	endpoints func() []string
 
 	mu      sync.Mutex
 	last    *exec.Cmd // the last start; nil after it has ended
@@ -107,7 +112,11 @@ func (c *cluster) up() error {
 	cmd.Stderr = c.logs
 	// Ctrl-C in the terminal must reach only this process, which stops the cluster at the end.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if c.start != nil {
+		start = func() error { return c.start(cmd) }
+	}
+	if err := start(); err != nil {
 		return fmt.Errorf("start a cluster: %w", err)
 	}
 	c.mu.Lock()
@@ -264,11 +273,24 @@ func (c *cluster) end() (left []proc.Identity, err error) {
 
 // dial returns a stock client with the one client endpoint.
 func (c *cluster) dial() (*clientv3.Client, error) {
-	cl, err := clientv3.New(clientv3.Config{Endpoints: []string{c.client}, DialTimeout: c.patience, Logger: zap.NewNop()})
+	cfg := clientv3.Config{Endpoints: []string{c.client}, DialTimeout: c.patience, Logger: zap.NewNop()}
+	if c.endpoints != nil {
+		cfg.Endpoints = c.endpoints()
+		// A host that is cut off closes no connection.
+		cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = keepaliveTime, keepaliveTimeout
+	}
+	cl, err := clientv3.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	return cl, nil
 }
+
+const (
+	// keepaliveTime is how long a connection to a host may be silent before it is tested, and
+	// keepaliveTimeout how long the test may take. gRPC allows no shorter time.
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 2 * time.Second
+)
 
 func (c *cluster) dir() (*datadir.Dir, error) { return datadir.OpenForReading(c.dataDir) }

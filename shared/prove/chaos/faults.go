@@ -60,7 +60,7 @@ func kinds() []string {
 	for _, f := range faults() {
 		out = append(out, f.kind)
 	}
-	return out
+	return append(out, hostKinds...)
 }
 
 // errNoVictim says that the fault found no process, and nothing was done.
@@ -285,6 +285,11 @@ const (
 // each.
 func possible(w Weights, c *cluster, d *disk, noDisk error, services bool) (Weights, []string) {
 	out, left := Weights{}, []string{}
+	for _, kind := range hostKinds {
+		if w[kind] > 0 {
+			left = append(left, kind+": only possible with several hosts (--hosts)")
+		}
+	}
 	for _, f := range faults() {
 		switch {
 		case w[f.kind] == 0:

@@ -26,8 +26,10 @@ type Lease struct {
 	Gone int64
 	// Until is the end of the record.
 	Until int64
-	// Takeovers is the number of leaderships that began between Called and Until.
+	// Takeovers is the number of leaderships that began between Called and Until, and Extended the
+	// time that they may have added.
 	Takeovers int
+	Extended  time.Duration
 	// Outage is the time in that span during which no change was acknowledged.
 	Outage time.Duration
 }
@@ -40,11 +42,11 @@ const (
 	renewalSlack = time.Second
 )
 
-// bound returns how long a lease without renewals may live. Takeovers add nothing. An outage
+// bound returns how long a lease without renewals may live. On one host, takeovers add nothing. An outage
 // counts twice: no lease can end during the outage, and afterwards a lease gets as much time
 // again for its renewal. If all members were dead, it gets a heartbeat timeout.
 func (l *Lease) bound(heartbeat time.Duration) time.Duration {
-	return l.TTL + 2*l.Outage + heartbeat + leaseSlack
+	return l.TTL + l.Extended + 2*l.Outage + heartbeat + leaseSlack
 }
 
 // CheckLeases returns the violations of leases. heartbeat is heartbeat.timeout. A kept lease may
@@ -76,6 +78,10 @@ type leaseholders struct {
 	takeovers func(from, to int64) int
 	outage    func(from, to int64) time.Duration
 	heartbeat time.Duration
+	// restarted says that each takeover gives a lease its whole time again, and extension is what it
+	// adds to that. It is so in etcd.
+	restarted bool
+	extension time.Duration
 
 	mu     sync.Mutex
 	leases []*Lease
@@ -179,6 +185,9 @@ func (l *leaseholders) update(lease *Lease) {
 		to = lease.Gone
 	}
 	lease.Takeovers, lease.Outage = l.takeovers(lease.Called, to), 0
+	if l.restarted {
+		lease.Extended = time.Duration(lease.Takeovers) * (lease.TTL + l.extension)
+	}
 	if time.Duration(to-lease.Granted) > lease.bound(l.heartbeat) { // the outage matters only in this case
 		lease.Outage = l.outage(lease.Called, to)
 	}

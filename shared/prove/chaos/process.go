@@ -56,7 +56,7 @@ func argued(names []string) ([]proc.Identity, error) {
 			continue // gone
 		}
 		args := bytes.Split(bytes.TrimSuffix(raw, []byte{0}), []byte{0})
-		if len(args) < 2 || !slices.Contains([]string{"up", "worker", "join"}, string(args[1])) {
+		if len(args) < 2 || !slices.Contains([]string{"up", "worker", "join", "engine"}, string(args[1])) {
 			continue
 		}
 		if !slices.ContainsFunc(args[2:], func(a []byte) bool { return slices.Contains(names, string(a)) }) {

@@ -147,6 +147,7 @@ type Report struct {
 	Schema       int                `json:"schema"`
 	Verdict      string             `json:"verdict"` // passed, failed
 	Seed         uint64             `json:"seed"`
+	Hosts        int                `json:"hosts,omitempty"` // of a cluster of several
 	Began        time.Time          `json:"began"`
 	DurationMS   int64              `json:"duration_ms"`
 	Weights      Weights            `json:"weights"`
@@ -170,7 +171,7 @@ type Report struct {
 
 func newReport(cfg Config, began time.Time) *Report {
 	return &Report{
-		Schema: Schema, Seed: cfg.Seed, Began: began.UTC(), Operations: map[Kind]*Outcomes{},
+		Schema: Schema, Seed: cfg.Seed, Hosts: cfg.Hosts, Began: began.UTC(), Operations: map[Kind]*Outcomes{},
 		outages: map[string][]float64{}, LeftOut: []string{}, Findings: []Finding{}, Faults: []Injected{}, Timeline: []Bucket{}, Usage: []Sample{}, Replicas: []Replica{},
 	}
 }

@@ -44,10 +44,7 @@ func (r *runner) runRound(ctx context.Context, number int, until time.Time) (err
 	if _, err := r.c.full(ctx); err != nil {
 		return err
 	}
-	rd := &round{r: r, number: number, prefix: fmt.Sprintf("%s%d/", r.prefix, number)}
-	for k := range r.cfg.Keys {
-		rd.keys = append(rd.keys, fmt.Sprintf("%sk/%d", rd.prefix, k))
-	}
+	rd := r.newRound(number)
 	defer func() {
 		for _, cl := range rd.stock {
 			err = errors.Join(err, cl.Close())
@@ -93,6 +90,14 @@ func (r *runner) missing(err error) error {
 	return err
 }
 
+func (r *runner) newRound(number int) *round {
+	rd := &round{r: r, number: number, prefix: fmt.Sprintf("%s%d/", r.prefix, number)}
+	for k := range r.cfg.Keys {
+		rd.keys = append(rd.keys, fmt.Sprintf("%sk/%d", rd.prefix, k))
+	}
+	return rd
+}
+
 func (rd *round) dial() (*clientv3.Client, error) {
 	cl, err := rd.r.c.dial()
 	if err == nil {
@@ -136,7 +141,8 @@ func (rd *round) start(life context.Context) (stops, error) {
 		takeovers: func(from, to int64) int {
 			return rd.r.c.takeovers(rd.h.began.Add(time.Duration(from)), rd.h.began.Add(time.Duration(to)))
 		},
-		outage: func(from, to int64) time.Duration { return silence(rd.h.acked(), from, to) },
+		outage:    func(from, to int64) time.Duration { return silence(rd.h.acked(), from, to) },
+		restarted: rd.r.cfg.Hosts > 0, extension: rd.r.cfg.Election,
 	}
 	if err := rd.observe(watching); err != nil {
 		return s, err
@@ -148,7 +154,7 @@ func (rd *round) start(life context.Context) (stops, error) {
 
 func (rd *round) client(id int, stock *clientv3.Client) *Client {
 	return &Client{
-		History: rd.h, ID: id, Stock: stock, Keys: rd.keys, ValueBytes: rd.r.cfg.ValueBytes,
+		History: rd.h, ID: id, Stock: stock, Keys: rd.keys, ValueBytes: rd.r.cfg.ValueBytes, Attempt: rd.r.attempt,
 		Rand: rand.New(rand.NewPCG(rd.r.cfg.Seed, uint64(rd.number)<<32+uint64(id))),
 	}
 }
@@ -177,7 +183,7 @@ func (rd *round) observe(ctx context.Context) error {
 	return nil
 }
 
-// finish stops the clients, and checks what they recorded.
+// finish waits until all followers are in sync, and checks the round.
 func (rd *round) finish(life context.Context, stop stops) error {
 	full, err := rd.r.c.full(life)
 	if err != nil {
@@ -185,6 +191,11 @@ func (rd *round) finish(life context.Context, stop stops) error {
 		return err
 	}
 	rd.r.sample(full)
+	return rd.check(life, stop)
+}
+
+// check stops the clients of a cluster in which nothing is broken, and checks what they recorded.
+func (rd *round) check(life context.Context, stop stops) error {
 	rd.until = rd.h.Now()
 	stop.writing()
 	rd.writing.Wait()

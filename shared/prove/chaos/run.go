@@ -38,6 +38,11 @@ type Config struct {
 	HeartbeatTimeout time.Duration
 	DiskReserve      uint64
 
+	// Hosts is the number of hosts of a cluster of several; 0 means a single host. Each is a network
+	// namespace. Election is hosts.election.
+	Hosts    int
+	Election time.Duration
+
 	Seed uint64
 	// Duration is how long faults are injected. With Soak, faults are injected until ctx ends.
 	Duration time.Duration
@@ -81,13 +86,18 @@ func (c *Config) setDefaults() {
 			*d.v = d.def
 		}
 	}
+	if c.Hosts > 0 {
+		c.Services = 0
+	}
 	if c.Weights == nil {
 		c.Weights = DefaultWeights()
-		if c.Services > 0 {
-			maps.Copy(c.Weights, ServiceWeights())
-		}
-		if c.DataDir != "" {
+		switch {
+		case c.DataDir != "":
 			c.Weights = SignalWeights()
+		case c.Hosts > 0:
+			c.Weights = HostWeights()
+		case c.Services > 0:
+			maps.Copy(c.Weights, ServiceWeights())
 		}
 	}
 	c.Clients, c.Keys = max(c.Clients, 1), max(c.Keys, 1)
@@ -108,6 +118,7 @@ type runner struct {
 	began    time.Time
 	faults   int // number of injected faults
 	report   *Report
+	attempt  time.Duration // see Client.Attempt
 }
 
 // Run injects faults into a cluster and checks it. The report is complete even if a check failed.
@@ -120,6 +131,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	var err error
 	if r.work, err = os.MkdirTemp("", "dynast-chaos-"); err != nil {
 		return nil, fmt.Errorf("chaos: %w", err)
+	}
+	if cfg.Hosts > 0 {
+		return r.runHosts(ctx)
 	}
 	if err := r.prepare(); err != nil {
 		return nil, fmt.Errorf("chaos: %w", errors.Join(err, os.RemoveAll(r.work)))

@@ -227,6 +227,11 @@ func (c *cluster) launch(cmd *exec.Cmd) {
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
+	c.started(cmd)
+}
+
+// started notes a leader that was started. A goroutine waits for its end.
+func (c *cluster) started(cmd *exec.Cmd) {
 	if id, err := proc.Identify(cmd.Process.Pid); err == nil {
 		c.note(id)
 		c.last = id
