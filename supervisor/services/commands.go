@@ -12,6 +12,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
 )
 
@@ -233,6 +234,10 @@ func byName(services []config.Service) map[string]config.Service {
 	return out
 }
 
+// maxEnded is how many ended instances of removed services are remembered, so that who started one
+// learns how it ended.
+const maxEnded = 256
+
 // ended removes a service that was added to run once, when all its instances have ended.
 func (m *Manager) ended(name string) {
 	k := slices.IndexFunc(m.desired.Added, func(a added) bool { return a.Service.Name == name && a.Remove })
@@ -245,6 +250,13 @@ func (m *Manager) ended(name string) {
 		}
 	}
 	m.desired.Added = slices.Delete(m.desired.Added, k, k+1)
+	for _, v := range m.core.View() {
+		if v.ID.Service == name {
+			i := m.describe(v)
+			m.desired.Ended = append(m.desired.Ended, ps.Ended{ID: i.ID, At: time.Now(), State: i.State, Reason: i.Reason, LastExit: i.LastExit})
+		}
+	}
+	m.desired.Ended = slices.Delete(m.desired.Ended, 0, max(0, len(m.desired.Ended)-maxEnded))
 	m.reconfigure()
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/observe/ps"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
 )
 
@@ -30,6 +31,8 @@ type desired struct {
 	// added at run time.
 	Configured []config.Service `json:"configured"`
 	Added      []added          `json:"added,omitempty"`
+	// Ended are the last instances of added services that were removed because they had ended.
+	Ended []ps.Ended `json:"ended,omitempty"`
 	// Wishes are what an operator changed.
 	Wishes map[string]rules.Wish `json:"wishes,omitempty"`
 	// Fired is when each schedule was last due.

@@ -22,7 +22,7 @@ func (m *Manager) Report(ctx context.Context) ([]byte, error) {
 }
 
 func (m *Manager) report() *ps.Report {
-	r := &ps.Report{Schema: ps.Schema, At: time.Now(), Services: []ps.Service{}}
+	r := &ps.Report{Schema: ps.Schema, At: time.Now(), Services: []ps.Service{}, Ended: m.desired.Ended}
 	views := map[string][]rules.View{}
 	for _, v := range m.core.View() {
 		views[v.ID.Service] = append(views[v.ID.Service], v)

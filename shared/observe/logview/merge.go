@@ -102,6 +102,12 @@ func (v *View) Show(ctx context.Context, f func(*Entry) error) error {
 // Follow calls f with the entries after Show, until ctx ends. It includes members and instances
 // that begin to log meanwhile.
 func (v *View) Follow(ctx context.Context, f func(*Entry) error) error {
+	return v.FollowUntil(ctx, nil, f)
+}
+
+// FollowUntil is Follow, but it also ends when ended is closed. Then it has called f with all
+// entries that existed at that time.
+func (v *View) FollowUntil(ctx context.Context, ended <-chan struct{}, f func(*Entry) error) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	var search time.Time
@@ -122,6 +128,11 @@ func (v *View) Follow(ctx context.Context, f func(*Entry) error) error {
 		}
 		select {
 		case <-tick.C:
+		case <-ended:
+			if err := v.search(ctx, false); err != nil {
+				return err
+			}
+			return v.merge(ctx, tail.flush, time.Time{}, f)
 		case <-ctx.Done():
 			return nil
 		}

@@ -15,6 +15,20 @@ type Report struct {
 	// At is the time of the description, by the leader's clock.
 	At       time.Time `json:"at"`
 	Services []Service `json:"services"`
+	// Ended are the last instances of services that were removed because they had ended ("run
+	// --rm"), the oldest first.
+	Ended []Ended `json:"ended,omitempty"`
+}
+
+// Ended is an instance of a service that was removed because it had ended.
+type Ended struct {
+	ID string `json:"id"` // note/1
+	// At is when the service was removed, by the leader's clock.
+	At time.Time `json:"at"`
+	// State is done or failed.
+	State    string `json:"state"`
+	Reason   string `json:"reason,omitempty"`
+	LastExit *Exit  `json:"last_exit"` // null if no process of it has ended
 }
 
 // Service is one service.

@@ -152,14 +152,7 @@ func Act(ctx context.Context, dataDir string, req *wire.ActRequest, w waiting, o
 	if err != nil {
 		return err
 	}
-	var resp *wire.ActResponse
-	err = askOnce(ctx, dir, func(ctx context.Context, a *admin) (err error) {
-		resp, err = a.Act(ctx, req)
-		return err
-	})
-	if code := status.Code(err); code == codes.FailedPrecondition || code == codes.InvalidArgument || code == codes.PermissionDenied {
-		return &Error{Code: core.ExitError, Err: fmt.Errorf("%s: nothing was changed: %s", req.Action, status.Convert(err).Message())}
-	}
+	ids, err := sendAct(ctx, dir, req)
 	if err != nil {
 		return err
 	}
@@ -167,7 +160,20 @@ func Act(ctx context.Context, dataDir string, req *wire.ActRequest, w waiting, o
 		return nil
 	}
 	w.rolling = req.Rolling
-	return w.await(ctx, dir, before, resp.Instances, out)
+	return w.await(ctx, dir, before, ids, out)
+}
+
+// sendAct sends a command about services to the leader. It returns the instances that it is about.
+func sendAct(ctx context.Context, dir *datadir.Dir, req *wire.ActRequest) (ids []string, err error) {
+	var resp *wire.ActResponse
+	err = askOnce(ctx, dir, func(ctx context.Context, a *admin) (err error) {
+		resp, err = a.Act(ctx, req)
+		return err
+	})
+	if code := status.Code(err); code == codes.FailedPrecondition || code == codes.InvalidArgument || code == codes.PermissionDenied {
+		return nil, &Error{Code: core.ExitError, Err: fmt.Errorf("%s: nothing was changed: %s", req.Action, status.Convert(err).Message())}
+	}
+	return resp.GetInstances(), err
 }
 
 // pollServices is how often a waiting command looks.
@@ -280,7 +286,7 @@ func existing(r *ps.Report, ids []string) []string {
 
 func (a *App) runCommand() *cobra.Command {
 	var name, dir string
-	var remove bool
+	var remove, follow bool
 	var instances int
 	var restart string
 	w := waiting{action: member.ActionRun}
@@ -288,7 +294,11 @@ func (a *App) runCommand() *cobra.Command {
 		Use:   "run [flags] -- COMMAND [ARGUMENT...]",
 		Short: "Add a service at run time",
 		Long: "The service runs COMMAND in the current directory, like one with a block in the configuration. It stays until\n" +
-			"'dynast stop --remove NAME', also when dynast is stopped and started again. With --rm it is removed when it has ended.",
+			"'dynast stop --remove NAME', also when dynast is stopped and started again. With --rm it is removed when it has ended.\n\n" +
+			"With --tail the command prints the output of the service until the service has ended. Its exit code is then that of\n" +
+			"the program, 128 and the number of the signal that ended the program, or 1 if the service was stopped, could not be\n" +
+			"started, or its exit code is not known. Ctrl-C ends the command with the exit code 130. The service runs on, but with\n" +
+			"--rm it is stopped and removed.",
 		Args: cobra.MinimumNArgs(1),
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the service; default: the name of the program")
@@ -296,7 +306,9 @@ func (a *App) runCommand() *cobra.Command {
 	cmd.Flags().IntVar(&instances, "instances", 1, "number of instances")
 	cmd.Flags().StringVar(&restart, "restart", "", "always, on-failure or never; default: always, and never with --rm")
 	cmd.Flags().BoolVar(&remove, "rm", false, "remove the service when it has ended")
+	cmd.Flags().BoolVar(&follow, "tail", false, "print the output until the service has ended; then exit with the exit code of the program")
 	w.bind(cmd)
+	cmd.MarkFlagsMutuallyExclusive("tail", "wait")
 	c := a.WithConfig(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, argv []string) error {
 		s := config.NewService()
@@ -321,7 +333,11 @@ func (a *App) runCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return Act(ctx, cfg.DataDir, &wire.ActRequest{Action: string(member.ActionRun), Service: b, RemoveWhenDone: remove}, w, os.Stdout)
+		req := &wire.ActRequest{Action: string(member.ActionRun), Service: b, RemoveWhenDone: remove}
+		if follow {
+			return runAndFollow(ctx, cfg.DataDir, req, s.Name, os.Stdout, os.Stderr)
+		}
+		return Act(ctx, cfg.DataDir, req, w, os.Stdout)
 	})
 	return cmd
 }
