@@ -29,33 +29,40 @@ func (m *Manager) check(id rules.ID, run uint64, alive bool) {
 	m.endChecks(id)
 	ctx, cancel := context.WithCancel(m.ctx)
 	i.endChecks = cancel
-	var target health.Target
-	if c.Kind == config.CheckExec { // only a command needs the program's environment and user
-		var err error
-		if target, err = m.target(i); err != nil {
-			m.log.Error("cannot check a service", "instance", id.String(), "error", err)
-			return
+	check, order := *c, m.commandOrder(i)
+	go func() {
+		var target health.Target
+		if check.Kind == config.CheckExec { // only a command needs the program's environment and user
+			var err error
+			if target, err = order.target(); err != nil {
+				m.log.Error("cannot check a service", "instance", id.String(), "error", err)
+				return
+			}
 		}
-	}
-	check := *c
-	go health.Watch(ctx, check, target, !alive, func(err error) {
-		ev := rules.Checked{ID: id, Run: run, Alive: alive, OK: err == nil}
-		if err != nil {
-			ev.Reason = err.Error()
-		}
-		m.event(ev)
-	})
+		health.Watch(ctx, check, target, !alive, func(err error) {
+			ev := rules.Checked{ID: id, Run: run, Alive: alive, OK: err == nil}
+			if err != nil {
+				ev.Reason = err.Error()
+			}
+			m.event(ev)
+		})
+	}()
 }
 
-// target returns what an exec check of a program needs: its environment, directory and user.
-func (m *Manager) target(i *instance) (health.Target, error) {
-	order := startOrder{id: i.Record.ID, service: i.Service, store: m.endpoints()}
-	env, err := order.environment()
+// commandOrder returns what a command for an instance needs, of the Manager's state.
+func (m *Manager) commandOrder(i *instance) startOrder {
+	return startOrder{id: i.Record.ID, service: i.Service, store: m.endpoints()}
+}
+
+// target returns what a command for a program needs: its environment, directory and user. It reads
+// files, which may take any time, so it is not for the goroutine of run.
+func (o *startOrder) target() (health.Target, error) {
+	env, err := o.environment()
 	if err != nil {
 		return health.Target{}, err
 	}
-	credential, err := process.LookupCredential(i.Service.User, i.Service.Group)
-	return health.Target{Env: env, Dir: i.Service.Dir, Credential: credential}, err
+	credential, err := process.LookupCredential(o.service.User, o.service.Group)
+	return health.Target{Env: env, Dir: o.service.Dir, Credential: credential}, err
 }
 
 func (m *Manager) endChecks(id rules.ID) {
@@ -65,23 +72,23 @@ func (m *Manager) endChecks(id rules.ID) {
 	}
 }
 
-// reload makes a running program read its configuration again.
+// reload makes a running program read its configuration again. How a command ends is in the log.
 func (m *Manager) reload(i *instance) error {
 	r := m.specs[i.Record.ID.Service].Reload
 	if r.Signal != "" {
 		return m.send(i, r.Signal)
 	}
-	target, err := m.target(i)
-	if err != nil {
-		return err
-	}
-	target.Env = append(target.Env, fmt.Sprintf("MAINPID=%d", i.Record.Process.PID))
-	id := i.Record.ID
+	order, pid := m.commandOrder(i), i.Record.Process.PID
 	go func() {
 		ctx, cancel := context.WithTimeout(m.ctx, reloadTimeout)
 		defer cancel()
-		if err := health.Probe(ctx, config.Check{Kind: config.CheckExec, Command: r.Command, Timeout: reloadTimeout}, target); err != nil {
-			m.log.Error("the reload command of a service failed", "instance", id.String(), "error", err)
+		target, err := order.target()
+		if err == nil {
+			target.Env = append(target.Env, fmt.Sprintf("MAINPID=%d", pid))
+			err = health.Probe(ctx, config.Check{Kind: config.CheckExec, Command: r.Command, Timeout: reloadTimeout}, target)
+		}
+		if err != nil {
+			m.log.Error("the reload command of a service failed", "instance", order.id.String(), "error", err)
 		}
 	}()
 	return nil

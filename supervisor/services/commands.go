@@ -252,7 +252,7 @@ func (m *Manager) ended(name string) {
 	m.desired.Added = slices.Delete(m.desired.Added, k, k+1)
 	for _, v := range m.core.View() {
 		if v.ID.Service == name {
-			i := m.describe(v)
+			i := m.describe(v, map[string]running{})
 			m.desired.Ended = append(m.desired.Ended, ps.Ended{ID: i.ID, At: time.Now(), State: i.State, Reason: i.Reason, LastExit: i.LastExit})
 		}
 	}

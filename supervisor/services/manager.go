@@ -58,6 +58,8 @@ type Manager struct {
 	stopped  []chan struct{}
 	outputs  *outputs
 
+	usages usages // other goroutines use it
+
 	// store keeps the processes open for the next leader. It is nil while there are no services, or
 	// if it could not be opened. Other goroutines use it too; it does not change after it is set.
 	store atomic.Pointer[proc.Store]
@@ -79,7 +81,6 @@ type instance struct {
 	endChecks context.CancelFunc
 	// newStatus means that the status has changed since the record was written.
 	newStatus bool
-	cpu       cpuSample
 	unlimited []string // limits that could not be applied
 }
 

@@ -5,23 +5,23 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
 )
 
 // Report implements member.Services.
 func (m *Manager) Report(ctx context.Context) ([]byte, error) {
-	// If ctx ends first, the report is still made later, so it is not written into the results.
-	var b []byte
-	var encodeErr error
-	if err := m.ask(ctx, func() { b, encodeErr = m.report().Encode() }); err != nil {
+	var r *ps.Report
+	trees := map[string]running{}
+	if err := m.ask(ctx, func() { r = m.report(trees) }); err != nil {
 		return nil, err
 	}
-	return b, encodeErr
+	m.usages.fill(r, trees)
+	return r.Encode()
 }
 
-func (m *Manager) report() *ps.Report {
+// report describes all services. It puts the running instances into trees.
+func (m *Manager) report(trees map[string]running) *ps.Report {
 	r := &ps.Report{Schema: ps.Schema, At: time.Now(), Services: []ps.Service{}, Ended: m.desired.Ended}
 	views := map[string][]rules.View{}
 	for _, v := range m.core.View() {
@@ -43,7 +43,7 @@ func (m *Manager) report() *ps.Report {
 			out.Origin = "run"
 		}
 		for _, v := range views[s.Name] {
-			out.Instances = append(out.Instances, m.describe(v))
+			out.Instances = append(out.Instances, m.describe(v, trees))
 		}
 		r.Services = append(r.Services, out)
 	}
@@ -55,20 +55,13 @@ func (m *Manager) report() *ps.Report {
 				k = len(r.Services)
 				r.Services = append(r.Services, ps.Service{Name: v.ID.Service, Desired: ps.DesiredStopped, Origin: "removed"})
 			}
-			r.Services[k].Instances = append(r.Services[k].Instances, m.describe(v))
+			r.Services[k].Instances = append(r.Services[k].Instances, m.describe(v, trees))
 		}
 	}
 	return r
 }
 
-// cpuSample is the processor time of a process at the report before.
-type cpuSample struct {
-	pid int
-	cpu time.Duration
-	at  time.Time
-}
-
-func (m *Manager) describe(v rules.View) ps.Instance {
+func (m *Manager) describe(v rules.View, trees map[string]running) ps.Instance {
 	out := ps.Instance{ID: v.ID.String(), State: string(v.State), Reason: v.Waits, Ready: v.State == rules.StateReady, Restarts: v.Restarts,
 		Skipped: v.Skipped, Log: m.files.output(v.ID)}
 	i := m.instances[v.ID]
@@ -84,14 +77,7 @@ func (m *Manager) describe(v rules.View) ps.Instance {
 	}
 	out.PID, out.Status = v.Process.PID, i.Status
 	out.UptimeMS = max(now()-v.StartedAt, 0).Milliseconds()
-	if u, err := proc.ReadUsage(out.PID); err == nil {
-		out.RSSBytes, out.CPUSeconds = u.RSSBytes, u.CPU.Seconds()
-		sample := cpuSample{out.PID, u.CPU, time.Now()}
-		if last := i.cpu; last.pid == sample.pid && sample.at.After(last.at) {
-			out.CPU = 100 * float64(sample.cpu-last.cpu) / float64(sample.at.Sub(last.at))
-		}
-		i.cpu = sample
-	}
+	trees[out.ID] = running{out.PID, i.Cgroup}
 	return out
 }
 

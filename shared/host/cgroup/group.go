@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -159,6 +160,25 @@ func (g *Group) Procs() ([]int, error) {
 		return nil, fmt.Errorf("processes of a control group: %w", err)
 	}
 	return pids, nil
+}
+
+// CPU returns the processor time of all processes that are or were in the group and in groups
+// below it. The kernel counts it without the cpu controller too.
+func (g *Group) CPU() (time.Duration, error) {
+	raw, err := os.ReadFile(filepath.Join(g.dir, "cpu.stat"))
+	if err != nil {
+		return 0, fmt.Errorf("processor time of a control group: %w", err)
+	}
+	fields := strings.Fields(string(raw))
+	i := slices.Index(fields, "usage_usec")
+	if i < 0 || i+1 >= len(fields) {
+		return 0, fmt.Errorf("processor time of a control group: %s/cpu.stat has no usage_usec", g.dir)
+	}
+	micros, err := strconv.ParseInt(fields[i+1], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("processor time of a control group: %w", err)
+	}
+	return time.Duration(micros) * time.Microsecond, nil
 }
 
 // walk calls f with the directory of the group and of all groups below it, from the top down.

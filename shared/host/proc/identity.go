@@ -62,6 +62,7 @@ type stat struct {
 	group      int // the process group
 	session    int
 	cpuTicks   uint64 // user and system
+	reapedCPU  uint64 // the same of the children that it has reaped, and of theirs
 	startTicks uint64
 	rssPages   uint64
 	waitStatus unix.WaitStatus // of a zombie, if this user may read it
@@ -150,6 +151,7 @@ func parseStat(raw []byte) (stat, error) {
 		group:      int(number(5)),
 		session:    int(number(6)),
 		cpuTicks:   number(14) + number(15),
+		reapedCPU:  number(16) + number(17),
 		startTicks: number(22),
 		rssPages:   number(24),
 		waitStatus: unix.WaitStatus(number(52)),

@@ -30,13 +30,14 @@ func List() ([]Entry, error) {
 	entries := make([]Entry, 0, len(pids))
 	for _, pid := range pids {
 		if st, err := readStat(pid); err == nil {
-			entries = append(entries, Entry{
-				Identity: Identity{PID: pid, StartTime: st.startTicks}, Dead: st.dead(),
-				PPID: st.ppid, Group: st.group, Session: st.session,
-			})
+			entries = append(entries, st.entry(pid))
 		}
 	}
 	return entries, nil
+}
+
+func (s stat) entry(pid int) Entry {
+	return Entry{Identity: Identity{PID: pid, StartTime: s.startTicks}, Dead: s.dead(), PPID: s.ppid, Group: s.group, Session: s.session}
 }
 
 func listPIDs() ([]int, error) {

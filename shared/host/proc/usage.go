@@ -43,6 +43,37 @@ func ReadUsage(pid int) (Usage, error) {
 	}, nil
 }
 
+// Load is a process in a listing, with what it uses.
+type Load struct {
+	Entry
+	RSSBytes uint64
+	// CPU is the user and system time since the start of the process, in steps of 10 ms. It includes
+	// that of the children which it has reaped. So the sum over a process tree goes on when a child
+	// ends.
+	CPU time.Duration
+}
+
+// Loads returns all processes with what they use, as List does.
+func Loads() ([]Load, error) {
+	pids, err := listPIDs()
+	if err != nil {
+		return nil, err
+	}
+	return LoadsOf(pids), nil
+}
+
+// LoadsOf is like Loads for some processes. It leaves out those that are gone.
+func LoadsOf(pids []int) []Load {
+	page := uint64(os.Getpagesize())
+	loads := make([]Load, 0, len(pids))
+	for _, pid := range pids {
+		if st, err := readStat(pid); err == nil {
+			loads = append(loads, Load{Entry: st.entry(pid), RSSBytes: st.rssPages * page, CPU: time.Duration(st.cpuTicks+st.reapedCPU) * userTick})
+		}
+	}
+	return loads
+}
+
 // countFDs reads the size of the directory, which is the number of descriptors since Linux 6.2.
 // On older kernels the size is 0, and countFDs lists the directory.
 func countFDs(pid int) int {

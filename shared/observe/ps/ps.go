@@ -65,12 +65,14 @@ type Instance struct {
 	UptimeMS int64  `json:"uptime_ms"`
 	Restarts int    `json:"restarts"`
 	// Skipped is how often a scheduled run was left out because the one before had not ended.
-	Skipped  int     `json:"skipped,omitempty"`
-	LastExit *Exit   `json:"last_exit"`        // null if it has never ended
-	Status   string  `json:"status,omitempty"` // what the program said last (STATUS=)
+	Skipped  int    `json:"skipped,omitempty"`
+	LastExit *Exit  `json:"last_exit"`        // null if it has never ended
+	Status   string `json:"status,omitempty"` // what the program said last (STATUS=)
+	// RSSBytes, CPU and CPUSeconds are about the whole process tree. Memory that processes share
+	// counts for each.
 	RSSBytes uint64  `json:"rss_bytes"`
 	CPU      float64 `json:"cpu_percent"` // of one core, since the report before
-	// CPUSeconds is the processor time that the process has used since its start.
+	// CPUSeconds is the processor time that the tree has used since the main process started.
 	CPUSeconds float64  `json:"cpu_seconds"`
 	Log        string   `json:"log"` // the path of its output
 	Limits     []string `json:"limits_not_applied,omitempty"`

@@ -54,6 +54,10 @@ func TestUnitFilesAreValid(t *testing.T) {
 			t.Errorf("the unit does not have %s; without it the death of a leader can end the service", line)
 		}
 	}
+	// With Delegate=yes alone, the file system of control groups would be read-only.
+	if !strings.Contains(string(raw), "\nDelegate=yes\n") || strings.Contains(string(raw), "\nProtectControlGroups=yes") {
+		t.Error("the programs of services get no control groups: the unit needs Delegate=yes, and must not have ProtectControlGroups=yes")
+	}
 	broken := unit(t, dir, "dynast.service", "broken.service", "OOMPolicy=continue", "OOMPolicies=continue", "/usr/local/bin/dynast", binary)
 	if out, _ := exec.Command(check, "verify", "--man=no", broken).CombinedOutput(); !strings.Contains(string(out), "OOMPolicies") {
 		t.Errorf("the checker did not report a misspelt setting:\n%s", out)
