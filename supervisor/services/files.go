@@ -67,10 +67,11 @@ func (f files) instance(id rules.ID) string {
 	return filepath.Join(f.dir, id.Service, strconv.Itoa(id.N))
 }
 
-func (f files) lock(id rules.ID) string   { return filepath.Join(f.instance(id), "lock") }
-func (f files) record(id rules.ID) string { return filepath.Join(f.instance(id), "record.json") }
-func (f files) output(id rules.ID) string { return filepath.Join(f.instance(id), "output.log") }
-func (f files) desired() string           { return filepath.Join(f.dir, "desired.json") }
+func (f files) lock(id rules.ID) string     { return filepath.Join(f.instance(id), "lock") }
+func (f files) record(id rules.ID) string   { return filepath.Join(f.instance(id), "record.json") }
+func (f files) output(id rules.ID) string   { return filepath.Join(f.instance(id), "output.log") }
+func (f files) owner(service string) string { return filepath.Join(f.dir, service, "owner.json") }
+func (f files) desired() string             { return filepath.Join(f.dir, "desired.json") }
 
 // readDesired returns desired.json. It is empty if there is none.
 func (f files) readDesired() (desired, error) {

@@ -47,7 +47,7 @@ func newRig(t *testing.T, hcl string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, host: member.ServiceHost{
-		Config: cfg, Configured: cfg.Services, Dir: dir, BootID: boot, Logger: hclog.NewNullLogger(),
+		Config: cfg, Configured: cfg.Services, Builtin: func() []config.Service { return nil }, Dir: dir, BootID: boot, Logger: hclog.NewNullLogger(),
 		Tell: func(string, string, int, string) {}, Stopped: func() {},
 	}}
 	r.shareNothing()

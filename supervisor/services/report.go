@@ -38,7 +38,10 @@ func (m *Manager) report() *ps.Report {
 		case s.Schedule != "":
 			out.Desired, out.NextRun = ps.DesiredScheduled, m.clocks.next(s.Name)
 		}
-		out.Rolling = wish.Rolling
+		out.Rolling, out.Elsewhere = wish.Rolling, m.elsewhere(s)
+		if p := m.placed[s.Name]; p != nil && p.core.Allowed() {
+			out.Fence = p.core.Fence
+		}
 		if out.Origin == "" {
 			out.Origin = "run"
 		}

@@ -25,9 +25,13 @@ type Service struct {
 	// Origin is where the service comes from: the file and line of its block, or "run".
 	Origin string `json:"origin"`
 	// Schedule is the cron expression of a task, and NextRun is when it is due.
-	Schedule  string     `json:"schedule,omitempty"`
-	NextRun   *time.Time `json:"next_run,omitempty"`
-	Rolling   bool       `json:"rolling"` // a rolling restart is under way
+	Schedule string     `json:"schedule,omitempty"`
+	NextRun  *time.Time `json:"next_run,omitempty"`
+	Rolling  bool       `json:"rolling"` // a rolling restart is under way
+	// Elsewhere says why it does not run on this host, in a cluster of several. Fence is the fencing number
+	// of a service that runs on one host at a time, if it is this one.
+	Elsewhere string     `json:"elsewhere,omitempty"`
+	Fence     int64      `json:"fence,omitempty"`
 	Instances []Instance `json:"instances"`
 }
 

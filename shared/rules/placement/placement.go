@@ -136,7 +136,8 @@ type (
 	Renew struct{ Lease, Fence int64 }
 	// Release gives the ownership back.
 	Release struct{ Lease int64 }
-	// Allow lets the program run. It gets the fence.
+	// Allow lets the program run. It gets the fence. A program that an earlier leader was allowed to run
+	// needs no other Allow.
 	Allow struct{ Fence int64 }
 	// Stop stops the program in an orderly way, and starts it no more.
 	Stop struct{ Why string }
@@ -175,9 +176,6 @@ func New(limits Limits, now time.Duration, saved State, sameBoot bool) (*Core, [
 	if c.Phase != Away && !sameBoot {
 		c.release, c.State = c.Lease, State{Phase: Away}
 		c.save()
-	}
-	if c.Phase == Held && now < c.Late() {
-		c.do(Allow{Fence: c.Fence})
 	}
 	return c, c.out
 }
