@@ -273,6 +273,9 @@ log {
 #   # How many processes run, 0 to 1000: web/1 and web/2. With 0 nothing runs.
 #   # Default: 1.
 #   instances = 2
+#   # On which hosts of a cluster it runs: all, one (at a time), or a list of names,
+#   # for example ["host-a", "host-b"]. A single host runs every service. Default: all.
+#   hosts = "all"
 #   # After which exits the program is started again: always, on-failure or never.
 #   # Default: always, or never if there is a schedule.
 #   restart = "always"

@@ -151,8 +151,18 @@ func (p *programs) configure(ctx context.Context, services []config.Service, dry
 func (p *programs) stop(reason string, keep bool) {
 	p.again.Store(false)
 	services := p.current()
-	if services == nil || keep || p.stopping.Swap(true) {
+	if services == nil || p.stopping.Swap(true) {
 		p.Post(core.StopRequested{Reason: reason})
+		return
+	}
+	if keep {
+		go func() {
+			// Nobody would renew the ownership of these, and another host would run them too.
+			if err := services.StopPlaced(context.Background()); err != nil {
+				p.Log.Warn("services that run on one host at a time may run on two", "error", err)
+			}
+			p.Post(core.StopRequested{Reason: reason})
+		}()
 		return
 	}
 	go func() {

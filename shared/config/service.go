@@ -25,9 +25,11 @@ type Service struct {
 	// NAME=VALUE, or empty. Env has precedence.
 	Env     map[string]string
 	EnvFile string
-	// Instances is how many processes of this service run.
+	// Instances is how many processes of this service run on a host.
 	Instances int
-	Restart   Restart
+	// Hosts says on which hosts of a cluster it runs. A single host runs every service.
+	Hosts   Placement
+	Restart Restart
 	// Listen are the sockets that dynast opens once and passes on to every instance.
 	Listen []Listen
 	// Needs are the services that must be ready before this one starts. After are the services
@@ -44,6 +46,14 @@ type Service struct {
 	Limits   Limits
 	Log      ServiceLog
 	Security Security
+}
+
+// Placement says on which hosts a service runs. The zero value means all of them.
+type Placement struct {
+	// One means one host at a time, which the store decides.
+	One bool `json:",omitempty"`
+	// Names are the only hosts on which it runs, or empty.
+	Names []string `json:",omitempty"`
 }
 
 // Restart says which exits of a program are followed by another start.

@@ -113,6 +113,7 @@ func cloneServices(services []Service) []Service {
 func (s *Service) clone() Service {
 	d := *s
 	d.Command, d.Needs, d.After = slices.Clone(s.Command), slices.Clone(s.Needs), slices.Clone(s.After)
+	d.Hosts.Names = slices.Clone(s.Hosts.Names)
 	d.Env, d.Listen = maps.Clone(s.Env), slices.Clone(s.Listen)
 	d.Ready, d.Alive = s.Ready.clone(), s.Alive.clone()
 	d.Reload.Command = slices.Clone(s.Reload.Command)

@@ -38,6 +38,7 @@ var serviceFields = func() []*field[Service] {
 		mapField("env", `names and values, for example { PORT = "8080" }`, checkEnv, func(s *Service) *map[string]string { return &s.Env }),
 		pathField("env_file", "", false, func(s *Service) *string { return &s.EnvFile }),
 		countField("instances", "", "processes", 0, 1000, func(s *Service) *int { return &s.Instances }),
+		placementField("hosts", func(s *Service) *Placement { return &s.Hosts }),
 		choiceField("restart", "", []Restart{RestartAlways, RestartOnFailure, RestartNever}, func(s *Service) *Restart { return &s.Restart }),
 		listensField(listenBlock, func(s *Service) *[]Listen { return &s.Listen }),
 		listField("needs", `names of other services, for example ["db"]`, checkNames, func(s *Service) *[]string { return &s.Needs }),

@@ -199,7 +199,7 @@ func checkOwner(s string) error {
 
 // ownVariables are set by dynast for each instance.
 var ownVariables = []string{"SERVICE", "INSTANCE", "DYNAST_INSTANCE_TOKEN", "DYNAST_ENDPOINTS",
-	"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC"}
+	"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "DYNAST_HOST", "FENCE"}
 
 func checkEnv(env map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
@@ -288,6 +288,62 @@ func signalField[T any](path string, required bool, at func(*T) *string) *field[
 		},
 		text: func(c *T) string { return *at(c) },
 	}
+}
+
+// The words of a placement.
+const (
+	allHosts = "all"
+	oneHost  = "one"
+)
+
+// placementField accepts a word or the names of hosts. Its text is empty for all hosts, so that a build
+// without this field can read it.
+func placementField[T any](path string, at func(*T) *Placement) *field[T] {
+	names := func(c *T) *[]string { return &at(c).Names }
+	list := listField(path, "", checkHostNames, names)
+	return &field[T]{
+		path: path, kind: "hosts", allowed: `"all", "one", or the names of hosts, for example ["host-a", "host-b"]`,
+		convert: func(v cty.Value) (string, error) {
+			if v.Type() != cty.String {
+				return list.convert(v)
+			}
+			if s := v.AsString(); s != allHosts && s != oneHost {
+				return "", fmt.Errorf("neither %q nor %q (names of hosts are written in square brackets)", allHosts, oneHost)
+			}
+			return v.AsString(), nil
+		},
+		parse: func(c *T, s string) error {
+			*at(c) = Placement{One: s == oneHost}
+			if s == "" || s == allHosts || s == oneHost {
+				return nil
+			}
+			return list.parse(c, s)
+		},
+		check: func(c *T) error {
+			if p := at(c); p.One && len(p.Names) > 0 {
+				return errors.New("both one host and names")
+			}
+			return list.check(c)
+		},
+		text: func(c *T) string {
+			if at(c).One {
+				return oneHost
+			}
+			return list.text(c)
+		},
+	}
+}
+
+func checkHostNames(names []string) error {
+	for i, n := range names {
+		if err := CheckHostName(n); err != nil {
+			return fmt.Errorf("%q cannot be the name of a host: %w", clip(n), err)
+		}
+		if slices.Contains(names[:i], n) {
+			return fmt.Errorf("%q is given twice", n)
+		}
+	}
+	return nil
 }
 
 func signalNames() []string {

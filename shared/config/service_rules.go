@@ -132,9 +132,26 @@ func (r *serviceRules) dependencies(i int) {
 			case list.path == "needs" && r.config.Services[on].Schedule != "":
 				r.broken(i, []string{list.path}, "%s.needs: %q has a schedule%s and is never ready; want services without a schedule",
 					s.Name, name, r.at(on))
+			case !s.Hosts.within(r.config.Services[on].Hosts):
+				r.broken(i, []string{list.path, "hosts"}, "%s.%s: %q%s does not run on every host on which %s runs, so %s could never start there; "+
+					"want services with hosts = \"all\", or with all the names of %s.hosts", s.Name, list.path, name, r.at(on), s.Name, s.Name, s.Name)
 			}
 		}
 	}
+}
+
+// within reports whether a service with another placement runs on each host on which one with this
+// placement does.
+func (p Placement) within(other Placement) bool {
+	switch {
+	case other.One:
+		return false
+	case len(other.Names) == 0:
+		return true
+	case p.One || len(p.Names) == 0:
+		return false
+	}
+	return !slices.ContainsFunc(p.Names, func(name string) bool { return !slices.Contains(other.Names, name) })
 }
 
 // cycles reports each cycle of dependencies once, with its path.

@@ -23,6 +23,7 @@ service "web" {
   env       = { MODE = "production", PORT = "8080" }
   env_file  = "/srv/web.env"
   instances = 4
+  hosts     = ["host-a", "host-b"]
   restart   = "on-failure"
   listen "http" { address = "127.0.0.1:8080" }
   listen "ctl" { address = "unix:/run/web.sock" }
@@ -67,6 +68,7 @@ service "web" {
 }
 service "db" {
   script = "exec db"
+  hosts  = ["host-a", "host-b", "host-c"]
   ready { tcp = "localhost:5432" }
   alive { grpc = "[::1]:9000" }
   reload { exec = ["db", "reload"] }
@@ -79,6 +81,7 @@ service "migrate" {
 }
 service "backup" {
   command  = ["backup"]
+  hosts    = "one"
   schedule = "30 2 * * 1-5"
   ready { delay = "2s" }
 }
@@ -107,7 +110,7 @@ func TestServices(t *testing.T) {
 	}
 	want := Service{
 		Name: "web", Source: "own.hcl:2", Command: []string{"./server", "-port", "8080"}, Dir: "/srv/web", User: "www-data", Group: "33", Umask: 0o27,
-		Env: map[string]string{"MODE": "production", "PORT": "8080"}, EnvFile: "/srv/web.env", Instances: 4, Restart: RestartOnFailure,
+		Env: map[string]string{"MODE": "production", "PORT": "8080"}, EnvFile: "/srv/web.env", Instances: 4, Hosts: Placement{Names: []string{"host-a", "host-b"}}, Restart: RestartOnFailure,
 		Listen: []Listen{{"http", "127.0.0.1:8080"}, {"ctl", "unix:/run/web.sock"}}, Needs: []string{"db"}, After: []string{"migrate"},
 		Ready: &Check{Kind: CheckHTTP, Target: "http://127.0.0.1:8080/healthz", Interval: 2 * time.Second, Timeout: 3 * time.Second, Threshold: 2},
 		Alive: &Check{Kind: CheckExec, Command: []string{"./check", "--fast"}, Interval: 5 * time.Second, Timeout: 4 * time.Second, Threshold: 6},
@@ -127,7 +130,7 @@ func TestServices(t *testing.T) {
 			t.Errorf("%s: got %+v and %+v", s.Name, s.Ready, s.Alive)
 		}
 	}
-	if s := c.Services[3]; s.Schedule != "30 2 * * 1-5" || s.Restart != RestartNever {
+	if s := c.Services[3]; s.Schedule != "30 2 * * 1-5" || s.Restart != RestartNever || !s.Hosts.One {
 		t.Errorf("got %+v", s)
 	}
 	if s := c.Services[4]; s.Instances != 0 || !reflect.DeepEqual(s.Security.DropCapabilities, []string{"all"}) {
@@ -255,7 +258,7 @@ func TestCloneIsDeep(t *testing.T) {
 	d := c.clone()
 	for i := range d.Services {
 		s := &d.Services[i]
-		for _, list := range [][]string{s.Command, s.Needs, s.After, s.Reload.Command, s.Security.DropCapabilities, s.Alive.argv(), s.Ready.argv()} {
+		for _, list := range [][]string{s.Command, s.Needs, s.After, s.Reload.Command, s.Hosts.Names, s.Security.DropCapabilities, s.Alive.argv(), s.Ready.argv()} {
 			for k := range list {
 				list[k] = "changed"
 			}

@@ -122,6 +122,9 @@ type Services interface {
 	// StopAll stops all services, those that need others first, and returns when no process is
 	// left. They start again with the next "up".
 	StopAll(ctx context.Context) error
+	// StopPlaced stops the services that run on one host at a time and gives them up, so that other
+	// hosts run them. It returns when no process of them is left. They start again under a later leader.
+	StopPlaced(ctx context.Context) error
 	// Release ends the supervision. The programs run on, and the next leader adopts them. It
 	// returns when no start is under way.
 	Release()

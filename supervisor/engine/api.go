@@ -77,6 +77,7 @@ func (e *Engine) serveLocal() (*http.Server, error) {
 	mux.HandleFunc(hosts.PathList, answer(func(r *http.Request, _ struct{}) (*hosts.List, error) {
 		return e.list(r.Context(), r.URL.Query().Has("tree")), nil
 	}))
+	e.handleOwnership(mux)
 	mux.HandleFunc(hosts.PathRemove, answer(e.remove))
 	mux.HandleFunc(hosts.PathToken, answer(e.makeToken))
 	mux.HandleFunc(hosts.PathTokens, answer(func(*http.Request, struct{}) ([]hosts.Issued, error) { return e.tokens.List() }))

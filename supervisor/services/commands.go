@@ -82,7 +82,7 @@ func (m *Manager) act(c member.ServiceCommand) ([]string, error) {
 	}
 	var ids []string
 	for _, t := range targets {
-		for n := 1; n <= m.specs[t.service].Instances; n++ {
+		for n := 1; n <= m.specs[t.service].Instances && m.runsHere(m.specs[t.service]); n++ {
 			if t.instance == 0 || t.instance == n {
 				ids = append(ids, rules.ID{Service: t.service, N: n}.String())
 			}
@@ -120,6 +120,9 @@ func decisions(c member.ServiceCommand, targets []target) []rules.Event {
 // allowed refuses a command that cannot be carried out.
 func (m *Manager) allowed(c member.ServiceCommand, t target) error {
 	s := m.specs[t.service]
+	if why := m.elsewhere(s); why != "" && c.Action != member.ActionStart && c.Action != member.ActionStop && c.Action != member.ActionRemove {
+		return fmt.Errorf("%s does not run on this host: %s", t.service, why)
+	}
 	switch c.Action {
 	case member.ActionRestart:
 		if c.Rolling && t.instance != 0 {
@@ -264,6 +267,7 @@ func (m *Manager) ended(name string) {
 func (m *Manager) reconfigure() {
 	before := m.specs
 	m.useSpecs()
+	m.usePlaced()
 	m.saveDesired()
 	m.openStore()
 	m.closeOpened()
@@ -272,4 +276,5 @@ func (m *Manager) reconfigure() {
 	m.listen()
 	m.clocks.set(m.effective(), m.desired.Fired, time.Now())
 	m.step(rules.Configured{Specs: m.rulesSpecs()})
+	m.closeAllElsewhere()
 }

@@ -73,10 +73,11 @@ func (f files) instance(id rules.ID) string {
 	return filepath.Join(f.dir, id.Service, strconv.Itoa(id.N))
 }
 
-func (f files) lock(id rules.ID) string   { return filepath.Join(f.instance(id), "lock") }
-func (f files) record(id rules.ID) string { return filepath.Join(f.instance(id), "record.json") }
-func (f files) output(id rules.ID) string { return filepath.Join(f.instance(id), "output.log") }
-func (f files) desired() string           { return filepath.Join(f.dir, "desired.json") }
+func (f files) lock(id rules.ID) string     { return filepath.Join(f.instance(id), "lock") }
+func (f files) record(id rules.ID) string   { return filepath.Join(f.instance(id), "record.json") }
+func (f files) output(id rules.ID) string   { return filepath.Join(f.instance(id), "output.log") }
+func (f files) owner(service string) string { return filepath.Join(f.dir, service, "owner.json") }
+func (f files) desired() string             { return filepath.Join(f.dir, "desired.json") }
 
 // readDesired returns desired.json. It is empty if there is none.
 func (f files) readDesired() (desired, error) {
@@ -111,15 +112,14 @@ func (f files) writeDesired(d desired) error {
 // the record that was read: a record that has not changed is not written again. With an error it returns 0.
 func (f files) writeRecord(s stored, before uint64) (now uint64, err error) {
 	s.Schema = schema
-	b, err := json.Marshal(s)
+	b, err := encode(s)
 	if err != nil {
-		return 0, fmt.Errorf("services: encode the record of %s: %w", s.Record.ID, err)
+		return 0, err
 	}
-	b = append(b, '\n')
 	if now = checksum(b); now == before {
 		return now, nil
 	}
-	if err := write(f.record(s.Record.ID), b); err != nil {
+	if err := replace(f.record(s.Record.ID), b); err != nil {
 		return 0, err
 	}
 	return now, nil
@@ -198,7 +198,23 @@ func decode(path string, b []byte, into any) error {
 // write replaces a file atomically. It does not wait for the disk: no process that a record
 // describes survives a power loss either. The temporary file has a fixed name, so that crashes
 // leave at most one of them behind.
-func write(path string, b []byte) error {
+func write(path string, v any) error {
+	b, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return replace(path, b)
+}
+
+func encode(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("services: encode a %T: %w", v, err)
+	}
+	return append(b, '\n'), nil
+}
+
+func replace(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("services: %w", err)
 	}

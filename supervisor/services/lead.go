@@ -28,6 +28,7 @@ func (m *Manager) lead() error {
 	}
 	m.desired.Stopped = false
 	m.useSpecs()
+	m.usePlaced()
 	if fresh {
 		m.desired.Wishes, m.desired.Fired = nil, nil
 	}
@@ -46,6 +47,7 @@ func (m *Manager) lead() error {
 	m.clocks.set(m.effective(), m.desired.Fired, time.Now())
 	m.step(rules.Lead{Specs: m.rulesSpecs(), Wishes: m.desired.Wishes, Found: found, Fresh: fresh, Stopping: m.desired.Stopping})
 	m.closeOpened()
+	m.closeAllElsewhere()
 	return nil
 }
 
@@ -72,6 +74,9 @@ func (m *Manager) rulesSpecs() []rules.Spec {
 	var out []rules.Spec
 	for _, s := range m.effective() {
 		spec := toSpec(s)
+		if !m.runsHere(s) {
+			spec.Instances = 0
+		}
 		if _, ok := m.specs[member.EngineService]; ok && s.Name != member.EngineService {
 			spec.Needs = append(slices.Clone(spec.Needs), member.EngineService)
 		}

@@ -47,8 +47,8 @@ func newRig(t *testing.T, hcl string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, host: member.ServiceHost{
-		Config: cfg, Configured: cfg.Services, Dir: dir, BootID: boot, Logger: hclog.NewNullLogger(),
-		Tell: func(string, string, int, string) {}, Stopped: func() {}, Builtin: func() []config.Service { return nil },
+		Config: cfg, Configured: cfg.Services, Builtin: func() []config.Service { return nil }, Dir: dir, BootID: boot, Logger: hclog.NewNullLogger(),
+		Tell: func(string, string, int, string) {}, Stopped: func() {},
 	}}
 	r.shareNothing()
 	t.Cleanup(func() {

@@ -17,6 +17,7 @@ import (
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/observe/output"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
 	"github.com/dynast-io/dynast/supervisor/health"
@@ -59,6 +60,13 @@ type Manager struct {
 	outputs  *outputs
 
 	usages usages // other goroutines use it
+	// where is this host, and placed are the services that run on one host at a time.
+	where  where
+	placed map[string]*placed
+	engine *hosts.Client
+	// yielding means that this host gives up all of placed, and then calls yielded.
+	yielding bool
+	yielded  []func()
 
 	// store keeps the processes open for the next leader. It is nil while there are no services, or
 	// if it could not be opened. Other goroutines use it too; it does not change after it is set.
@@ -93,6 +101,7 @@ func New(h member.ServiceHost) (member.Services, error) {
 		core:  rules.New(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
 		specs: map[string]config.Service{}, instances: map[rules.ID]*instance{}, unsaved: map[rules.ID]bool{},
 	}
+	m.placed, m.engine = map[string]*placed{}, hosts.DialLocal(h.Dir)
 	m.watches, m.opened = map[watchKey]context.CancelFunc{}, map[rules.Process]*proc.Process{}
 	m.clocks, m.outputs = newClocks(), newOutputs(m.log)
 	if err := m.lead(); err != nil {
@@ -154,6 +163,7 @@ func (m *Manager) run() {
 		case <-timer.C:
 			m.tick()
 		}
+		m.tellYielded()
 		m.tellStopped()
 	}
 	for id, i := range m.instances {
@@ -174,6 +184,11 @@ func (m *Manager) sleep() time.Duration {
 	if at, ok := m.clocks.wake(); ok {
 		next = min(next, time.Until(at))
 	}
+	for _, p := range m.placed {
+		if at, ok := p.core.Wake(); ok {
+			next = min(next, at-now())
+		}
+	}
 	if len(m.unsaved) > 0 {
 		next = min(next, saveAgain)
 	}
@@ -184,6 +199,7 @@ func (m *Manager) tick() {
 	if m.leaving {
 		return
 	}
+	m.tickPlaced()
 	for _, id := range slices.Collect(maps.Keys(m.unsaved)) {
 		m.save(id)
 	}
@@ -200,6 +216,7 @@ func (m *Manager) step(ev rules.Event) {
 	for _, e := range m.core.Step(now(), ev) {
 		m.do(e)
 	}
+	m.lookPlaced()
 }
 
 func (m *Manager) do(e rules.Effect) {
@@ -249,6 +266,7 @@ func (m *Manager) keep(r rules.Record) {
 		i.ExitAt = time.Now()
 	}
 	i.Record, i.BootID = r, m.host.BootID
+	m.armFuse(r.ID)
 	m.save(r.ID)
 	if r.Phase == rules.Idle && r.Outcome != rules.Unfinished {
 		go m.post(func() { m.ended(r.ID.Service) }) // after this step
@@ -297,6 +315,7 @@ func (m *Manager) forget(id rules.ID) {
 	m.outputs.remove(id)
 	delete(m.instances, id)
 	delete(m.unsaved, id)
+	m.armFuse(id)
 	if err := m.files.forget(id); err != nil {
 		m.log.Warn("cannot remove the record of a service", "instance", id.String(), "error", err)
 	}
@@ -443,6 +462,7 @@ func (m *Manager) release() {
 		m.notify.Close()
 	}
 	m.outputs.close()
+	m.engine.Close()
 	for _, p := range m.opened {
 		_ = p.Close()
 	}
@@ -455,7 +475,10 @@ func (m *Manager) StopAll(ctx context.Context) error {
 		m.stopped = append(m.stopped, done)
 		m.desired.Stopping = true
 		m.saveDesired()
-		m.step(rules.StopAll{})
+		// The store is one of the services, and giving up an ownership needs it.
+		m.yielding = true
+		m.yielded = append(m.yielded, func() { m.step(rules.StopAll{}) })
+		m.lookPlaced()
 	}); err != nil {
 		return err
 	}
@@ -471,7 +494,7 @@ func (m *Manager) StopAll(ctx context.Context) error {
 
 // tellStopped answers StopAll when no process is left.
 func (m *Manager) tellStopped() {
-	if !m.desired.Stopping || !m.core.Stopped() {
+	if !m.desired.Stopping || len(m.yielded) > 0 || !m.core.Stopped() {
 		return
 	}
 	m.desired.Stopped, m.desired.Stopping = true, false

@@ -38,7 +38,10 @@ func (m *Manager) report(trees map[string]running) *ps.Report {
 		case s.Schedule != "":
 			out.Desired, out.NextRun = ps.DesiredScheduled, m.clocks.next(s.Name)
 		}
-		out.Rolling, out.RollingError = wish.Rolling, wish.RollFailed
+		out.Rolling, out.RollingError, out.Elsewhere = wish.Rolling, wish.RollFailed, m.elsewhere(s)
+		if p := m.placed[s.Name]; p != nil && p.core.Allowed() {
+			out.Fence = p.core.Fence
+		}
 		if out.Origin == "" {
 			out.Origin = "run"
 		}

@@ -15,8 +15,36 @@ import (
 // openSockets opens the sockets of all services. It does not wait for one that another process still
 // has: the programs would be without supervision meanwhile, and each start tries again.
 func (m *Manager) openSockets() {
-	for _, err := range m.host.Sockets.Open(m.effective(), m.files.dir, 0) {
+	here := slices.DeleteFunc(m.effective(), func(s config.Service) bool { return !m.runsHere(s) })
+	for _, err := range m.host.Sockets.Open(here, m.files.dir, 0) {
 		m.log.Error("cannot listen for a service", "error", err)
+	}
+}
+
+func (m *Manager) closeAllElsewhere() {
+	if m.where.many {
+		for _, s := range m.specs {
+			m.closeElsewhere(s)
+		}
+	}
+}
+
+// closeElsewhere closes the sockets of a service that does not run on this host. Clients would wait there.
+func (m *Manager) closeElsewhere(s config.Service) {
+	if m.runsHere(s) || m.core.Runs(s.Name) {
+		return
+	}
+	for _, l := range s.Listen {
+		if name := member.ServiceListener(s.Name, l.Name); m.host.Sockets.File(name) != nil {
+			m.closeSocket(name, l)
+		}
+	}
+}
+
+func (m *Manager) closeSocket(name string, l config.Listen) {
+	m.host.Sockets.Remove(name)
+	if path, ok := strings.CutPrefix(l.Address, "unix:"); ok {
+		_ = os.Remove(path)
 	}
 }
 
@@ -26,10 +54,7 @@ func (m *Manager) closeSockets(before map[string]config.Service) {
 		for _, l := range s.Listen {
 			name := member.ServiceListener(s.Name, l.Name)
 			if !slices.Contains(m.specs[s.Name].Listen, l) && name != member.ClientListener {
-				m.host.Sockets.Remove(name)
-				if path, ok := strings.CutPrefix(l.Address, "unix:"); ok {
-					_ = os.Remove(path)
-				}
+				m.closeSocket(name, l)
 			}
 		}
 	}

@@ -36,6 +36,11 @@ type startOrder struct {
 	store   string // the value of DYNAST_ENDPOINTS
 	files   files
 	opened  func(*proc.Process) // called as soon as the process exists
+	host    string              // the name of this host, or empty
+	// fence is the fencing number of a service that runs on one host at a time, and late is when it must
+	// not be started any more. 0 means that there is no such time.
+	fence int64
+	late  time.Duration
 }
 
 // start starts the process of an instance on a goroutine of its own.
@@ -47,6 +52,10 @@ func (m *Manager) start(id rules.ID, run uint64) {
 	}
 	order := startOrder{id: id, service: i.Service, token: i.Token, cgroup: i.Cgroup, files: m.files, notify: m.notifyPath(), store: m.endpoints()}
 	order.opened = m.keepOpened(i.Token)
+	order.host = m.where.name
+	if p := m.placed[id.Service]; p != nil {
+		order.fence, order.late = p.core.Fence, max(p.core.Late(), 1)
+	}
 	var err error
 	if order.sockets, err = m.socketsOf(i.Service); err != nil {
 		m.event(rules.StartFailed{ID: id, Run: run, Reason: err.Error()})
@@ -104,6 +113,9 @@ func (o *startOrder) start(ctx context.Context) (*proc.Process, error) {
 		}
 		defer group.Close()
 		program.Cgroup = group
+	}
+	if o.late != 0 && now() >= o.late {
+		return nil, errors.New("the start took so long that another host may run it soon")
 	}
 	return process.StartProgram(program)
 }
@@ -173,6 +185,12 @@ func (o *startOrder) environment() ([]string, error) {
 	maps.Copy(env, o.service.Env)
 	env["SERVICE"], env["INSTANCE"], env[tokenVariable] = o.id.Service, strconv.Itoa(o.id.N), o.token
 	env["DYNAST_ENDPOINTS"] = o.store
+	if o.host != "" {
+		env["DYNAST_HOST"] = o.host
+	}
+	if o.service.Hosts.One {
+		env["FENCE"] = strconv.FormatInt(o.fence, 10)
+	}
 	if o.notify != "" {
 		env["NOTIFY_SOCKET"] = o.notify
 	}
@@ -198,7 +216,7 @@ func (o *startOrder) environment() ([]string, error) {
 func private(name string) bool {
 	switch name {
 	case member.Handshake.MagicCookieKey, member.ReadyFileEnv, member.SourceEnv,
-		"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID":
+		"LISTEN_FDS", "LISTEN_FDNAMES", "DYNAST_HOST", "FENCE", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID":
 		return true
 	}
 	return strings.HasPrefix(name, "DYNAST_WORKER") || strings.HasPrefix(name, "PLUGIN_")

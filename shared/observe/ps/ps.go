@@ -43,8 +43,12 @@ type Service struct {
 	NextRun  *time.Time `json:"next_run,omitempty"`
 	Rolling  bool       `json:"rolling"` // a rolling restart is under way
 	// RollingError says why the last rolling restart ended early.
-	RollingError string     `json:"rolling_error,omitempty"`
-	Instances    []Instance `json:"instances"`
+	RollingError string `json:"rolling_error,omitempty"`
+	// Elsewhere says why it does not run on this host, in a cluster of several. Fence is the fencing number
+	// of a service that runs on one host at a time, if it is this one.
+	Elsewhere string     `json:"elsewhere,omitempty"`
+	Fence     int64      `json:"fence,omitempty"`
+	Instances []Instance `json:"instances"`
 }
 
 // The values of Service.Desired.

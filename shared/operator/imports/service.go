@@ -87,7 +87,7 @@ func (s *service) setText(name, value, directive, raw string) {
 }
 
 // ownVariables are set by dynast, so config.hcl refuses them.
-var ownVariables = []string{"SERVICE", "INSTANCE", "DYNAST_INSTANCE_TOKEN", "DYNAST_ENDPOINTS", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC"}
+var ownVariables = []string{"SERVICE", "INSTANCE", "DYNAST_INSTANCE_TOKEN", "DYNAST_ENDPOINTS", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "DYNAST_HOST", "FENCE"}
 
 // setEnv sets a variable of the environment. A shell sets it if it has to be computed.
 func (s *service) setEnv(name, value string) {

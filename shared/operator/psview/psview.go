@@ -38,7 +38,12 @@ func Rows(r *ps.Report, now time.Time) [][]term.Cell {
 		for _, i := range service.Instances {
 			rows = append(rows, row(service, i, now))
 		}
-		if len(service.Instances) == 0 {
+		switch {
+		case len(service.Instances) > 0:
+		case service.Elsewhere != "":
+			rows = append(rows, []term.Cell{{Text: service.Name}, {Text: "elsewhere", Colour: term.Dim}, {}, {}, {}, {}, {},
+				{Text: cut(term.Printable(service.Elsewhere), maxNote)}})
+		default:
 			rows = append(rows, []term.Cell{{Text: service.Name}, {Text: "no instances", Colour: term.Dim}, {}, {}, {}, {}, {}, {}})
 		}
 	}

@@ -88,3 +88,13 @@ func (c *Core) Stopped() bool {
 	}
 	return true
 }
+
+// Runs reports whether a service has a process, or one that is being started or ended.
+func (c *Core) Runs(service string) bool {
+	for _, i := range c.instances {
+		if i.ID.Service == service && i.Phase != Idle {
+			return true
+		}
+	}
+	return false
+}
