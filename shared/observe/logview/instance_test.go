@@ -407,6 +407,37 @@ func TestFollowOutput(t *testing.T) {
 	}
 }
 
+// TestFollowUntil: when the end is known, everything that exists is shown once, also an unfinished
+// line and the output of an instance that is found only then.
+func TestFollowUntil(t *testing.T) {
+	dir := t.TempDir()
+	old := newProgram(t, dir, "web/1", output.Limits{})
+	old.write("before\n")
+	v := New(Query{Services: dir})
+	defer v.Close()
+	if err := v.Show(t.Context(), func(*Entry) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	old.write("line\nunfinished")
+	ended := make(chan struct{})
+	close(ended)
+	var seen []string
+	emit := func(e *Entry) error {
+		if len(seen) == 0 { // after the search for instances
+			newProgram(t, dir, "new/1", output.Limits{}).write("late")
+		}
+		seen = append(seen, e.Instance+" "+e.Message)
+		return nil
+	}
+	if err := v.FollowUntil(t.Context(), ended, emit); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(seen)
+	if want := []string{"new/1 late", "web/1 line", "web/1 unfinished"}; !slices.Equal(seen, want) {
+		t.Errorf("seen %q, want %q", seen, want)
+	}
+}
+
 // A directory that was removed and made again has new output.
 func TestFollowRemovedDirectory(t *testing.T) {
 	services := t.TempDir()

@@ -251,6 +251,10 @@ func TestExampleWorker(t *testing.T) {
 	last := e.take("./dynast get jobs/last")
 	holder := regexp.MustCompile(`job \d+ of instance ([12])\n`).FindStringSubmatch(e.shows(last, `^jobs/last\njob \d+ of instance [12]\n$`))[1]
 	other := map[string]string{"1": "2", "2": "1"}[holder]
+	e.shows("./dynast get --prefix --keys-only worker/", `(?s)worker/[0-9a-f]+\n.*worker/[0-9a-f]+\n`) // both asked for the lock
+	if logs := e.does("./dynast logs worker"); strings.Count(logs, "has the lock and works") != 1 {
+		t.Errorf("not exactly one worker has the lock:\n%s", logs)
+	}
 	kill := e.take("./dynast kill worker/")
 	e.does(strings.TrimRight(kill, "12") + holder)
 	e.shows(e.take("./dynast get jobs/last"), `of instance `+other)
