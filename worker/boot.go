@@ -28,7 +28,7 @@ var ErrLocked = errors.New("another leader owns the data directory")
 
 // Up runs this process as the leader until it exits.
 func Up(opts Options) (core.ExitCode, error) {
-	if err := files.Check(opts.Config.Followers); err != nil {
+	if err := files.Check(opts.Config.Followers, opts.Config.Services); err != nil {
 		return member.ExitUsage, err
 	}
 	activated, err := opts.Sockets.File(member.ClientListener), error(nil)
@@ -159,7 +159,7 @@ func Spawned(opts Options, args SpawnedArgs) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, fmt.Errorf("%s: %w", member.RosterEnv, err)
 	}
-	if err := files.Check(ros.Followers); err != nil {
+	if err := files.Check(ros.Followers, opts.Config.Services); err != nil {
 		return member.ExitUsage, err
 	}
 	inherited, err := member.Inherited()

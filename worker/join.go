@@ -62,7 +62,7 @@ func Join(opts Options, args JoinArgs) (core.ExitCode, error) {
 	if err := os.Setenv(member.SourceEnv, resp.Source); err != nil {
 		return core.ExitError, err
 	}
-	if err := files.Check(int(files.Followers(ros)) + 1); err != nil {
+	if err := files.Check(int(files.Followers(ros))+1, opts.Config.Services); err != nil {
 		return member.ExitUsage, err
 	}
 	listener, err := joinListener(opts.Config, ros, args.Address)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/client/web"
+	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/openfiles"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/observe/events"
@@ -34,14 +35,30 @@ const maxClientStrangers = 1024
 // waitOver is how long no client must have waited before the wait is reported as over.
 const waitOver = 10 * time.Second
 
+// ServicesOf counts what services need descriptors for.
+func ServicesOf(services []config.Service) openfiles.Services {
+	var out openfiles.Services
+	opens := func(c *config.Check) bool {
+		return c != nil && c.Kind != config.CheckNotify && c.Kind != config.CheckDelay
+	}
+	for _, s := range services {
+		out.Instances += s.Instances
+		out.Sockets += len(s.Listen)
+		if opens(s.Ready) || opens(s.Alive) {
+			out.Checked += s.Instances
+		}
+	}
+	return out
+}
+
 // Check raises the limit of open files. It returns an error if the limit is too low for a
-// leader with this many followers.
-func Check(followers int) error {
+// leader with this many followers and these services.
+func Check(followers int, services []config.Service) error {
 	limit, err := openfiles.Raise()
 	if err != nil {
 		return err
 	}
-	return openfiles.Check(limit, followers)
+	return openfiles.Check(limit, followers, ServicesOf(services))
 }
 
 // Budget keeps client connections from using the descriptors that members need.
@@ -68,7 +85,7 @@ func New(sh *state.Shared) (*Budget, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Budget{Shared: sh, Shares: openfiles.Split(limit, sh.Settings.Start.Followers, core.MaxFollowers, Most)}, nil
+	return &Budget{Shared: sh, Shares: openfiles.Split(limit-ServicesOf(sh.Settings.Start.Services).Needed(), sh.Settings.Start.Followers, core.MaxFollowers, Most)}, nil
 }
 
 // followers returns how many followers this leader needs descriptors for: the configured
@@ -98,7 +115,7 @@ func (b *Budget) clientLimits() gate.Limits {
 	if err != nil {
 		return l
 	}
-	share := openfiles.Split(limit, b.followers(), core.MaxFollowers, Most).Clients
+	share := openfiles.Split(limit-ServicesOf(b.Settings.Start.Services).Needed(), b.followers(), core.MaxFollowers, Most).Clients
 	if share < most+web.Refusing {
 		l.Total, l.Wait = min(share, most), true
 	}
@@ -112,7 +129,7 @@ func (b *Budget) Serve(l net.Listener) *gate.Gate {
 		b.Log.Warn("the limit of open files (ulimit -n) allows fewer client connections than client.max_connections",
 			"connections", limits.Total, "max_connections", most)
 	}
-	if err := Check(b.followers()); err != nil {
+	if err := Check(b.followers(), b.Settings.Start.Services); err != nil {
 		b.Log.Error("this leader may not be able to start followers", "error", err)
 	}
 	g := gate.New("clients", limits, b.Logs.Logger("client"))
@@ -138,7 +155,7 @@ func (b *Budget) adapt() {
 func (b *Budget) Promise(followers int) (release func(), err error) {
 	b.scaling.Lock()
 	if followers > b.followers() {
-		if err := Check(followers); err != nil {
+		if err := Check(followers, b.Settings.Start.Services); err != nil {
 			b.scaling.Unlock()
 			return nil, err
 		}

@@ -91,6 +91,30 @@ func TestPromisesAreRefused(t *testing.T) {
 	release()
 }
 
+// Clients leave room for the programs of services, and a promise does so too.
+func TestServicesTakeDescriptors(t *testing.T) {
+	limit := limitOfFiles(t)
+	r := &roster.Roster{Followers: 2}
+	before := filesOf(t, 1_000_000, r).gate.Load().Limits().Total
+	f := filesOf(t, 1_000_000, r)
+	f.Settings.Start.Services = []config.Service{
+		{Name: "web", Instances: 3, Listen: make([]config.Listen, 2), Ready: &config.Check{Kind: config.CheckHTTP}},
+		{Name: "job", Instances: 2, Ready: &config.Check{Kind: config.CheckNotify}},
+	}
+	if got, want := ServicesOf(f.Settings.Start.Services), (openfiles.Services{Instances: 5, Checked: 3, Sockets: 2}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	need := ServicesOf(f.Settings.Start.Services).Needed()
+	if f.adapt(); before-f.gate.Load().Limits().Total != need {
+		t.Errorf("%d places of clients without services, %d with some that need %d descriptors", before, f.gate.Load().Limits().Total, need)
+	}
+	f.Settings.Start.Services[0].Instances = limit
+	var few *openfiles.TooFew
+	if err := Check(2, f.Settings.Start.Services); !errors.As(err, &few) || few.Services.Instances != limit+2 {
+		t.Errorf("%d instances with a limit of %d: %v", limit+2, limit, err)
+	}
+}
+
 // If there are enough descriptors, one connection more than client.max_connections gets an
 // error, for which a descriptor is reserved.
 func TestConfiguredBoundGetsAnError(t *testing.T) {

@@ -67,19 +67,48 @@ func Raise() (limit int, err error) {
 	return int(min(l.Cur, unlimited)), nil
 }
 
-// TooFew means that a limit is below what a member needs.
-type TooFew struct{ Limit, Followers int }
+// What a leader needs for the programs of services, counted with /proc/self/fd: for each running
+// instance a pidfd and three files of its output, for each instance with a check those of one attempt, and
+// for each socket of a service one, which followers have open too. The constant reserve is for the
+// sockets by which programs are watched, and for starts, of which four go on at the same time.
+const (
+	servicesFiles = 32
+	instanceFiles = 4
+	checkFiles    = 4
+)
 
-func (e *TooFew) Error() string {
-	return fmt.Sprintf("too few open files: the limit is %d, and a cluster with %s needs %d (%d, and %d for each follower): "+
-		"raise the hard limit with 'ulimit -n' in the shell, LimitNOFILE= in the systemd unit, or --ulimit nofile= for the container",
-		e.Limit, plural.Count(e.Followers, "follower"), Needed(e.Followers), Needed(0), followerFiles)
+// Services is how many instances all services have, how many of them have checks that open
+// something, and how many sockets the services have.
+type Services struct{ Instances, Checked, Sockets int }
+
+// Needed is how many descriptors a member needs for services, in addition to those for members.
+func (s Services) Needed() int {
+	if s.Instances == 0 {
+		return 0
+	}
+	return servicesFiles + instanceFiles*s.Instances + checkFiles*s.Checked + s.Sockets
 }
 
-// Check returns a *TooFew if the limit is below Needed.
-func Check(limit, followers int) error {
-	if limit < Needed(followers) {
-		return &TooFew{Limit: limit, Followers: followers}
+// TooFew means that a limit is below what a member needs.
+type TooFew struct {
+	Limit, Followers int
+	Services         Services
+}
+
+func (e *TooFew) Error() string {
+	services := ""
+	if e.Services.Instances > 0 {
+		services = fmt.Sprintf(", and %d for %s of services", e.Services.Needed(), plural.Count(e.Services.Instances, "instance"))
+	}
+	return fmt.Sprintf("too few open files: the limit is %d, and a cluster with %s needs %d (%d, and %d for each follower%s): "+
+		"raise the hard limit with 'ulimit -n' in the shell, LimitNOFILE= in the systemd unit, or --ulimit nofile= for the container",
+		e.Limit, plural.Count(e.Followers, "follower"), Needed(e.Followers)+e.Services.Needed(), Needed(0), followerFiles, services)
+}
+
+// Check returns a *TooFew if the limit is below what the members and the services need.
+func Check(limit, followers int, s Services) error {
+	if limit < Needed(followers)+s.Needed() {
+		return &TooFew{Limit: limit, Followers: followers, Services: s}
 	}
 	return nil
 }

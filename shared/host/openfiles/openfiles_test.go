@@ -36,10 +36,10 @@ func TestNeeded(t *testing.T) {
 		if got := Needed(followers); got != want {
 			t.Errorf("%d followers need %d, want %d", followers, got, want)
 		}
-		if err := Check(want, followers); err != nil {
+		if err := Check(want, followers, Services{}); err != nil {
 			t.Errorf("a limit of %d for %d followers: %v", want, followers, err)
 		}
-		err := Check(want-1, followers)
+		err := Check(want-1, followers, Services{})
 		var few *TooFew
 		if !errors.As(err, &few) || few.Limit != want-1 || few.Followers != followers {
 			t.Errorf("a limit of %d for %d followers: %v", want-1, followers, err)
@@ -53,6 +53,26 @@ func TestNeeded(t *testing.T) {
 		if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q is more than one line", err)
 		}
+	}
+}
+
+// TestServicesNeed: the programs of services need descriptors in addition, and the error says how
+// many.
+func TestServicesNeed(t *testing.T) {
+	if n := (Services{}).Needed(); n != 0 {
+		t.Errorf("without services %d are needed for them", n)
+	}
+	s := Services{Instances: 100, Checked: 10, Sockets: 3}
+	if n := s.Needed(); n != 32+400+40+3 {
+		t.Errorf("%+v need %d", s, n)
+	}
+	enough := Needed(2) + s.Needed()
+	if err := Check(enough, 2, s); err != nil {
+		t.Error(err)
+	}
+	err := Check(enough-1, 2, s)
+	if err == nil || !strings.Contains(err.Error(), "475 for 100 instances of services") || !strings.Contains(err.Error(), fmt.Sprint(enough)) {
+		t.Errorf("%v", err)
 	}
 }
 
