@@ -177,6 +177,9 @@ func New(limits Limits, now time.Duration, saved State, sameBoot bool) (*Core, [
 		c.release, c.State = c.Lease, State{Phase: Away}
 		c.save()
 	}
+	if c.Phase != Away && c.Sent > now {
+		c.Sent, c.TTL = 0, 0 // it comes from another clock, so the deadline is unknown
+	}
 	return c, c.out
 }
 
