@@ -110,6 +110,9 @@ type StopPolicy struct {
 	// Signal is a name without SIG, for example TERM.
 	Signal  string
 	Timeout time.Duration
+	// Hung is used in place of Timeout for an instance that failed its watchdog; 0 means Timeout.
+	// Only dynast's own services have it.
+	Hung time.Duration
 }
 
 // ReloadAction makes a running program read its configuration again: a signal or a command. If

@@ -114,7 +114,7 @@ func TestServices(t *testing.T) {
 		Listen: []Listen{{"http", "127.0.0.1:8080"}, {"ctl", "unix:/run/web.sock"}}, Needs: []string{"db"}, After: []string{"migrate"},
 		Ready: &Check{Kind: CheckHTTP, Target: "http://127.0.0.1:8080/healthz", Interval: 2 * time.Second, Timeout: 3 * time.Second, Threshold: 2},
 		Alive: &Check{Kind: CheckExec, Command: []string{"./check", "--fast"}, Interval: 5 * time.Second, Timeout: 4 * time.Second, Threshold: 6},
-		Stop:  StopPolicy{"QUIT", time.Minute}, Reload: ReloadAction{Signal: "HUP"},
+		Stop:  StopPolicy{Signal: "QUIT", Timeout: time.Minute}, Reload: ReloadAction{Signal: "HUP"},
 		Backoff: Backoff{50 * time.Millisecond, time.Minute, 10}, Limits: Limits{512 * MiB, 1500, 4096, 64},
 		Log: ServiceLog{32 * MiB, 5}, Security: Security{true, []string{"NET_RAW", "SYS_ADMIN"}},
 	}

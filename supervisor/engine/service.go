@@ -13,6 +13,9 @@ import (
 // buildEnv names the build that an engine was started from. The engine does not read it.
 const buildEnv = "DYNAST_ENGINE_BUILD"
 
+// hungTimeout is how long an engine that hangs may take to end before it is killed.
+const hungTimeout = 500 * time.Millisecond
+
 // Service returns the engine of a host as a service, which the leader of the host supervises like
 // those of the user.
 func Service(c *config.Config, host datadir.Host) config.Service {
@@ -28,6 +31,7 @@ func Service(c *config.Config, host datadir.Host) config.Service {
 	s.Listen = []config.Listen{{Name: member.ClientListener, Address: c.Client.Listen}, {Name: SocketPeers, Address: host.Address}}
 	s.Ready = &config.Check{Kind: config.CheckNotify, Interval: time.Second, Timeout: time.Minute, Threshold: 1}
 	s.Alive = &config.Check{Kind: config.CheckNotify, Interval: WatchdogInterval, Timeout: WatchdogInterval, Threshold: 1}
+	s.Stop.Hung = hungTimeout
 	s.Backoff = config.Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
 	s.Restart = config.RestartOnFailure
 	return s

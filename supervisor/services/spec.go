@@ -29,7 +29,7 @@ const rollTimeout = 5 * time.Minute
 func toSpec(s config.Service) rules.Spec {
 	spec := rules.Spec{
 		Name: s.Name, Instances: s.Instances, Needs: s.Needs, After: s.After,
-		ReadyCheck: s.Ready != nil, StopTimeout: s.Stop.Timeout,
+		ReadyCheck: s.Ready != nil, StopTimeout: s.Stop.Timeout, HungTimeout: s.Stop.Hung,
 		BackoffFirst: s.Backoff.First, BackoffMax: s.Backoff.Max, Limit: s.Backoff.Limit,
 		Scheduled: s.Schedule != "", Fingerprint: fingerprint(s), RollTimeout: rollTimeout,
 	}

@@ -86,6 +86,9 @@ func (c *Client) Do(ctx context.Context, r Request) (Answer, error) {
 	try, done := context.WithTimeout(ctx, cmp.Or(c.Attempt, attempt))
 	a, err := c.do(try, r)
 	done()
+	if err != nil && ctx.Err() == nil {
+		c.History.note(r, time.Duration(c.History.Now()-call), err)
+	}
 	switch {
 	case err != nil && r.Kind == Get:
 		c.History.addFailed(r.Kind)

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -47,6 +48,8 @@ type History struct {
 	known  int
 	counts map[Kind]*Outcomes
 	acks   []ack
+	// wrong is the last error that a client got, and for what.
+	wrong string
 }
 
 // Outcomes counts the operations of one kind.
@@ -105,6 +108,20 @@ func (h *History) addFailed(k Kind) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.count(k).Failed++
+}
+
+// note records the error of an operation.
+func (h *History) note(r Request, took time.Duration, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wrong = fmt.Sprintf("%s after %s: %v", r.Kind, took.Round(time.Millisecond), err)
+}
+
+// lastError returns what note recorded last.
+func (h *History) lastError() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.wrong
 }
 
 // Known returns the number of operations with an answer.

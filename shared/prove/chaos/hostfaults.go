@@ -113,7 +113,7 @@ func killHostLeader(ctx context.Context, r *hostRunner) (string, string, error) 
 		return label, what, err
 	}
 	if failed := r.h.lost() - before; calm && failed > 0 {
-		return label, what, fmt.Errorf("%d requests failed although only the leader of a host died", failed)
+		return label, what, fmt.Errorf("%d requests failed although only the leader of a host died; the last error of a client: %s", failed, r.h.lastError())
 	}
 	if now := r.hc.engine(ctx, s); engine.PID != 0 && now != engine {
 		return label, what, fmt.Errorf("the engine of %s was restarted: it was %+v and is %+v", s, engine, now)

@@ -27,6 +27,10 @@ type hostRunner struct {
 // it would wait there for as long as it may.
 const hostAttempt = 2 * time.Second
 
+// hostCalm is the time without a failed request after which nothing earlier lets requests fail. It is
+// longer than an attempt.
+const hostCalm = hostAttempt + 500*time.Millisecond
+
 // runHosts is Run for a cluster of several hosts.
 func (r *runner) runHosts(ctx context.Context) (*Report, error) {
 	h := &hostRunner{runner: r}
@@ -203,7 +207,7 @@ func (r *hostRunner) inject(ctx context.Context, rd *round) {
 // calm waits until no request has failed for some time. It returns false if that does not happen.
 func (r *hostRunner) calm(ctx context.Context) bool {
 	since, before := time.Now(), r.h.lost()
-	for deadline := since.Add(calmPatience); time.Since(since) < calmFor; {
+	for deadline := since.Add(calmPatience); time.Since(since) < hostCalm; {
 		if now := r.h.lost(); now != before {
 			before, since = now, time.Now()
 		}

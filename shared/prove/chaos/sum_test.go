@@ -88,8 +88,8 @@ func TestWeights(t *testing.T) {
 
 func TestImpossibleFaultsAreReported(t *testing.T) {
 	all := Weights{}
-	for _, k := range kinds() {
-		all[k] = 1
+	for _, f := range faults() {
+		all[f.kind] = 1
 	}
 	w, left := possible(all, &cluster{followers: 2}, nil, io.EOF, false)
 	if got, want := w.String(), SignalWeights(); len(w) != len(want)-1 || len(w)+len(left) != len(all) { // this one cannot hand over

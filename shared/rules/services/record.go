@@ -54,6 +54,9 @@ type Spec struct {
 	// Watchdog is the longest time without a ping. 0 means that there is no watchdog.
 	Watchdog    time.Duration
 	StopTimeout time.Duration
+	// HungTimeout is used in place of StopTimeout after a failure of the watchdog; 0 means
+	// StopTimeout.
+	HungTimeout time.Duration
 	// BackoffFirst is the delay after the second failure in a short time. It doubles with each
 	// further failure, up to BackoffMax. After Limit failures the instance is given up; 0 means
 	// never.

@@ -573,6 +573,9 @@ func (c *Core) end(i *instance, why Why) {
 	timeout := forgottenStopTimeout
 	if i.spec != nil {
 		timeout = i.spec.StopTimeout
+		if why == Unhealthy && i.spec.HungTimeout > 0 {
+			timeout = i.spec.HungTimeout
+		}
 	}
 	i.Why, i.StopBy = why, c.now+timeout
 	c.setPhase(i, Ending)

@@ -417,6 +417,24 @@ func TestWatchdog(t *testing.T) {
 	r.step(Notified{ID: parse("web"), Run: r.run("web"), Hung: true}, "web/1: unhealthy, signal web/1")
 }
 
+// TestHungTimeout checks that a program that hangs gets less time than one that is stopped.
+func TestHungTimeout(t *testing.T) {
+	r := begin(t, "start web/1", Spec{Name: "web", Watchdog: time.Second, StopTimeout: time.Minute, HungTimeout: time.Second})
+	r.up("web")
+	r.now += time.Second
+	r.step(Tick{}, "web/1: unhealthy, signal web/1")
+	r.now += time.Second - 1
+	r.step(Tick{}, "")
+	r.now++
+	r.step(Tick{}, "web/1: killed, clear web/1")
+
+	r = begin(t, "start web/1", Spec{Name: "web", Watchdog: time.Second, StopTimeout: time.Minute, HungTimeout: time.Second})
+	r.up("web")
+	r.step(StopWanted{Service: "web"}, "signal web/1")
+	r.now += time.Minute - 1
+	r.step(Tick{}, "")
+}
+
 func TestStopTimeout(t *testing.T) {
 	r := begin(t, "start web/1", Spec{Name: "web", StopTimeout: time.Second})
 	r.up("web")
