@@ -269,7 +269,7 @@ service "theirs" {
   listen "x" { address = "unix:%s" }
 }
 `, socket))
-	r.host.Sockets.Open(r.host.Configured, r.host.Dir.Services()) // as at the start of a leader
+	r.host.Sockets.Open(r.host.Configured, r.host.Dir.Services(), 0) // as at the start of a leader
 	if _, err := os.Stat(socket); err != nil {
 		t.Fatal(err)
 	}

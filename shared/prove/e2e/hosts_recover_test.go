@@ -171,6 +171,9 @@ func TestHostsRecover(t *testing.T) {
 // TestHostsRecoverKilledAtEachStep kills a process at each step of a recovery. The new cluster then
 // serves, or the repeated command makes it serve.
 func TestHostsRecoverKilledAtEachStep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	dies := withCrashes(t)
 	one, at := first(t)
 	cl := one.dial()

@@ -200,6 +200,9 @@ func TestHostsSwitchesKeepEverything(t *testing.T) {
 
 // TestHostsSwitchesUnderLoad measures how long writes pause, and follows every write with one watch.
 func TestHostsSwitchesUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	mib := 20
 	if fullLoad {
 		mib = 100
@@ -288,6 +291,9 @@ func TestHostsSwitchesUnderLoad(t *testing.T) {
 // TestHostsSwitchesKilledAtEachStep kills a process at each step of the way to several hosts and back.
 // Afterwards either store serves and is complete, and the repeated command succeeds.
 func TestHostsSwitchesKilledAtEachStep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	dies := withCrashes(t)
 	c := start(t)
 	cl := c.dial()

@@ -309,6 +309,9 @@ func refusesStrangers(t *testing.T, c *cluster) {
 
 // TestHostsReplaced removes a dead host, replaces it, and refuses one that comes back with an empty disk.
 func TestHostsReplaced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	one, at := first(t)
 	token := one.token()
 	two := joins(t, one, at, "two", token)
@@ -497,6 +500,9 @@ func inFiles(t *testing.T, dir, text string) {
 
 // TestHostsPartition cuts the leading host off from the others. It needs network namespaces.
 func TestHostsPartition(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	if err := netns.Available(); err != nil {
 		t.Skip(err)
 	}
