@@ -29,7 +29,7 @@ func TestImpossibleFaultsOfHosts(t *testing.T) {
 			t.Errorf("the default has %s, which is not possible", k)
 		}
 	}
-	on, left = possible(all, &cluster{own: true, followers: 2}, nil, errNoVictim)
+	on, left = possible(all, &cluster{own: true, followers: 2}, nil, errNoVictim, false)
 	for _, k := range hostKinds {
 		if on[k] != 0 || !slices.ContainsFunc(left, func(l string) bool { return strings.HasPrefix(l, k+": ") && strings.Contains(l, "--hosts") }) {
 			t.Errorf("%s with a single host: %s; left out %q", k, on, left)
