@@ -36,6 +36,7 @@ type placed struct {
 	writing                bool
 	owner                  string // the host that has the ownership, if that is known
 	problem                string // why the store did not answer
+	stuck                  bool   // an attempt to give the ownership back has failed
 }
 
 // storedPlacement is the file owner.json.
@@ -99,7 +100,7 @@ func (m *Manager) addPlaced(name string) {
 		p.fuse.run()
 	}()
 	p.core, p.waiting = placement.New(placement.NewLimits(m.host.Config.Heartbeat.Timeout), now(), before.State, before.BootID == m.host.BootID)
-	p.allowed = p.core.Allowed()
+	p.allowed = p.core.Allowed() && now() < p.core.Late()
 	p.fuse.set(p.core.State)
 	m.placed[name] = p
 	for id := range m.instances {
@@ -237,7 +238,7 @@ func (m *Manager) carryOut(name string, p *placed, e placement.Effect) {
 		}
 		m.askStore(name, p, func(ctx context.Context) (placement.Event, error) {
 			err := m.engine.Ask(ctx, hosts.PathRelease, hosts.ReleaseRequest{Lease: e.Lease}, nil)
-			return placement.Released{Lease: e.Lease}, err
+			return placement.Released(e), err
 		})
 	case placement.Claim:
 		sent := now()
@@ -279,6 +280,7 @@ func (m *Manager) askStore(name string, p *placed, ask func(context.Context) (pl
 			ev, problem = placement.Failed{}, err.Error()
 		}
 		m.post(func() {
+			p.stuck = problem != "" && p.core.Phase == placement.Releasing
 			if p.problem = problem; problem != "" {
 				m.log.Debug("no answer about the ownership of a service", "service", name, "error", problem)
 			}
@@ -343,7 +345,7 @@ func (m *Manager) tellYielded() {
 		return
 	}
 	for _, p := range m.placed {
-		if p.core.Phase != placement.Away && !(p.core.Phase == placement.Releasing && p.problem != "") {
+		if p.core.Phase != placement.Away && !p.stuck {
 			return
 		}
 	}

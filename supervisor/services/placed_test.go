@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
@@ -17,6 +18,7 @@ import (
 	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/prove/testkit"
+	"github.com/dynast-io/dynast/shared/rules/placement"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
 )
 
@@ -241,6 +243,51 @@ func TestOwnershipEndsOnADeadDisk(t *testing.T) {
 	testkit.Eventually(t, "it is killed", func() bool { return !alive(identity) })
 	close(hang)
 	r.await("solo/1", i.PID)
+}
+
+// While all members were dead, the lease has ended, and the program lives. The next leader kills it at once.
+func TestOwnershipEndedWithoutALeader(t *testing.T) {
+	r, store := newPlacedRig(t, fmt.Sprintf(solo, `script = "trap '' TERM; while :; do sleep 1000 & wait; done"`))
+	r.lead()
+	i := r.await("solo/1", 0)
+	identity := rules.Process{PID: i.PID, StartTime: startTime(i.PID)}
+	r.release()
+	path := filepath.Join(r.host.Dir.Services(), "solo", "owner.json")
+	var saved storedPlacement
+	if err := read(path, &saved); err != nil {
+		t.Fatal(err)
+	}
+	saved.State.Sent -= time.Hour
+	if err := write(path, saved); err != nil {
+		t.Fatal(err)
+	}
+	store.set(func() { store.owner = "there" })
+	if !alive(identity) {
+		t.Fatal("the program is dead")
+	}
+	r.lead()
+	testkit.Eventually(t, "it is killed", func() bool { return !alive(identity) })
+	testkit.Eventually(t, "it is known where it runs", func() bool { return r.service("solo").Elsewhere == "it runs on there" })
+}
+
+// After the host has booted, its old ownership is given back, so that nobody waits for the lease.
+func TestOwnershipOfAnotherBoot(t *testing.T) {
+	r, store := newPlacedRig(t, fmt.Sprintf(solo, `command = ["sleep", "1000"]`))
+	store.owner, store.lease, store.revision = "here", 5, 5
+	state := storedPlacement{Schema: schema, BootID: "another", State: placement.State{Phase: placement.Held, Lease: 5, Fence: 5, Sent: 1, TTL: time.Hour}}
+	if err := write(filepath.Join(r.host.Dir.Services(), "solo", "owner.json"), state); err != nil {
+		t.Fatal(err)
+	}
+	r.lead()
+	r.await("solo/1", 0)
+	store.set(func() {
+		if len(store.released) != 1 || store.released[0] != 5 {
+			t.Errorf("released %v", store.released)
+		}
+	})
+	if s := r.service("solo"); s.Fence != 6 {
+		t.Errorf("got %+v", s)
+	}
 }
 
 // An ownership that is lost at once, because somebody removed the key, ends the program at once.

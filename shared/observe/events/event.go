@@ -65,6 +65,9 @@ const (
 	ServiceKilled     = ServicePrefix + "killed"
 	ServiceSkipped    = ServicePrefix + "skipped"
 	ServiceAborted    = ServicePrefix + "rolling_restart_aborted"
+	// ServiceOwned and ServiceGivenUp are about a service that runs on one host at a time.
+	ServiceOwned   = ServicePrefix + "owned"
+	ServiceGivenUp = ServicePrefix + "given_up"
 	// HostsSwitch: this host changes between a store of its own and that of several hosts.
 	HostsSwitch = "hosts_switch"
 	// Lost: lines before this one could not be written.
@@ -82,7 +85,7 @@ func Kinds() []string {
 	}
 	return append(all, Started, Serving, Rebuilt, Ended, Stopped, DiskFull, DiskFreed, MemoryTight, MemoryEased, ClientsWait, ClientsAccepted,
 		ServiceStarted, ServiceAdopted, ServiceReady, ServiceExited, ServiceStopped, ServiceUnhealthy, ServiceNotStarted,
-		ServiceDone, ServiceFailed, ServiceKilled, ServiceSkipped, ServiceAborted, HostsSwitch, Lost)
+		ServiceDone, ServiceFailed, ServiceKilled, ServiceSkipped, ServiceAborted, ServiceOwned, ServiceGivenUp, HostsSwitch, Lost)
 }
 
 // maxDetailBytes bounds the detail in a line. A stack trace belongs in the log.

@@ -166,6 +166,7 @@ func threeSoloHosts(t *testing.T) *soloHosts {
 		}
 	}
 	s.sync()
+	s.hosts["a"].enableRoot() // the ownerships do not depend on users
 	return s
 }
 

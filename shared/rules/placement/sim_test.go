@@ -390,7 +390,7 @@ func (w *world) serve(h *host, request Effect, sent time.Duration, answer func(E
 			s.owner = nil
 			s.revision++
 		}
-		answer(Released{Lease: r.Lease})
+		answer(Released(r))
 	}
 }
 
