@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -228,6 +229,8 @@ func ReadEvents(ctx context.Context, cl *clientv3.Client, prefix string, from, t
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("read events from revision %d to %d: got only %d: %w", from, to, len(out), err)
 	}
+	// A write without an answer may have happened after the last revision, in the same message.
+	out = slices.DeleteFunc(out, func(e Event) bool { return e.Revision > to })
 	every := max(25, len(out)/200) // a check of every revision would take too long
 	keys := map[string]string{}
 	for i, e := range out {
