@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -228,6 +229,7 @@ func ReadEvents(ctx context.Context, cl *clientv3.Client, prefix string, from, t
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("read events from revision %d to %d: got only %d: %w", from, to, len(out), err)
 	}
+	out = eventsUntil(out, to) // the last answer may have later ones, for example the end of a lease
 	every := max(25, len(out)/200) // a check of every revision would take too long
 	keys := map[string]string{}
 	for i, e := range out {
@@ -243,6 +245,14 @@ func ReadEvents(ctx context.Context, cl *clientv3.Client, prefix string, from, t
 		}
 	}
 	return out, nil
+}
+
+// eventsUntil returns the events up to a revision. Events must be in order.
+func eventsUntil(events []Event, revision int64) []Event {
+	if n := slices.IndexFunc(events, func(e Event) bool { return e.Revision > revision }); n >= 0 {
+		return events[:n]
+	}
+	return events
 }
 
 // ErrEvents says that the events of the past do not match the keys of the past.
