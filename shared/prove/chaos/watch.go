@@ -229,7 +229,7 @@ func ReadEvents(ctx context.Context, cl *clientv3.Client, prefix string, from, t
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("read events from revision %d to %d: got only %d: %w", from, to, len(out), err)
 	}
-	out = eventsUntil(out, to) // the last answer may have later ones, for example the end of a lease
+	out = eventsUntil(out, to)     // the last answer may have later ones, for example the end of a lease
 	every := max(25, len(out)/200) // a check of every revision would take too long
 	keys := map[string]string{}
 	for i, e := range out {
