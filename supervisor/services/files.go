@@ -101,8 +101,24 @@ func (f files) writeDesired(d desired) error {
 	if err != nil {
 		return fmt.Errorf("services: encode desired.json: %w", err)
 	}
-	// Unlike a record, it has to survive a power loss.
-	if err := renameio.WriteFile(f.desired(), append(b, '\n'), 0o600); err != nil {
+	if err := f.removeTemporary(); err != nil {
+		return err
+	}
+	// Unlike a record, it has to survive a power loss. Without the option, the temporary file would
+	// be in TMPDIR, where nobody removes it after a crash.
+	if err := renameio.WriteFile(f.desired(), append(b, '\n'), 0o600, renameio.WithTempDir(f.dir)); err != nil {
+		return fmt.Errorf("services: %w", err)
+	}
+	return nil
+}
+
+// removeTemporary removes what leaders left behind that died while they replaced desired.json.
+func (f files) removeTemporary() error {
+	left, err := filepath.Glob(filepath.Join(f.dir, ".desired.json*"))
+	for _, path := range left {
+		err = errors.Join(err, ignoreMissing(os.Remove(path)))
+	}
+	if err != nil {
 		return fmt.Errorf("services: %w", err)
 	}
 	return nil

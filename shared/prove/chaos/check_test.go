@@ -174,6 +174,9 @@ func TestSameEventsFindsDifferences(t *testing.T) {
 		}
 	}
 	// Events after the last compared revision are ignored.
+	if got := eventsUntil(all, 7); len(got) != 3 || len(eventsUntil(all, 10)) != len(all) {
+		t.Errorf("events until revision 7: %v", got)
+	}
 	if wrong := sameUntil(&Observer{saw: all}, all[:3], 7); wrong != nil {
 		t.Errorf("events after the last revision were compared: %q", wrong)
 	}

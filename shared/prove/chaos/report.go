@@ -52,7 +52,7 @@ var checks = []struct{ name, meaning string }{
 // serviceChecks are the checks of a run with services.
 var serviceChecks = []struct{ name, meaning string }{
 	{CheckInstances, "no instance had two processes, was lost, or was restarted without a reason"},
-	{CheckExits, "each exit status is right, or unknown because all members were dead"},
+	{CheckExits, "each exit status is right, or unknown because all members were dead or the leader died in the start"},
 	{CheckOutput, "the output of each program is complete and in order"},
 	{CheckSockets, "no connection was refused while a member or the program with the socket was alive"},
 }
@@ -80,10 +80,10 @@ type ServiceStats struct {
 	ExitsKnown int `json:"exits_known"`
 	// ExitsOverTakeovers of them are of runs with a takeover.
 	ExitsOverTakeovers int `json:"exits_over_takeovers"`
-	// ExitsNotNoted of them may be those of the run before, because the leader died in a start.
+	// ExitsNotNoted are unknown or those of the run before, because the leader died in a start.
 	ExitsNotNoted int `json:"exits_not_noted"`
-	// ExitsUnknown may only be of runs that ended while all members were dead. Others are in
-	// ExitsWrong too.
+	// ExitsUnknown may only be of runs that ended while all members were dead, or that are in
+	// ExitsNotNoted. Others are in ExitsWrong too.
 	ExitsUnknown int `json:"exits_unknown"`
 	ExitsWrong   int `json:"exits_wrong"`
 	Connections  int `json:"connections"`
@@ -107,10 +107,10 @@ func (s *ServiceStats) text() string {
 	return fmt.Sprintf(`services: %d instances with %d runs, of which %d doubled and %d restarted without a reason
 restarts of killed programs: %d with a leader, median %.1fms, worst %.1fms; %d during a takeover, median %.1fms, worst %.1fms
 output: %d lines of %d processes, of which %d lines are missing, repeated or cut
-exit statuses: %d known, of which %d over a takeover, and %d not noted; %d unknown; %d wrong
+exit statuses: %d known, of which %d over a takeover; %d unknown; %d not noted, because the leader died in a start; %d wrong
 connections: %d, of which %d refused, and %d more while all members and the program were dead; %d answered
 `, s.Instances, s.Runs, s.Doubled, s.Unexplained, s.Restarts, s.RestartMedianMS, s.RestartWorstMS, s.TakeoverRestarts, s.TakeoverRestartMedianMS, s.TakeoverRestartWorstMS,
-		s.Lines, s.Processes, s.LinesWrong, s.ExitsKnown, s.ExitsOverTakeovers, s.ExitsNotNoted, s.ExitsUnknown, s.ExitsWrong, s.Connections, s.Refused, s.RefusedWhileDead, s.Answered)
+		s.Lines, s.Processes, s.LinesWrong, s.ExitsKnown, s.ExitsOverTakeovers, s.ExitsUnknown, s.ExitsNotNoted, s.ExitsWrong, s.Connections, s.Refused, s.RefusedWhileDead, s.Answered)
 }
 
 // Finding is a violation that a check found.

@@ -298,11 +298,7 @@ func (rd *round) checkWatches(life context.Context, ops []porcupine.Operation, l
 // are ignored.
 func sameUntil(o *Observer, all []Event, last int64) []string {
 	saw, err := o.Saw()
-	until := slices.IndexFunc(saw, func(e Event) bool { return e.Revision > last })
-	if until < 0 {
-		until = len(saw)
-	}
-	return SameEvents(&Observer{Name: o.Name, Want: o.Want, saw: saw[:until], err: err}, all)
+	return SameEvents(&Observer{Name: o.Name, Want: o.Want, saw: eventsUntil(saw, last), err: err}, all)
 }
 
 // clean removes the keys of this round, as far as possible. It also compacts the history of an

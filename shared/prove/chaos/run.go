@@ -73,7 +73,7 @@ type Config struct {
 	// Progress gets a line for each fault and each round.
 	Progress io.Writer
 	// Interfere is called with the data directory of an own cluster after it was stopped for the
-	// comparison of its replicas. Tests of that check use it.
+	// comparison of its replicas and of the output of its programs. Tests of these checks use it.
 	Interfere func(dataDir string) error
 }
 
@@ -273,9 +273,6 @@ func (r *runner) inspect(ctx context.Context, last bool) error {
 	if len(left) > 0 {
 		r.finding(CheckProcesses, "%d processes still run after the stop: %v", len(left), left)
 	}
-	if err := r.checkPrograms(ctx); err != nil {
-		return err
-	}
 	remains, err := leftovers(r.c.dataDir, r.c.followers)
 	if err != nil {
 		return err
@@ -287,6 +284,9 @@ func (r *runner) inspect(ctx context.Context, last bool) error {
 		if err := r.cfg.Interfere(r.c.dataDir); err != nil {
 			return err
 		}
+	}
+	if err := r.checkPrograms(ctx); err != nil {
+		return err
 	}
 	replicas, err := CompareReplicas(r.c.dataDir, r.work, slots...)
 	r.report.addReplicas(replicas)

@@ -139,6 +139,13 @@ func (t *traces) killedEarly(instance string, from, to int64) bool {
 	})
 }
 
+// unnoted reports whether the end of a run may not be noted. The leader may have died in the moment
+// after the start, before it had put the process into the store, and the process before the next
+// leader came. Then "ps" tells the exit before that one, or that the status is unknown.
+func (t *traces) unnoted(ended *run) bool {
+	return during(t.blind, "", ended.at-int64(time.Second), ended.at)
+}
+
 // mayBeUnknown reports whether the exit status of a run may be unknown: all members were dead.
 func (t *traces) mayBeUnknown(ended *run, next int64) bool {
 	return during(t.dead, "", ended.at, next)
@@ -185,13 +192,14 @@ func checkRuns(t *traces, s *ServiceStats, w wrongs) {
 
 // checkExit compares what "ps" told about the end of a run, while the next one ran.
 func (t *traces) checkExit(before, r *run, seen sight, ordered bool, s *ServiceStats, w wrongs) {
-	// The exit of a process is not noted if the leader died within about 0.1 ms after the start,
-	// before it had put the process into the store, and the process died before the next leader
-	// came. Then "ps" tells the exit before that one.
-	unnoted := during(t.blind, "", before.at-int64(time.Second), before.at)
+	unnoted := t.unnoted(before)
 	if seen.code == -1 && seen.signal == "" {
 		s.ExitsUnknown++
-		if !t.mayBeUnknown(before, r.at) {
+		switch {
+		case t.mayBeUnknown(before, r.at):
+		case unnoted:
+			s.ExitsNotNoted++
+		default:
 			s.ExitsWrong++
 			w.add(CheckExits, "the exit status of %s is unknown although a member was alive: %s; then %s", r.instance, before, r)
 		}

@@ -82,6 +82,7 @@ func TestWrongRunsAreFound(t *testing.T) {
 		"a status of the run before":          {both(exits("exit 7"), said(8, ""), order("burst", 19000, 20000), blind(9500, 10000)), ""},
 		"unknown with a leader":               {said(-1, ""), "unknown although a member was alive"},
 		"unknown over a takeover":             {both(said(-1, ""), blind(19990, 20020)), "unknown although a member was alive"},
+		"unknown after a start in a takeover": {both(said(-1, ""), blind(9500, 10000)), ""},
 		"unknown while all members were dead": {both(said(-1, ""), func(t *traces) { t.dead = []span{spanOfMS("", 19990, 20020)} }), ""},
 	} {
 		tr := traces{

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/operator/cli"
 	"github.com/dynast-io/dynast/shared/prove/chaos"
 	replog "github.com/dynast-io/dynast/shared/replica/log"
@@ -221,6 +223,54 @@ func TestChaosFindsALoss(t *testing.T) {
 	}
 	if found, err := filepath.Glob(filepath.Join(r.report.Kept, "counterexample-*.html")); err != nil || len(found) == 0 {
 		t.Errorf("%s contains no picture of the history", r.report.Kept)
+	}
+}
+
+// TestChaosFindsAnUnexplainedRestart kills a program behind the run's back, and cuts its output.
+func TestChaosFindsAnUnexplainedRestart(t *testing.T) {
+	seed, _ := seeded(t)
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	done := make(chan error, 1)
+	var report *chaos.Report
+	go func() {
+		var err error
+		report, err = chaos.Run(context.Background(), chaos.Config{
+			Operator: cli.ChaosOperator(), Binary: binary, Seed: seed, Duration: 3 * time.Second, Services: 1,
+			Followers: 2, HeartbeatTimeout: time.Second, Clients: 2, Keys: 2, Rate: 500, Weights: chaos.Weights{chaos.KillFollower: 1},
+			Interfere: func(dataDir string) error {
+				return os.Truncate(filepath.Join(dataDir, "services", "stubborn", "1", "output.log"), 0)
+			},
+		})
+		done <- err
+	}()
+	eventually(t, "a program is killed after it wrote its first lines", func() bool {
+		journals, _ := filepath.Glob(filepath.Join(temp, "dynast-chaos-*", "traces", "journal"))
+		locks, _ := filepath.Glob(filepath.Join(temp, "dynast-chaos-*", "data", "services", "calm", "1", "lock"))
+		if len(journals) != 1 || len(locks) != 1 {
+			return false
+		}
+		raw, err := os.ReadFile(journals[0])
+		holders, failed := proc.LockHolders(locks[0])
+		if err != nil || failed != nil || !bytes.Contains(raw, []byte("calm/1")) || len(holders) != 1 {
+			return false
+		}
+		return proc.Signal(holders[0].Identity, syscall.SIGKILL) == nil
+	})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, f := range report.Findings {
+		found[f.Check] = true
+	}
+	if !found[chaos.CheckInstances] || !found[chaos.CheckOutput] || report.Services.Unexplained != 1 || report.Services.LinesWrong == 0 {
+		t.Fatalf("findings: %+v; services: %+v", report.Findings, *report.Services)
+	}
+	for _, name := range []string{"journal", "actions"} {
+		if _, err := os.Stat(filepath.Join(report.Kept, "traces", name)); err != nil {
+			t.Errorf("the run did not keep a file: %v", err)
+		}
 	}
 }
 
