@@ -63,6 +63,9 @@ func joins(t *testing.T, to *cluster, at, name, token string) *cluster {
 
 // TestHostsRecover loses two of three hosts and forms a new cluster of the third.
 func TestHostsRecover(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	one, at := first(t)
 	token := one.token()
 	two := joins(t, one, at, "two", token)

@@ -356,6 +356,9 @@ func TestHostsSwitchesKilledAtEachStep(t *testing.T) {
 
 // TestHostsInitGoesBack: an engine that cannot serve leaves everything as it was.
 func TestHostsInitGoesBack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	dies := withCrashes(t)
 	c := start(t)
 	fill(t, c.dial())
@@ -387,6 +390,9 @@ func TestHostsInitGoesBack(t *testing.T) {
 // TestHostsInitWithTakenPort: another program takes the port after init has checked it. Clients are
 // then served as before.
 func TestHostsInitWithTakenPort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	c := start(t)
 	fill(t, c.dial())
 	want := takePicture(t, c.client)

@@ -364,6 +364,9 @@ func TestHostsReplaced(t *testing.T) {
 // TestHostsToken presents tokens that are no longer or not yet good, and looks for the secret where it must
 // not be.
 func TestHostsToken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	one, at := first(t)
 	try := func(name, file string) (int, string) {
 		c := newCluster(t)

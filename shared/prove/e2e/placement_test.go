@@ -175,6 +175,9 @@ func withFollowersOf(n int) option { return func(s *settings) { s.followers = n 
 // TestServiceOnOneHost runs a service on one of three hosts. Whatever happens to that host, it runs again,
 // with a greater fence, and never twice.
 func TestServiceOnOneHost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips this test, because it takes long")
+	}
 	s := threeSoloHosts(t)
 	now, ok := s.running()
 	if !ok {
