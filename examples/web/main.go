@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -41,6 +42,15 @@ func serve() error {
 		log.Printf("%s %s", r.Method, r.URL.Path)
 		fmt.Fprint(w, answer)
 	})}
+	var open sync.WaitGroup // connections
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			open.Done()
+		}
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	if err := notify("READY=1\nSTATUS=serving"); err != nil {
@@ -52,11 +62,19 @@ func serve() error {
 		return err
 	case <-ctx.Done():
 	}
-	// No new connection comes here any more: it waits in the socket for another instance.
-	ctx, cancel = context.WithTimeout(context.Background(), shutdownTimeout)
-	defer cancel()
 	log.Print("stopping")
-	return errors.Join(notify("STOPPING=1"), server.Shutdown(ctx))
+	err = errors.Join(notify("STOPPING=1"), listener.Close())
+	<-served
+	// No new connection comes here any more: it waits in the socket for another instance. Those that
+	// came get their answers. Server.Shutdown would close a connection whose request it has not read.
+	server.SetKeepAlivesEnabled(false)
+	answered := make(chan struct{})
+	go func() { open.Wait(); close(answered) }()
+	select {
+	case <-answered:
+	case <-time.After(shutdownTimeout):
+	}
+	return errors.Join(err, server.Close())
 }
 
 // inheritedListener returns the first socket that dynast passed on.
