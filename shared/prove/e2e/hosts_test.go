@@ -585,6 +585,8 @@ func TestHostsPartition(t *testing.T) {
 	if code, out := all[lead].run("hosts", "--config", all[lead].config); code != 0 || !strings.Contains(out, "NO MAJORITY") {
 		t.Errorf("hosts in the minority: %d\n%s", code, out)
 	}
+	gap, failed := l.end()
+	t.Logf("longest gap at the majority: %s, %d requests failed", gap, len(failed))
 	if err := n.Heal(); err != nil {
 		t.Fatal(err)
 	}
@@ -594,8 +596,6 @@ func TestHostsPartition(t *testing.T) {
 			t.Errorf("after the partition: %v", got.Kvs)
 		}
 	}
-	gap, failed := l.end()
-	t.Logf("longest gap at the majority: %s, %d requests failed", gap, len(failed))
 }
 
 // TestHostsChaos is a short run with several hosts; DYNAST_E2E_CHAOS makes it longer.
