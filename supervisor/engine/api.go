@@ -434,7 +434,21 @@ func (e *Engine) promote(r *http.Request, q hosts.NameRequest) (*hosts.Host, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
-	return &target, e.server.MoveLeader(ctx, uint64(e.server.MemberID()), uint64(id))
+	return &target, e.moveLeader(ctx, id)
+}
+
+// moveLeader hands over to a host. It tries again if that host, which may just have come back, did not take
+// over within an election timeout.
+func (e *Engine) moveLeader(ctx context.Context, to types.ID) error {
+	for {
+		err := e.server.MoveLeader(ctx, uint64(e.server.MemberID()), uint64(to))
+		switch {
+		case e.server.Leader() == to:
+			return nil
+		case !errors.Is(err, etcderrors.ErrTimeoutLeaderTransfer) || ctx.Err() != nil:
+			return err
+		}
+	}
 }
 
 // find returns the host with a name or an address.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election"
@@ -16,7 +17,9 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/client/certs"
 	"github.com/dynast-io/dynast/shared/client/gate"
@@ -52,7 +55,10 @@ func (e *Engine) clientServer(l net.Listener) (*clients, error) {
 	} else {
 		c.split = web.NewSplit(l, nil, g)
 	}
-	c.grpc = v3rpc.Server(e.server, nil, c.counted, options...)
+	c.grpc = v3rpc.Server(e.server, nil, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		resp, err := c.counted(ctx, req, info, handler)
+		return resp, e.explained(ctx, err)
+	}, options...)
 	local := v3client.New(e.server)
 	v3lockpb.RegisterLockServer(c.grpc, v3lock.NewLockServer(local))
 	v3electionpb.RegisterElectionServer(c.grpc, v3election.NewElectionServer(local))
@@ -69,6 +75,20 @@ func (c *clients) serve(failed chan<- error) {
 			}
 		}()
 	}
+}
+
+// explained replaces the error of a request that etcd's server gave up after its own limit, while the
+// client would have waited longer. etcd answers "context deadline exceeded". That does not say why, and
+// a stock client takes it for an end of its own attempt and sends the request again and again, even a
+// write.
+func (e *Engine) explained(ctx context.Context, err error) error {
+	switch {
+	case err == nil || ctx.Err() != nil || status.FromContextError(err).Code() != codes.DeadlineExceeded:
+		return err
+	case e.server.Leader() == 0:
+		return rpctypes.ErrGRPCNoLeader
+	}
+	return rpctypes.ErrGRPCTimeout
 }
 
 func (c *clients) counted(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {

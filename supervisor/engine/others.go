@@ -30,6 +30,8 @@ type heard struct {
 	at     time.Time
 	status *hosts.Status
 	err    error
+	// committed is what this host knew as committed at that time. Other hosts may answer much later.
+	committed uint64
 }
 
 func newOthers(e *Engine) *others {
@@ -77,7 +79,7 @@ func (o *others) ask(ctx context.Context, details bool) {
 			defer o.mu.Unlock()
 			h := o.heard[m.ID]
 			if h.err = err; err == nil {
-				h.at, h.status = time.Now(), &s
+				h.at, h.status, h.committed = time.Now(), &s, o.e.server.CommittedIndex()
 			}
 			o.heard[m.ID] = h
 		})
@@ -153,12 +155,13 @@ func (e *Engine) list(ctx context.Context, details bool) *hosts.List {
 	voters := 0
 	for _, m := range members {
 		h := hosts.Host{Name: name(m), Address: address(m), ID: m.ID.String(), Lag: -1}
+		committed := self.Committed
 		switch {
 		case m.ID == e.server.MemberID():
 			h.Reachable, h.LastContact, h.Status = true, l.At, self
 		default:
 			last := e.others.last(m.ID)
-			h.LastContact, h.Status = last.at, last.status
+			h.LastContact, h.Status, committed = last.at, last.status, last.committed
 			if h.Reachable = last.err == nil && last.status != nil; !h.Reachable {
 				h.Error = "not asked yet"
 				if last.err != nil {
@@ -167,7 +170,7 @@ func (e *Engine) list(ctx context.Context, details bool) *hosts.List {
 			}
 		}
 		if h.Reachable {
-			h.Lag = max(int64(self.Committed)-int64(h.Status.Applied), 0)
+			h.Lag = max(int64(committed)-int64(h.Status.Applied), 0)
 		}
 		h.Role = e.role(m, h)
 		if !m.IsLearner {

@@ -210,6 +210,9 @@ func cutHost(ctx context.Context, r *hostRunner) (string, string, error) {
 		rest, from = append(rest, r.hc.net.Outside), "hosts and clients"
 	}
 	length := r.between(300*time.Millisecond, 4*time.Second)
+	if r.rng.IntN(10) == 0 { // long enough for connections to be given up
+		length = r.between(8*time.Second, 20*time.Second)
+	}
 	err := r.hc.net.Part([]*netns.Host{s.at}, rest)
 	pause(ctx, length)
 	return fmt.Sprintf("%s from %s, %s", CutHost, from, which), fmt.Sprintf("%s for %s", s, length.Round(time.Millisecond)), errors.Join(err, r.hc.net.Heal())

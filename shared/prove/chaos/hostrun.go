@@ -136,6 +136,7 @@ func (r *hostRunner) round(ctx context.Context, number int, until time.Time) (er
 		return err
 	}
 	r.dialled = 0
+	r.blind.clear() // its times are those of a round
 	rd := r.newRound(number)
 	defer func() {
 		for _, cl := range rd.stock {
@@ -190,6 +191,7 @@ func (r *hostRunner) inject(ctx context.Context, rd *round) {
 	kind := r.weights.pick(r.rng)
 	i := Injected{AtMS: time.Since(r.began).Milliseconds(), Kind: kind, Label: kind, at: rd.h.Now()}
 	label, what, err := hostFaults[kind](ctx, r)
+	r.blind.add(i.at, rd.h.Now())
 	if errors.Is(err, errNoVictim) || ctx.Err() != nil {
 		return
 	}
@@ -202,6 +204,37 @@ func (r *hostRunner) inject(ctx context.Context, rd *round) {
 	if err != nil {
 		r.finding(CheckFault, "%s: %s: %v", i.Label, i.What, err)
 	}
+}
+
+// blindness are the times of a round during which a watch may have been served by a host that was cut
+// off or stopped. Such a watch reports what happened meanwhile only afterwards. It is safe for
+// concurrent use.
+type blindness struct {
+	mu    sync.Mutex
+	spans [][2]int64 // see History.Now
+}
+
+func (b *blindness) add(from, to int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spans = append(b.spans, [2]int64{from, to})
+}
+
+func (b *blindness) clear() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spans = nil
+}
+
+// within returns how much of a span of time was blind.
+func (b *blindness) within(from, to int64) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	sum := int64(0)
+	for _, s := range b.spans {
+		sum += max(min(s[1], to)-max(s[0], from), 0)
+	}
+	return time.Duration(sum)
 }
 
 // calm waits until no request has failed for some time. It returns false if that does not happen.

@@ -79,3 +79,17 @@ func testHosts() *hostCluster {
 	}
 	return hc
 }
+
+func TestBlindness(t *testing.T) {
+	var b blindness
+	b.add(10, 20)
+	b.add(30, 40)
+	for span, want := range map[[2]int64]time.Duration{{0, 10}: 0, {0, 50}: 20, {15, 35}: 10, {21, 29}: 0, {12, 14}: 2} {
+		if got := b.within(span[0], span[1]); got != want {
+			t.Errorf("%v: %d, want %d", span, got, want)
+		}
+	}
+	if b.clear(); b.within(0, 50) != 0 {
+		t.Error("it is not empty")
+	}
+}

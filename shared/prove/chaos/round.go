@@ -141,7 +141,9 @@ func (rd *round) start(life context.Context) (stops, error) {
 		takeovers: func(from, to int64) int {
 			return rd.r.c.takeovers(rd.h.began.Add(time.Duration(from)), rd.h.began.Add(time.Duration(to)))
 		},
-		outage:    func(from, to int64) time.Duration { return silence(rd.h.acked(), from, to) },
+		outage: func(from, to int64) time.Duration {
+			return silence(rd.h.acked(), from, to) + rd.r.blind.within(from, to)
+		},
 		restarted: rd.r.cfg.Hosts > 0, extension: rd.r.cfg.Election,
 	}
 	if err := rd.observe(watching); err != nil {

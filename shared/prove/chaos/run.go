@@ -119,6 +119,7 @@ type runner struct {
 	faults   int // number of injected faults
 	report   *Report
 	attempt  time.Duration // see Client.Attempt
+	blind    blindness
 }
 
 // Run injects faults into a cluster and checks it. The report is complete even if a check failed.
