@@ -118,7 +118,7 @@ func TestTooFewFiles(t *testing.T) {
 		if cmd.ProcessState.ExitCode() != 2 {
 			t.Errorf("limit %d, %d followers: error %v, want exit code 2\n%s", tc.limit, tc.followers, err, text)
 		}
-		for _, want := range []string{"dynast: ", fmt.Sprintf("the limit is %d,", tc.limit), fmt.Sprintf("%d followers", tc.followers),
+		for _, want := range []string{"dynast: ", fmt.Sprintf("the limit is %d,", tc.limit), fmt.Sprintf("a cluster with %d follower", tc.followers),
 			fmt.Sprintf("needs %d ", tc.need), "ulimit -n", "LimitNOFILE=", "--ulimit nofile="} {
 			if !strings.Contains(text, want) {
 				t.Errorf("limit %d, %d followers: the message does not contain %q: %q", tc.limit, tc.followers, want, text)
