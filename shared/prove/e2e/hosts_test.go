@@ -603,17 +603,14 @@ func TestHostsPartition(t *testing.T) {
 
 // TestHostsChaos is a run with several hosts, as long as DYNAST_E2E_CHAOS says.
 func TestHostsChaos(t *testing.T) {
-	if os.Getenv("DYNAST_E2E_CHAOS") == "" {
+	duration := os.Getenv("DYNAST_E2E_CHAOS")
+	if duration == "" {
 		t.Skip("runs of several hosts still end in findings now and then; set DYNAST_E2E_CHAOS, for example to 60s")
 	}
 	if err := netns.Available(); err != nil {
 		t.Skip(err)
 	}
 	seed, _ := seeded(t)
-	duration := "45s"
-	if d := os.Getenv("DYNAST_E2E_CHAOS"); d != "" {
-		duration = d
-	}
 	r := runChaos(t, "--hosts", "3", "--followers", "1", "--duration", duration, "--seed", fmt.Sprint(seed))
 	r.passed(t)
 	if r.report.Hosts != 3 || len(r.report.Replicas) < 3 {
