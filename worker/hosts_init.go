@@ -44,13 +44,18 @@ func (h *hosts) init(ctx context.Context, q api.InitRequest) (*api.InitResponse,
 	if !h.programs.leads() {
 		return nil, errNotLeading
 	}
-	if host, err := h.Dir.ReadHost(); err == nil {
+	host, err := h.Dir.ReadHost()
+	switch {
+	case err == nil:
 		if host.Address == q.Address && (q.Name == "" || host.Name == q.Name) && !host.Removed {
 			return &api.InitResponse{Name: host.Name, Address: host.Address}, h.finishInit(ctx) // a repetition
 		}
 		return nil, fmt.Errorf("this host is one of several already, as %s at %s", host.Name, host.Address)
+	case !errors.Is(err, os.ErrNotExist):
+		// The engine may have all the data, and plan would remove it.
+		return nil, fmt.Errorf("this host is one of several already, but its record cannot be read; nothing was changed: %w", err)
 	}
-	host, err := h.plan(q)
+	host, err = h.plan(q)
 	if err != nil {
 		return nil, err
 	}

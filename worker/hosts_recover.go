@@ -115,6 +115,10 @@ func refuseRecovery(l *api.List, r *api.Recovery, force bool) string {
 			}
 			continue
 		}
+		if m.Foreign && !force {
+			return fmt.Sprintf("%s belongs to another cluster now, so the recovery was probably done there, and a second one would form a second cluster: stop this host, move its data directory away, "+
+				"and let it join there; --force forms a cluster of this host all the same", m.Name)
+		}
 		if s := m.Status; m.Reachable && s != nil && m.Role != api.RoleLearner && !force &&
 			(s.Committed > r.Committed || s.Applied > r.Applied || s.Revision > r.Revision) {
 			return fmt.Sprintf("the copy of %s is longer (it ends at revision %d, and this one at %d): run the command there, or discard that copy with --force", m.Name, s.Revision, r.Revision)

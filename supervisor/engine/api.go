@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -58,9 +59,16 @@ func (s *peerServer) Serve(l net.Listener) error {
 // verified refuses a client without a certificate of the cluster, except on the public paths.
 func verified(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, hosts.Public) && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
-			http.Error(w, "a certificate of this cluster is needed", http.StatusUnauthorized)
-			return
+		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+			// A stranger must not keep a connection by sending slowly. See answer.
+			if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout)); err != nil {
+				http.Error(w, "the connection is gone", http.StatusInternalServerError)
+				return
+			}
+			if !strings.HasPrefix(r.URL.Path, hosts.Public) {
+				http.Error(w, "a certificate of this cluster is needed", http.StatusUnauthorized)
+				return
+			}
 		}
 		h.ServeHTTP(w, r)
 	})
@@ -108,8 +116,12 @@ func answer[In, Out any](f func(*http.Request, In) (Out, error)) http.HandlerFun
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in In
 		if r.Method == http.MethodPost {
-			d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodyBytes))
-			if err := d.Decode(&in); err != nil {
+			raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+			if err == nil {
+				err = json.Unmarshal(raw, &in)
+			}
+			// The deadline of a stranger is for the body only: later it would end the request.
+			if err = errors.Join(err, http.NewResponseController(w).SetReadDeadline(time.Time{})); err != nil {
 				refuse(w, http.StatusBadRequest, fmt.Errorf("the request is not understood: %w", err))
 				return
 			}

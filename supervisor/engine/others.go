@@ -166,6 +166,7 @@ func (e *Engine) list(ctx context.Context, details bool) *hosts.List {
 				h.Error = "not asked yet"
 				if last.err != nil {
 					h.Error = last.err.Error()
+					h.Foreign = errors.As(last.err, new(x509.UnknownAuthorityError))
 				}
 			}
 		}

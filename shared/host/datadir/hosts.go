@@ -81,6 +81,7 @@ func (h *Host) validate() error {
 	if _, e := netip.ParseAddrPort(h.Address); e != nil {
 		err = errors.Join(err, need(false, "address: "+e.Error()))
 	}
+	err = errors.Join(err, need(!h.Recover || h.Recovery != nil && h.Recovery.To != "", "it asks for a recovery, and does not say of which cluster"))
 	return errors.Join(err, need(h.Members[h.Name] == h.Address, "members do not contain this host"))
 }
 

@@ -113,8 +113,10 @@ type Host struct {
 	// IfLost says what would happen if the host died now.
 	IfLost string `json:"if_lost"`
 	// Error says why the host did not answer.
-	Error  string  `json:"error,omitempty"`
-	Status *Status `json:"status,omitempty"`
+	Error string `json:"error,omitempty"`
+	// Foreign is true if it has the authority of another cluster now.
+	Foreign bool    `json:"foreign,omitempty"`
+	Status  *Status `json:"status,omitempty"`
 }
 
 // Votes reports whether a host counts for the majority.
