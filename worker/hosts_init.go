@@ -174,7 +174,7 @@ func (h *hosts) move(ctx context.Context, host datadir.Host) (*api.InitResponse,
 	if err = errors.Join(err, f.Close(), snap.Close()); err != nil {
 		return nil, err
 	}
-	err = restore.Member(ctx, restore.MemberOptions{Database: path, DataDir: h.Dir.Engine(), Name: host.Name, PeerURL: "https://" + host.Address,
+	err = restore.Member(ctx, restore.MemberOptions{Database: path, DataDir: h.Dir.Engine(), Name: host.Name, PeerURL: api.URL(host.Address),
 		Token: host.Cluster, Logger: h.Logs.Zap("restore")})
 	return &api.InitResponse{Name: host.Name, Address: host.Address, Revision: st.Revision(), Bytes: snap.Size}, err
 }

@@ -310,7 +310,7 @@ func (e *Engine) admit(ctx context.Context, q hosts.JoinRequest) error {
 				"if this is another host, choose another name and address", name(m), address(m), name(m))
 		}
 	}
-	urls, err := types.NewURLs([]string{URL(q.Address)})
+	urls, err := types.NewURLs([]string{hosts.URL(q.Address)})
 	if err != nil {
 		return err
 	}
@@ -494,15 +494,9 @@ func (e *Engine) makeToken(_ *http.Request, q hosts.TokenRequest) (*hosts.TokenR
 
 // promoteLearners makes learners vote once they have caught up, if this engine leads.
 func (e *Engine) promoteLearners(ctx context.Context) {
-	for t := time.NewTicker(askEvery / 2); ; {
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return
-		}
+	every(ctx, askEvery/2, func() {
 		if e.server.Leader() != e.server.MemberID() {
-			continue
+			return
 		}
 		for _, m := range e.server.Cluster().Members() {
 			if !m.IsLearner || m.Name == "" {
@@ -514,7 +508,7 @@ func (e *Engine) promoteLearners(ctx context.Context) {
 			}
 			cancel()
 		}
-	}
+	})
 }
 
 func hostOf(raw string) string {

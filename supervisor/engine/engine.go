@@ -302,9 +302,6 @@ func (e *Engine) say(words ...string) {
 	}
 }
 
-// URL returns the URL of a host's address.
-func URL(address string) string { return "https://" + address }
-
 // config returns etcd's configuration. What is not named here has etcd's default.
 func (e *Engine) config() (config.ServerConfig, error) {
 	files, err := e.authority.WriteFiles(e.dir.HostsPKI())
@@ -313,7 +310,7 @@ func (e *Engine) config() (config.ServerConfig, error) {
 	}
 	members := map[string]string{}
 	for name, address := range e.host.Members {
-		members[name] = URL(address)
+		members[name] = hosts.URL(address)
 	}
 	urls, err := types.NewURLsMapFromStringMap(members, ",")
 	if err != nil {
@@ -382,14 +379,22 @@ const maxLearners = 4
 // renewCertificates writes new certificate files before the old ones end. etcd reads them at each
 // handshake.
 func (e *Engine) renewCertificates(ctx context.Context) {
-	for t := time.NewTicker(pki.Renew); ; {
+	every(ctx, pki.Renew, func() {
+		if _, err := e.authority.WriteFiles(e.dir.HostsPKI()); err != nil {
+			e.log.Error("cannot renew the certificate of this host", "error", err)
+		}
+	})
+}
+
+// every calls f in an interval until ctx ends, for the first time after one interval.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
 		select {
 		case <-t.C:
-			if _, err := e.authority.WriteFiles(e.dir.HostsPKI()); err != nil {
-				e.log.Error("cannot renew the certificate of this host", "error", err)
-			}
+			f()
 		case <-ctx.Done():
-			t.Stop()
 			return
 		}
 	}
@@ -401,15 +406,9 @@ const WatchdogInterval = 3 * time.Second
 // watchdog reports that the engine is alive, as long as etcd's server handles questions. It asks only
 // for what needs no majority.
 func (e *Engine) watchdog(ctx context.Context) {
-	for t := time.NewTicker(WatchdogInterval / 6); ; {
-		select {
-		case <-t.C:
-			_ = e.server.Cluster().Members() // takes the lock of the membership
-			_ = e.server.KV().Rev()          // takes the lock of the store
-			e.say(systemd.Watchdog)
-		case <-ctx.Done():
-			t.Stop()
-			return
-		}
-	}
+	every(ctx, WatchdogInterval/6, func() {
+		_ = e.server.Cluster().Members() // takes the lock of the membership
+		_ = e.server.KV().Rev()          // takes the lock of the store
+		e.say(systemd.Watchdog)
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,15 +47,8 @@ const (
 
 // watch asks the other hosts until ctx ends, so that it is known when each was last heard of.
 func (o *others) watch(ctx context.Context) {
-	for t := time.NewTicker(askEvery); ; {
-		o.ask(ctx, false)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return
-		}
-	}
+	o.ask(ctx, false)
+	every(ctx, askEvery, func() { o.ask(ctx, false) })
 }
 
 // ask asks all other hosts at the same time. With details they send the tree of their processes.
@@ -151,7 +145,7 @@ func (e *Engine) list(ctx context.Context, details bool) *hosts.List {
 	self := e.status(ctx, details)
 	l := &hosts.List{Schema: hosts.ListSchema, At: time.Now(), Cluster: e.host.Cluster, Self: e.host.Name, Writable: e.server.Leader() != 0, Hosts: []hosts.Host{}}
 	members := e.server.Cluster().Members()
-	slices.SortFunc(members, func(a, b *membership.Member) int { return compareNames(name(a), name(b)) })
+	slices.SortFunc(members, func(a, b *membership.Member) int { return strings.Compare(name(a), name(b)) })
 	voters := 0
 	for _, m := range members {
 		h := hosts.Host{Name: name(m), Address: address(m), ID: m.ID.String(), Lag: -1}
@@ -226,16 +220,6 @@ func ifLost(l *hosts.List, h hosts.Host, voters int) string {
 		return "writes pause for about one election timeout"
 	}
 	return "nothing stops"
-}
-
-func compareNames(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // name returns the name of a host. One that has been admitted and has not started yet has none, so

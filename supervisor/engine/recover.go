@@ -172,17 +172,13 @@ func (e *Engine) dropStrangers(ctx context.Context) {
 
 // noteLeader notes when a leader of the hosts was last known.
 func (e *Engine) noteLeader(ctx context.Context) {
-	for t := time.NewTicker(e.settings.Heartbeat); ; {
+	note := func() {
 		if e.server.Leader() != 0 {
 			e.leaderSeen.Store(time.Now().UnixNano())
 		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return
-		}
 	}
+	note()
+	every(ctx, e.settings.Heartbeat, note)
 }
 
 // logWritten returns when the log of this host was last written.

@@ -482,6 +482,11 @@ func (m *Manager) StopAll(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	return m.await(ctx, done)
+}
+
+// await waits until done is closed.
+func (m *Manager) await(ctx context.Context, done <-chan struct{}) error {
 	select {
 	case <-done:
 		return nil

@@ -328,14 +328,7 @@ func (m *Manager) StopPlaced(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	select {
-	case <-done:
-		return nil
-	case <-m.released:
-		return errReleased
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return m.await(ctx, done)
 }
 
 // tellYielded answers StopPlaced, and continues a StopAll, when this host owns no service any more. One whose

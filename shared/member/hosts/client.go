@@ -25,9 +25,12 @@ type Client struct {
 	name string // of the other side, for errors
 }
 
+// URL returns the URL of the host at an address.
+func URL(address string) string { return "https://" + address }
+
 // Dial returns a client of the host at an address. No connection is made before the first request.
 func Dial(address string, t *tls.Config) *Client {
-	return &Client{base: "https://" + address, name: address,
+	return &Client{base: URL(address), name: address,
 		http: &http.Client{Transport: &http.Transport{TLSClientConfig: t, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}}}
 }
 

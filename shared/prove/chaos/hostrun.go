@@ -33,19 +33,12 @@ const hostCalm = hostAttempt + 500*time.Millisecond
 
 // runHosts is Run for a cluster of several hosts.
 func (r *runner) runHosts(ctx context.Context) (*Report, error) {
-	h := &hostRunner{runner: r}
 	r.attempt = hostAttempt
-	if err := h.prepare(); err != nil {
-		return nil, fmt.Errorf("chaos: %w", errors.Join(err, os.RemoveAll(r.work)))
-	}
-	r.say("seed %d, %d hosts, faults %s, data in %s", r.cfg.Seed, r.cfg.Hosts, r.weights, r.work)
-	err := h.run(ctx)
-	err = errors.Join(err, h.tidy())
-	r.report.close(time.Since(r.began))
-	if err != nil {
-		return r.report, fmt.Errorf("chaos: %w", err)
-	}
-	return r.report, nil
+	return r.conduct(ctx, &hostRunner{runner: r})
+}
+
+func (r *hostRunner) describe() string {
+	return fmt.Sprintf("%d hosts, faults %s, data in %s", r.cfg.Hosts, r.weights, r.work)
 }
 
 func (r *hostRunner) prepare() (err error) {

@@ -136,17 +136,35 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if cfg.Hosts > 0 {
 		return r.runHosts(ctx)
 	}
-	if err := r.prepare(); err != nil {
+	return r.conduct(ctx, r)
+}
+
+// stages are the parts of a run.
+type stages interface {
+	// prepare finds out which faults are possible, and starts an own cluster. describe says what
+	// was prepared.
+	prepare() error
+	describe() string
+	run(ctx context.Context) error
+	tidy() error
+}
+
+// conduct does the stages of a run. The report is complete even if a check failed.
+func (r *runner) conduct(ctx context.Context, s stages) (*Report, error) {
+	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("chaos: %w", errors.Join(err, os.RemoveAll(r.work)))
 	}
-	r.say("seed %d, faults %s, clients at %s, data in %s", cfg.Seed, r.weights, r.c.client, r.c.dataDir)
-	err = r.run(ctx)
-	err = errors.Join(err, r.tidy())
+	r.say("seed %d, %s", r.cfg.Seed, s.describe())
+	err := errors.Join(s.run(ctx), s.tidy())
 	r.report.close(time.Since(r.began))
 	if err != nil {
 		return r.report, fmt.Errorf("chaos: %w", err)
 	}
 	return r.report, nil
+}
+
+func (r *runner) describe() string {
+	return fmt.Sprintf("faults %s, clients at %s, data in %s", r.weights, r.c.client, r.c.dataDir)
 }
 
 // prepare finds out which faults are possible, and starts an own cluster.
