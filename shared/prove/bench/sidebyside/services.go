@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/prove/bench"
 )
 
 // beProgram is a supervised program. The first thing that it does is to append its pid and the time to
@@ -92,21 +94,20 @@ func newField(dir, self string, n int) (*field, error) {
 }
 
 // await waits until program i has started count times, and returns the last start.
-func (f *field) await(ctx context.Context, i, count int) (begun, error) {
-	for {
-		all, err := starts(filepath.Join(f.dir, f.programs[i].name))
+func (f *field) await(ctx context.Context, i, count int) (last begun, err error) {
+	name := f.programs[i].name
+	err = until(ctx, servicesLimit, "wait for "+name, func() error {
+		all, err := starts(filepath.Join(f.dir, name))
 		if err != nil {
-			return begun{}, err
+			return err
 		}
-		if len(all) >= count {
-			return all[len(all)-1], nil
+		if len(all) < count {
+			return fmt.Errorf("it has started %d times and not %d", len(all), count)
 		}
-		select {
-		case <-time.After(200 * time.Microsecond):
-		case <-ctx.Done():
-			return begun{}, fmt.Errorf("%s has not started %d times: %w", f.programs[i].name, count, ctx.Err())
-		}
-	}
+		last = all[len(all)-1]
+		return nil
+	})
+	return last, err
 }
 
 // census counts the living processes of all programs, and the programs with more than one.
@@ -118,7 +119,7 @@ func (f *field) census() (living, doubled int, err error) {
 		}
 		n := 0
 		for _, b := range all {
-			if unix.Kill(b.pid, 0) == nil && !zombie(b.pid) {
+			if _, err := proc.Identify(b.pid); err == nil {
 				n++
 			}
 		}
@@ -130,18 +131,23 @@ func (f *field) census() (living, doubled int, err error) {
 	return living, doubled, nil
 }
 
-func zombie(pid int) bool {
-	_, err := proc.Identify(pid)
-	return err != nil
-}
-
-// end kills what is left of the programs.
-func (f *field) end() {
-	for _, p := range f.programs {
-		all, _ := starts(filepath.Join(f.dir, p.name))
-		for _, b := range all {
-			_ = unix.Kill(b.pid, unix.SIGKILL)
+// end kills everything that was started for the field, also what a killed supervisor has left: runit and
+// s6 have a process for each program, which would start it again.
+func (f *field) end() error {
+	for deadline := time.Now().Add(endTimeout); ; {
+		left, err := proc.WithEnvironment(fieldVariable, filepath.Dir(f.dir))
+		if err != nil || len(left) == 0 {
+			return err
 		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d processes in %s cannot be ended", len(left), filepath.Dir(f.dir))
+		}
+		for _, id := range left {
+			if err := proc.Signal(id, unix.SIGKILL); err != nil && !errors.Is(err, proc.ErrGone) {
+				return err
+			}
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -158,7 +164,10 @@ type restarted struct {
 }
 
 const (
-	servicesKilled = 20
+	servicesKilled    = 20
+	servicesFollowers = 2
+	// servicesLimit bounds every wait.
+	servicesLimit  = 5 * time.Minute
 	supervisorWait = 3 * time.Second
 )
 
@@ -170,8 +179,7 @@ func kills(ctx context.Context, name string, s supervisor, f *field) (r restarte
 		r.err = err
 		return r
 	}
-	defer f.end()
-	defer func() { r.err = errors.Join(r.err, s.stop()) }()
+	defer func() { r.err = errors.Join(r.err, s.stop(), f.end()) }()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for i := range f.programs {
@@ -181,7 +189,9 @@ func kills(ctx context.Context, name string, s supervisor, f *field) (r restarte
 		}
 	}
 	wait(ctx, supervisorWait) // s6 and supervisord count a young process as one that failed
-	r.memory = memoryOf(main.Pid, f)
+	if r.memory, r.err = memoryOf(ctx, main.Pid, f); r.err != nil {
+		return r
+	}
 	for i := range f.programs {
 		first, err := f.await(ctx, i, 1)
 		if err == nil {
@@ -223,7 +233,7 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // memoryOf is the anonymous memory of a process and its descendants, without the programs.
-func memoryOf(root int, f *field) uint64 {
+func memoryOf(ctx context.Context, root int, f *field) (uint64, error) {
 	programs := map[int]bool{}
 	for _, p := range f.programs {
 		all, _ := starts(filepath.Join(f.dir, p.name))
@@ -233,7 +243,7 @@ func memoryOf(root int, f *field) uint64 {
 	}
 	entries, err := proc.List()
 	if err != nil {
-		return 0
+		return 0, err
 	}
 	within := map[int]bool{root: true}
 	for range 4 { // runit and s6 have a process between
@@ -243,27 +253,17 @@ func memoryOf(root int, f *field) uint64 {
 			}
 		}
 	}
-	var total uint64
-	for pid := range within {
-		if !programs[pid] {
-			total += anonymous(pid)
-		}
-	}
-	return total
+	maps.DeleteFunc(within, func(pid int, _ bool) bool { return programs[pid] })
+	return anonymous(ctx, slices.Collect(maps.Keys(within)))
 }
 
-func anonymous(pid int) uint64 {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// anonymous is the anonymous memory of processes.
+func anonymous(ctx context.Context, pids []int) (uint64, error) {
+	resting, err := bench.Idle(ctx, pids, 0)
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	for line := range strings.Lines(string(raw)) {
-		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
-			kb, _ := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
-			return kb << 10
-		}
-	}
-	return 0
+	return resting.Servers.AnonBytes, nil
 }
 
 // many is the result with many services, for dynast alone.
@@ -292,13 +292,12 @@ func crowd(ctx context.Context, r *runner, n int, rest time.Duration) (m many, e
 	if err != nil {
 		return m, err
 	}
-	d := &dynastServices{program: r.dynast, dir: dir}
+	d := &dynastServices{r: r, dir: dir}
 	began := time.Now()
 	if _, err := d.start(f.programs); err != nil {
 		return m, err
 	}
-	defer f.end()
-	defer func() { err = errors.Join(err, d.stop()) }()
+	defer func() { err = errors.Join(err, d.stop(), f.end()) }()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	for i := range f.programs {
@@ -308,17 +307,16 @@ func crowd(ctx context.Context, r *runner, n int, rest time.Duration) (m many, e
 	}
 	m.started = time.Since(began)
 	wait(ctx, supervisorWait)
-	pids, err := d.members()
+	pids, err := d.members(ctx)
 	if err != nil {
 		return m, err
 	}
-	before := processorTime(pids)
-	wait(ctx, rest)
-	m.processor = (processorTime(pids) - before).Seconds() / rest.Seconds()
-	for _, pid := range pids {
-		m.memory += anonymous(pid)
+	resting, err := bench.Idle(ctx, pids, rest)
+	if err != nil {
+		return m, err
 	}
-	m.memory -= min(base, m.memory)
+	m.processor = resting.Servers.CPUSeconds / resting.Seconds
+	m.memory = resting.Servers.AnonBytes - min(base, resting.Servers.AnonBytes)
 	// The leader is killed.
 	leader, err := proc.ReadOwner(filepath.Join(d.dir, "data", "cluster.lock"))
 	if err != nil {
@@ -332,7 +330,7 @@ func crowd(ctx context.Context, r *runner, n int, rest time.Duration) (m many, e
 		return m, err
 	}
 	// All members are killed.
-	if pids, err = d.members(); err != nil {
+	if pids, err = d.members(ctx); err != nil {
 		return m, err
 	}
 	for _, pid := range pids {
@@ -362,81 +360,53 @@ func emptyMemory(ctx context.Context, r *runner) (total uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	d := &dynastServices{program: r.dynast, dir: dir}
+	d := &dynastServices{r: r, dir: dir}
 	if _, err := d.start(nil); err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
 	wait(ctx, 2*supervisorWait)
-	pids, err := d.members()
-	for _, pid := range pids {
-		total += anonymous(pid)
-	}
-	return total, err
-}
-
-func processorTime(pids []int) (sum time.Duration) {
-	for _, pid := range pids {
-		if u, err := proc.ReadUsage(pid); err == nil {
-			sum += u.CPU
-		}
-	}
-	return sum
-}
-
-// members returns the pids of all members.
-func (d *dynastServices) members() ([]int, error) {
-	out, err := exec.Command(d.program, "tree", "--json", "--config", d.config).Output()
+	pids, err := d.members(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("dynast tree: %w", err)
+		return 0, err
 	}
-	var t struct {
-		Members []struct {
-			PID int `json:"pid"`
-		} `json:"members"`
-	}
-	if err := json.Unmarshal(out, &t); err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, m := range t.Members {
-		pids = append(pids, m.PID)
-	}
-	return pids, nil
+	return anonymous(ctx, pids)
+}
+
+// members returns the pids of all members, once all followers are in sync.
+func (d *dynastServices) members(ctx context.Context) ([]int, error) {
+	run := &running{name: dynastName, dataDir: filepath.Join(d.dir, "data")}
+	err := d.r.full(ctx, run, servicesFollowers)
+	return run.pids, err
 }
 
 // adopted returns the time from a moment until n services were adopted, by the cluster's events.
-func (d *dynastServices) adopted(ctx context.Context, since time.Time, n int) (time.Duration, error) {
-	for {
-		out, err := exec.Command(d.program, "events", "--json", "--config", d.config).Output()
+func (d *dynastServices) adopted(ctx context.Context, since time.Time, n int) (took time.Duration, err error) {
+	err = until(ctx, servicesLimit, "wait until all services are adopted", func() error {
+		out, err := exec.CommandContext(ctx, d.r.dynast, "events", "--json", "--config", d.config).Output()
 		if err != nil {
-			return 0, fmt.Errorf("dynast events: %w", err)
+			return fmt.Errorf("dynast events: %w", err)
 		}
-		seen := map[string]time.Time{}
+		seen, last := map[string]bool{}, since
 		for line := range strings.Lines(string(out)) {
 			var e events.Event
 			if err := json.Unmarshal([]byte(line), &e); err != nil {
-				return 0, err
+				return err
 			}
 			if e.Kind == events.ServiceAdopted && e.At.After(since) {
-				seen[e.Detail] = e.At
-			}
-		}
-		if len(seen) >= n {
-			var last time.Time
-			for _, at := range seen {
-				if at.After(last) {
-					last = at
+				seen[e.Detail] = true
+				if e.At.After(last) {
+					last = e.At
 				}
 			}
-			return last.Sub(since), nil
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return 0, fmt.Errorf("%d of %d services were adopted: %w", len(seen), n, ctx.Err())
+		if len(seen) < n {
+			return fmt.Errorf("%d of %d services were adopted", len(seen), n)
 		}
-	}
+		took = last.Sub(since)
+		return nil
+	})
+	return took, err
 }
 
 // measureServices runs the whole measurement and returns it as Markdown.
@@ -449,7 +419,7 @@ func measureServices(ctx context.Context, r *runner, o *options) (string, error)
 		name, needs string
 		make        func(dir string) supervisor
 	}{
-		{dynastName, r.dynast, func(dir string) supervisor { return &dynastServices{program: r.dynast, dir: dir} }},
+		{dynastName, r.dynast, func(dir string) supervisor { return &dynastServices{r: r, dir: dir} }},
 		{"runit", "runsvdir", func(dir string) supervisor { return &foreground{dir: dir, write: runDirectories("runit")} }},
 		{"s6", "s6-svscan", func(dir string) supervisor { return &foreground{dir: dir, write: runDirectories("s6")} }},
 		{"supervisord", "supervisord", func(dir string) supervisor { return &foreground{dir: dir, write: supervisordFiles} }},

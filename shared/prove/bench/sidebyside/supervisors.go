@@ -30,6 +30,10 @@ type program struct {
 
 func (p program) line() string { return strings.Join(p.argv, " ") }
 
+// fieldVariable marks a supervisor and everything that it starts. Its value is the directory of the
+// measurement.
+const fieldVariable = "DYNAST_BENCH_FIELD"
+
 // command starts a supervisor in the foreground, in a session of its own, so that a signal to it
 // reaches nothing else.
 func command(dir string, env []string, name string, args ...string) (*exec.Cmd, error) {
@@ -40,7 +44,7 @@ func command(dir string, env []string, name string, args ...string) (*exec.Cmd, 
 	defer log.Close()
 	cmd := exec.Command(name, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(append(os.Environ(), env...), fieldVariable+"="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, cmd.Start()
 }
@@ -134,10 +138,10 @@ func pm2Files(runtime string) func(string, []program) ([]string, []string, error
 
 // dynastServices is dynast with services.
 type dynastServices struct {
-	program string
-	dir     string
-	config  string
-	cmd     *exec.Cmd
+	r      *runner
+	dir    string
+	config string
+	cmd    *exec.Cmd
 }
 
 func (d *dynastServices) start(services []program) (*os.Process, error) {
@@ -147,8 +151,8 @@ func (d *dynastServices) start(services []program) (*os.Process, error) {
 	}
 	var b strings.Builder
 	first := 10000 + os.Getpid()%200*20
-	fmt.Fprintf(&b, "data_dir = %q\nclient { listen = \"127.0.0.1:%d\" }\nmember { ports = \"%d-%d\" }\ndashboard { listen = \"off\" }\nlog { level = \"warn\" }\n",
-		filepath.Join(d.dir, "data"), ports[0], first, first+1000)
+	fmt.Fprintf(&b, "data_dir = %q\nfollowers = %d\nclient { listen = \"127.0.0.1:%d\" }\nmember { ports = \"%d-%d\" }\ndashboard { listen = \"off\" }\nlog { level = \"warn\" }\n",
+		filepath.Join(d.dir, "data"), servicesFollowers, ports[0], first, first+1000)
 	for _, s := range services {
 		argv, err := json.Marshal(s.argv)
 		if err != nil {
@@ -170,12 +174,12 @@ func (d *dynastServices) again() (err error) {
 	if d.cmd != nil {
 		_ = d.cmd.Wait()
 	}
-	d.cmd, err = command(d.dir, nil, d.program, "up", "--config", d.config)
+	d.cmd, err = command(d.dir, nil, d.r.dynast, "up", "--config", d.config)
 	return err
 }
 
 func (d *dynastServices) stop() error {
-	out, err := exec.Command(d.program, "stop", "--config", d.config).CombinedOutput()
+	out, err := exec.Command(d.r.dynast, "stop", "--config", d.config).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("stop dynast: %w: %s", err, out)
 	}
