@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -50,7 +51,7 @@ type peerServer struct{ *http.Server }
 
 // Serve accepts connections until Close.
 func (s *peerServer) Serve(l net.Listener) error {
-	if err := s.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.ServeTLS(writeDeadlines{l, rafthttp.ConnWriteTimeout}, "", ""); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the other hosts: %w", err)
 	}
 	return nil
