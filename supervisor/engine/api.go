@@ -17,7 +17,6 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -51,7 +50,7 @@ type peerServer struct{ *http.Server }
 
 // Serve accepts connections until Close.
 func (s *peerServer) Serve(l net.Listener) error {
-	if err := s.ServeTLS(writeDeadlines{l, rafthttp.ConnWriteTimeout}, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the other hosts: %w", err)
 	}
 	return nil
@@ -146,8 +145,16 @@ func refuse(w http.ResponseWriter, status int, err error) {
 // status describes this host.
 func (e *Engine) status(ctx context.Context, details bool) *hosts.Status {
 	s := e.server
+	committed, applied := s.CommittedIndex(), s.AppliedIndex()
+	select {
+	case <-s.ApplyWaitCommit():
+		// Everything is applied. After a snapshot of another host, etcd's index says that only with the
+		// next entry.
+		applied = max(applied, committed)
+	default:
+	}
 	out := &hosts.Status{Name: e.host.Name, Address: e.host.Address, ID: s.MemberID().String(), Cluster: e.host.Cluster, Version: e.version, PID: os.Getpid(),
-		Started: e.started, Client: e.settings.Client.Listen, Revision: s.KV().Rev(), Term: s.Term(), Committed: s.CommittedIndex(), Applied: s.AppliedIndex(),
+		Started: e.started, Client: e.settings.Client.Listen, Revision: s.KV().Rev(), Term: s.Term(), Committed: committed, Applied: applied,
 		DBBytes: s.Backend().Size(), UsedBytes: s.Backend().SizeInUse()}
 	switch lead := s.Leader(); {
 	case s.IsLearner():

@@ -158,7 +158,7 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 	peers := e.peerServer()
 	e.server.Start()
 	failed := make(chan error, 8)
-	go func() { failed <- peers.Serve(sockets[SocketPeers]) }()
+	go func() { failed <- peers.Serve(boundListener{sockets[SocketPeers], e.log}) }()
 	local, err := e.serveLocal()
 	if err != nil {
 		e.server.HardStop()
@@ -167,6 +167,7 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 	defer local.Close()
 	go e.renewCertificates(ctx)
 	go e.others.watch(ctx)
+	go e.boundOpened(ctx)
 	go e.noteLeader(ctx)
 	go e.dropStrangers(ctx)
 	go e.promoteLearners(ctx)
