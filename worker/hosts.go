@@ -125,6 +125,9 @@ func (h *hosts) resume() bool {
 	case host.Recover:
 		go h.Guarded(h.continueRecovery)
 	case host.Served:
+		if err := h.Dir.EndBeginning(); err != nil {
+			h.Log.Error("the switch to several hosts", "error", err)
+		}
 		go h.Guarded(h.empty)
 	case host.HasData && len(host.Members) == 1:
 		go h.Guarded(h.continueInit)

@@ -90,6 +90,9 @@ func (h *hosts) finishInit(ctx context.Context) error {
 	}
 	if err == nil {
 		crash.At("init-served")
+		if err := h.Dir.EndBeginning(); err != nil {
+			return err
+		}
 		go h.Guarded(h.empty)
 		return nil
 	}
@@ -142,8 +145,7 @@ func (h *hosts) plan(q api.InitRequest) (datadir.Host, error) {
 	_, _ = rand.Read(id) // it never fails
 	host.Cluster = "dynast-" + hex.EncodeToString(id)
 	host.Members = map[string]string{host.Name: host.Address}
-	// An interrupted attempt leaves a directory without a record.
-	if err := os.RemoveAll(h.Dir.Hosts()); err != nil {
+	if err := h.Dir.BeginHosts(); err != nil {
 		return host, err
 	}
 	_, err = pki.LoadOrCreate(h.Dir.HostsPKI(), host.Cluster)
@@ -193,7 +195,7 @@ func (h *hosts) goBack() error {
 		return err
 	}
 	go h.Guarded(serveHTTP)
-	return os.RemoveAll(h.Dir.Hosts())
+	return h.Dir.DropHosts()
 }
 
 // awaitEngine waits until the engine serves and knows a leader. It gives up early if the engine keeps

@@ -60,7 +60,9 @@ func (s *peerServer) Serve(l net.Listener) error {
 func verified(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-			// A stranger must not keep a connection by sending slowly. See answer.
+			// A stranger must not keep a connection, neither by sending slowly (see answer) nor after the
+			// answer.
+			w.Header().Set("Connection", "close")
 			if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout)); err != nil {
 				http.Error(w, "the connection is gone", http.StatusInternalServerError)
 				return
@@ -106,6 +108,10 @@ func (e *Engine) handle(mux *http.ServeMux) {
 	mux.HandleFunc(hosts.PathMembers, answer(func(*http.Request, struct{}) (hosts.MembersResponse, error) {
 		return hosts.MembersResponse{Members: e.members()}, nil
 	}))
+	mux.HandleFunc(hosts.PathAdmit, answer(func(r *http.Request, q hosts.AdmitRequest) (hosts.AdmitResponse, error) {
+		return e.admit(r.Context(), q)
+	}))
+	mux.HandleFunc(hosts.PathRemoved, answer(e.wasRemoved))
 	mux.HandleFunc(hosts.PathStatus, answer(func(r *http.Request, _ struct{}) (*hosts.Status, error) {
 		return e.status(r.Context(), r.URL.Query().Has("tree")), nil
 	}))
@@ -262,8 +268,8 @@ func (e *Engine) stopHost(r *http.Request, q hosts.NameRequest) (struct{}, error
 // requestTimeout bounds a change of the membership.
 const requestTimeout = 10 * time.Second
 
-// join admits a host: it becomes a learner, and gets what its engine needs. A repeated request of
-// the same host gets the same answer, because the first answer may have been lost.
+// join lets a host in that has a token: it becomes a learner, and gets what its engine needs. A repeated
+// request of the same host gets the same answer, because the first answer may have been lost.
 func (e *Engine) join(r *http.Request, q hosts.JoinRequest) (*hosts.JoinResponse, error) {
 	token, err := hosts.ParseToken(q.Token)
 	if err != nil {
@@ -275,28 +281,35 @@ func (e *Engine) join(r *http.Request, q hosts.JoinRequest) (*hosts.JoinResponse
 	if err := config.CheckHostAddress(q.Address); err != nil {
 		return nil, fmt.Errorf("the address %q: %w", q.Address, err)
 	}
-	if err := e.tokens.Use(token, q.Name+"@"+q.Address); err != nil {
+	if err := e.checkServed(); err != nil {
+		return nil, err
+	}
+	user := q.Name + "@" + q.Address
+	if err := e.tokens.Use(token, user); err != nil {
 		e.log.Warn("refused a host that wants to join", "name", q.Name, "address", q.Address, "from", r.RemoteAddr, "reason", err)
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
-	if err := e.admit(ctx, q); err != nil {
-		return nil, err
+	members, err := e.letAdmit(ctx, hosts.AdmitRequest{Name: q.Name, Address: q.Address})
+	if err != nil {
+		return nil, errors.Join(err, e.tokens.Release(token, user))
 	}
 	cert, key, err := pki.Export(e.dir.HostsPKI())
 	if err != nil {
 		return nil, err
 	}
-	resp := &hosts.JoinResponse{Cluster: e.host.Cluster, Members: map[string]string{}, Certificate: cert, Key: key}
-	for other, at := range e.members() {
-		if at != q.Address {
-			resp.Members[other] = at
-		}
-	}
-	resp.Members[q.Name] = q.Address
 	e.log.Info("admitted a host", "name", q.Name, "address", q.Address)
-	return resp, nil
+	return &hosts.JoinResponse{Cluster: e.host.Cluster, Members: members, Certificate: cert, Key: key}, nil
+}
+
+// checkServed refuses what would not survive if this host went back to the store of a single host, because
+// the engine cannot serve.
+func (e *Engine) checkServed() error {
+	if !e.served.Load() {
+		return errors.New("this host is still changing to a store of several hosts; try again")
+	}
+	return nil
 }
 
 // members returns the addresses of all hosts, by name.
@@ -308,29 +321,80 @@ func (e *Engine) members() map[string]string {
 	return out
 }
 
-func (e *Engine) admit(ctx context.Context, q hosts.JoinRequest) error {
+// letAdmit lets the leading host admit a host, and returns the addresses of all hosts. It asks again if
+// there is no leading host at the moment, or if it changes meanwhile.
+func (e *Engine) letAdmit(ctx context.Context, q hosts.AdmitRequest) (map[string]string, error) {
+	for {
+		resp, err := hosts.AdmitResponse{NotLeading: true}, error(nil)
+		switch lead := e.server.Leader(); {
+		case lead == e.server.MemberID():
+			resp, err = e.admit(ctx, q)
+		case lead != 0:
+			if m := e.server.Cluster().Member(lead); m != nil {
+				err = e.others.client(address(m)).Ask(ctx, hosts.PathAdmit, q, &resp)
+			}
+		}
+		switch {
+		case err == nil && !resp.NotLeading:
+			return resp.Members, nil
+		case err != nil && !errors.Is(err, hosts.ErrUnreachable):
+			return nil, err
+		}
+		select {
+		case <-time.After(unhealthyPause):
+		case <-ctx.Done():
+			return nil, e.changeError("the host cannot be admitted", errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+// admit makes a host a learner. Only the leading host admits, and one host at a time, because names and
+// addresses must differ, and etcd compares neither before it adds a member. A repeated request gets the
+// same answer.
+func (e *Engine) admit(ctx context.Context, q hosts.AdmitRequest) (hosts.AdmitResponse, error) {
+	e.admitting.Lock()
+	defer e.admitting.Unlock()
+	// Everything that an earlier leader has admitted is known after this.
+	if err := e.server.LinearizableReadNotify(ctx); err != nil {
+		return hosts.AdmitResponse{}, e.changeError("the host cannot be admitted", err)
+	}
+	if e.server.Leader() != e.server.MemberID() {
+		return hosts.AdmitResponse{NotLeading: true}, nil
+	}
+	known := false
 	for _, m := range e.server.Cluster().Members() {
 		switch {
-		case m.Name == "" && address(m) == q.Address:
-			return nil // it was admitted, and has not started
+		case m.Name == q.Name && address(m) == q.Address && pending(m):
+			known = true
 		case m.Name == q.Name || address(m) == q.Address:
-			return fmt.Errorf("the host %s at %s is a member already. If its data is lost, remove it first ('dynast hosts remove %s' on another host), and join again; "+
+			return hosts.AdmitResponse{}, fmt.Errorf("the host %s at %s is a member already. If its data is lost, or if it never started, remove it first ('dynast hosts remove %s' on another host), and join again; "+
 				"if this is another host, choose another name and address", name(m), address(m), name(m))
 		}
 	}
-	urls, err := types.NewURLs([]string{hosts.URL(q.Address)})
-	if err != nil {
-		return err
+	if !known {
+		urls, err := types.NewURLs([]string{hosts.URL(q.Address)})
+		if err != nil {
+			return hosts.AdmitResponse{}, err
+		}
+		now := time.Now()
+		err = change(ctx, func(ctx context.Context) error {
+			_, err := e.server.AddMember(ctx, *membership.NewMemberAsLearner(q.Name, urls, e.host.Cluster, &now))
+			return err
+		}, membership.ErrIDExists)
+		if err != nil {
+			return hosts.AdmitResponse{}, e.changeError("the host cannot be admitted", err)
+		}
 	}
-	now := time.Now()
-	err = change(ctx, func(ctx context.Context) error {
-		_, err := e.server.AddMember(ctx, *membership.NewMemberAsLearner("", urls, e.host.Cluster, &now))
-		return err
-	}, membership.ErrIDExists)
+	return hosts.AdmitResponse{Members: e.members()}, nil
+}
+
+// wasRemoved says whether a host was removed. One that was down meanwhile asks for it.
+func (e *Engine) wasRemoved(_ *http.Request, q hosts.NameRequest) (hosts.RemovedResponse, error) {
+	id, err := types.IDFromString(q.Name)
 	if err != nil {
-		return e.changeError("the host cannot be admitted", err)
+		return hosts.RemovedResponse{}, fmt.Errorf("the ID %q: %w", q.Name, err)
 	}
-	return nil
+	return hosts.RemovedResponse{Removed: e.server.IsIDRemoved(uint64(id))}, nil
 }
 
 // change changes the membership. It repeats a change that etcd refuses because a host has been connected
@@ -490,6 +554,9 @@ const (
 )
 
 func (e *Engine) makeToken(_ *http.Request, q hosts.TokenRequest) (*hosts.TokenResponse, error) {
+	if err := e.checkServed(); err != nil {
+		return nil, err
+	}
 	if q.Life < shortestLife || q.Life > longestLife {
 		return nil, fmt.Errorf("a token is valid for %s to %s, and not for %s", shortestLife, longestLife, q.Life)
 	}
@@ -507,7 +574,7 @@ func (e *Engine) promoteLearners(ctx context.Context) {
 			return
 		}
 		for _, m := range e.server.Cluster().Members() {
-			if !m.IsLearner || m.Name == "" {
+			if !m.IsLearner || pending(m) {
 				continue
 			}
 			try, cancel := context.WithTimeout(ctx, changeTry)

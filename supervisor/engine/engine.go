@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,8 @@ type Engine struct {
 	others    *others
 	started   time.Time
 	removed   atomic.Bool
+	served    atomic.Bool // clients are served, or were by an earlier process
+	admitting sync.Mutex
 	// leaderSeen is when this engine last knew a leader of the hosts, in nanoseconds since 1970.
 	leaderSeen atomic.Int64
 }
@@ -81,6 +84,7 @@ func Run(dataDir, version string) error {
 	}
 	e := &Engine{dir: dir, host: host, settings: settings, version: version, log: logs.Logger("engine"), logs: logs,
 		tokens: hosts.OpenTokens(dir.Hosts()), started: time.Now()}
+	e.served.Store(host.Served)
 	if host.Recover {
 		if err := completeExchange(dir.HostsPKI()); err != nil {
 			return fmt.Errorf("engine: the authority of the new cluster: %w", err)
@@ -192,6 +196,7 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 				return
 			}
 		}
+		e.served.Store(true)
 		crash.At("engine-served")
 		clients.serve(failed)
 		e.say(systemd.Ready)
@@ -205,7 +210,7 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 		_ = e.server.TryTransferLeadershipOnShutdown()
 		clients.stop()
 	case <-e.server.StopNotify():
-		if e.removed.Load() || e.server.IsIDRemoved(uint64(e.server.MemberID())) {
+		if e.removed.Load() || e.server.IsIDRemoved(uint64(e.server.MemberID())) || e.removedMeanwhile() {
 			return e.leave()
 		}
 		return errors.New("engine: etcd's server has stopped by itself; its log says why")
@@ -268,16 +273,30 @@ func (e *Engine) refreshMembers() {
 		if err != nil {
 			continue
 		}
-		for other, address := range now.Members {
-			if address == e.host.Address {
-				delete(now.Members, other)
-			}
-		}
-		now.Members[e.host.Name] = e.host.Address
+		now.Members[e.host.Name] = e.host.Address // that host may not have heard of this one yet
 		e.host.Members = now.Members
 		return
 	}
 	e.log.Warn("no other host says who is in the cluster now; trying with the list from the time of the join")
+}
+
+// removedMeanwhile asks the other hosts whether they have removed this one while it was down. They end its
+// server without telling it why.
+func (e *Engine) removedMeanwhile() bool {
+	self := e.server.MemberID()
+	for _, m := range e.server.Cluster().Members() {
+		if m.ID == self || len(m.PeerURLs) == 0 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		var r hosts.RemovedResponse
+		err := e.others.client(address(m)).Ask(ctx, hosts.PathRemoved, hosts.NameRequest{Name: self.String()}, &r)
+		cancel()
+		if err == nil && r.Removed {
+			return true
+		}
+	}
+	return false
 }
 
 // leave records that the other hosts have removed this one. The leader then does not start the

@@ -186,7 +186,7 @@ func (e *Engine) list(ctx context.Context, details bool) *hosts.List {
 
 func (e *Engine) role(m *membership.Member, h hosts.Host) string {
 	switch {
-	case m.Name == "" && h.Status == nil:
+	case m.IsLearner && pending(m) && h.Status == nil:
 		return hosts.RoleJoining
 	case m.IsLearner:
 		return hosts.RoleLearner
@@ -222,8 +222,11 @@ func ifLost(l *hosts.List, h hosts.Host, voters int) string {
 	return "nothing stops"
 }
 
-// name returns the name of a host. One that has been admitted and has not started yet has none, so
-// its address stands in.
+// pending reports whether a host was admitted, and has not told the others yet where it serves clients.
+func pending(m *membership.Member) bool { return len(m.ClientURLs) == 0 }
+
+// name returns the name of a host. One that etcd's own command has added has none until it starts, so its
+// address stands in.
 func name(m *membership.Member) string {
 	if m.Name != "" {
 		return m.Name

@@ -68,13 +68,11 @@ func (e *Engine) prepareRecovery() error {
 }
 
 // exchange lets two directories change their names at once. Where the file system cannot do that, the
-// old one is removed first; an engine that is killed in between finds only the fresh one.
+// old one is moved away first; an engine that is killed in between finds only the fresh one.
 func exchange(fresh, dir string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		if err = os.RemoveAll(dir); err == nil {
-			err = os.Rename(fresh, dir)
-		}
+		err = exchangeInSteps(fresh, dir)
 	}
 	if err != nil {
 		return err
@@ -84,6 +82,20 @@ func exchange(fresh, dir string) error {
 		return err
 	}
 	return errors.Join(parent.Sync(), parent.Close())
+}
+
+func exchangeInSteps(fresh, dir string) error {
+	old := dir + ".old"
+	if err := os.RemoveAll(old); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, old); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(old)
 }
 
 // completeExchange does what an exchange without the help of the file system may have left.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/dynast-io/dynast/shared/member/hosts"
+	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
 // verdict says in one sentence how the cluster is.
@@ -24,7 +25,7 @@ func verdict(l *hosts.List) string {
 	case voters == 2:
 		return "Two hosts vote. The loss of either stops writes, so this is less safe than one host: add a third."
 	case l.Voting < voters:
-		return fmt.Sprintf("Serving. %d of %d voting hosts do not answer.", voters-l.Voting, voters)
+		return fmt.Sprintf("Serving. %d of %d voting hosts %s silent.", voters-l.Voting, voters, plural.Are(voters-l.Voting))
 	}
 	return fmt.Sprintf("Serving. All %d voting hosts answer; %d may be lost.", voters, (voters-1)/2)
 }

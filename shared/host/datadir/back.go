@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // A host that goes back from a cluster of hosts to a single host's store gets a new store in
@@ -152,22 +153,36 @@ func (d *Dir) takeBack(left Left, step func(name string)) error {
 	return syncDir(d.Hosts())
 }
 
-// DropHosts removes what belonged to the cluster that this host has left, except left.json.
+// DropHosts removes what belonged to the cluster that this host has left, except left.json, or what an
+// interrupted change to a cluster left.
 func (d *Dir) DropHosts() error {
+	err := d.clearHosts(leftName, beginningName)
+	if err == nil {
+		// It says that the rest is worth nothing, so it goes last.
+		err = ignoreMissing(os.Remove(d.beginningPath()))
+	}
+	if err != nil {
+		return fmt.Errorf("remove what is left of the cluster of hosts: %w", err)
+	}
+	return nil
+}
+
+// clearHosts removes everything in hosts/ durably, except some files.
+func (d *Dir) clearHosts(except ...string) error {
 	entries, err := os.ReadDir(d.Hosts())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("remove what is left of the cluster of hosts: %w", err)
+		return err
 	}
 	for _, e := range entries {
-		if e.Name() == leftName {
+		if slices.Contains(except, e.Name()) {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(d.Hosts(), e.Name())); err != nil {
-			return fmt.Errorf("remove what is left of the cluster of hosts: %w", err)
+			return err
 		}
 	}
-	return nil
+	return syncDir(d.Hosts())
 }

@@ -96,13 +96,68 @@ func (d *Dir) Engine() string { return filepath.Join(d.Hosts(), "engine") }
 
 func (d *Dir) hostPath() string { return filepath.Join(d.Hosts(), "host.json") }
 
-// ReadHost reads host.json. The error is os.ErrNotExist in the data directory of a single host.
+// beginningName is a file that exists while a host changes from the store of a single host to an engine
+// that has served nobody yet.
+const beginningName = "beginning"
+
+func (d *Dir) beginningPath() string { return filepath.Join(d.Hosts(), beginningName) }
+
+// BeginHosts removes what is left of an earlier cluster of hosts, and records that a new one begins. Until
+// EndBeginning, hosts/ is worth nothing without host.json.
+func (d *Dir) BeginHosts() error {
+	err := makeDurably(d.Hosts())
+	if err == nil {
+		err = errors.Join(os.WriteFile(d.beginningPath(), nil, 0o600), syncDir(d.Hosts()))
+	}
+	if err == nil {
+		err = d.clearHosts(beginningName)
+	}
+	if err != nil {
+		return fmt.Errorf("begin a cluster of hosts: %w", err)
+	}
+	return nil
+}
+
+// EndBeginning records that the engine has begun to serve. From then on, hosts/ has what nothing else has.
+func (d *Dir) EndBeginning() error {
+	err := os.Remove(d.beginningPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err = errors.Join(err, syncDir(d.Hosts())); err != nil {
+		return fmt.Errorf("end the beginning of a cluster of hosts: %w", err)
+	}
+	return nil
+}
+
+// ReadHost reads host.json. The error is os.ErrNotExist in the data directory of a single host. It is
+// another one if the file is missing although there is an engine that may have served.
 func (d *Dir) ReadHost() (Host, error) {
 	var h Host
-	if err := readState(d.hostPath(), &h); err != nil {
+	err := readState(d.hostPath(), &h)
+	if errors.Is(err, os.ErrNotExist) {
+		if lost := d.checkLost(); lost != nil {
+			err = lost
+		}
+	}
+	if err != nil {
 		return Host{}, fmt.Errorf("read the host's record: %w", err)
 	}
 	return h, nil
+}
+
+// checkLost returns an error if host.json must exist.
+func (d *Dir) checkLost() error {
+	for _, path := range []string{d.beginningPath(), d.leftPath()} {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			return err // nil if it exists
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(d.Engine(), "member")); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("%s is missing, but %s has the data of a host of several: put the file back, for example from a backup. "+
+		"If other hosts are alive, you can instead remove this one there ('dynast hosts remove NAME'), move %s away, and join again. Nothing was changed", d.hostPath(), d.Engine(), d.path)
 }
 
 // ManyHosts reports whether the store of this data directory is an engine. An unreadable

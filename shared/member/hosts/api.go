@@ -12,6 +12,8 @@ const (
 	PathJoin    = Public + "join"
 	PathStatus  = "/dynast/v1/status"
 	PathMembers = "/dynast/v1/members"
+	PathAdmit   = "/dynast/v1/admit"
+	PathRemoved = "/dynast/v1/removed"
 	PathList    = "/dynast/v1/hosts"
 	PathRemove  = "/dynast/v1/remove"
 	PathPromote = "/dynast/v1/promote"
@@ -40,7 +42,24 @@ type JoinRequest struct {
 	Token   string `json:"token"`
 	Name    string `json:"name"`
 	Address string `json:"address"`
-	Version string `json:"version"`
+}
+
+// AdmitRequest asks the leading host to admit a host whose token another host has checked.
+type AdmitRequest struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+}
+
+// AdmitResponse has the addresses of all hosts, by name, with the one that was admitted.
+type AdmitResponse struct {
+	Members map[string]string `json:"members"`
+	// NotLeading is true if the host that was asked does not lead any more. It has admitted nobody.
+	NotLeading bool `json:"not_leading,omitempty"`
+}
+
+// RemovedResponse says whether the host with an ID (NameRequest) was removed from the cluster.
+type RemovedResponse struct {
+	Removed bool `json:"removed"`
 }
 
 // JoinResponse admits a host. It has everything that an engine needs to start.
@@ -53,8 +72,7 @@ type JoinResponse struct {
 	Key         []byte `json:"key"`
 }
 
-// MembersResponse has the addresses of all hosts, by name. A host that was admitted and has not started
-// has its address as its name.
+// MembersResponse has the addresses of all hosts, by name.
 type MembersResponse struct {
 	Members map[string]string `json:"members"`
 }

@@ -196,6 +196,23 @@ func (t *Tokens) Clear() error {
 	return nil
 }
 
+// Release takes back a Use by a host that was not admitted.
+func (t *Tokens) Release(token Token, host string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all, err := t.read()
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if all[i].ID == token.ID && all[i].UsedBy == host {
+			all[i].UsedBy = ""
+			return t.write(all)
+		}
+	}
+	return nil
+}
+
 // Use checks a token that a host presents, and records who used it. The error is ErrToken if it
 // does not admit that host.
 func (t *Tokens) Use(token Token, host string) error {

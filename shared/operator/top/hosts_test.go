@@ -11,7 +11,7 @@ import (
 // TestScreensWithHosts: the hosts stand below the members. What cannot be known any more is said.
 func TestScreensWithHosts(t *testing.T) {
 	f := cluster()
-	f.hosts = &hosts.List{At: start, Self: "one", Verdict: "Serving. 1 of 3 voting hosts do not answer.", Hosts: []hosts.Host{
+	f.hosts = &hosts.List{At: start, Self: "one", Verdict: "Serving. 1 of 3 voting hosts is silent.", Hosts: []hosts.Host{
 		{Name: "one", Address: "10.0.0.1:2380", Role: hosts.RoleLeader, Reachable: true, Status: &hosts.Status{Version: "v0.1.0"}},
 		{Name: "two", Address: "10.0.0.2:2380", Role: hosts.RoleFollower, Reachable: true, Lag: 3, Status: &hosts.Status{Version: "v0.1.0"}},
 		{Name: "three", Address: "10.0.0.3:2380", Role: hosts.RoleFollower, Lag: -1, LastContact: start.Add(-5 * time.Second)},

@@ -349,6 +349,19 @@ func TestHostsReplaced(t *testing.T) {
 		t.Error("the replaced host lacks the data")
 	}
 
+	// A host that was removed while it was down learns it from the others when it is back.
+	three.killHost()
+	eventually(t, "the host that is down is removed", func() bool {
+		code, out := one.run("hosts", "remove", "three", "--config", one.config)
+		return code == 0 && strings.Contains(out, "removed three")
+	})
+	three.up()
+	eventually(t, "the host that was removed while it was down says so", func() bool {
+		code, out := three.hosts(nil)
+		return code != 0 && strings.Contains(out, "removed")
+	})
+	eventually(t, "it has no engine", func() bool { return len(three.engines()) == 0 })
+
 	// A host that is removed while it is alive says so, and serves nobody.
 	if code, out := one.run("hosts", "remove", "two", "--config", one.config); code != 0 {
 		t.Fatalf("remove: %d %s", code, out)
@@ -358,7 +371,7 @@ func TestHostsReplaced(t *testing.T) {
 		return code != 0 && strings.Contains(out, "removed")
 	})
 	eventually(t, "no engine is left", func() bool { return len(two.engines()) == 0 })
-	put(t, dialAll(t, one, three), "key", "y")
+	put(t, dialAll(t, one), "key", "y")
 }
 
 // TestHostsToken presents tokens that are no longer or not yet good, and looks for the secret where it must
@@ -416,7 +429,11 @@ func TestHostsToken(t *testing.T) {
 	expire(t, one, strings.Split(read(expired), ".")[2])
 	refused("expired", expired)
 
+	// A host that is refused does not use the token up.
 	once := file(one.order("hosts", "token", "--once", "--config", one.config), 0o600)
+	if code, out := try(one.list().Self, once); code == 0 || !strings.Contains(out, "is a member already") {
+		t.Errorf("a second host of one name: exit code %d\n%s", code, out)
+	}
 	two := joins(t, one, at, "two", once)
 	refused("used", once)
 	if l := one.votes(2); len(l.Hosts) != 2 {
@@ -442,6 +459,24 @@ func TestHostsToken(t *testing.T) {
 		for _, c := range []*cluster{one, two} {
 			inFiles(t, c.dir, secret)
 		}
+	}
+
+	// Of two hosts that join at once under one name, through different hosts, one is refused.
+	twoAt := must(must(datadir.OpenForReading(two.dir))(t).ReadHost())(t).Address
+	same := []*cluster{joinLater(t, at, "same", good), joinLater(t, twoAt, "same", file(two.order("hosts", "token", "--config", two.config), 0o600))}
+	refusals := func() (n int) {
+		for _, c := range same {
+			if strings.Contains(c.logText(), "is a member already") {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "one of them is refused", func() bool { return refusals() == 1 })
+	one.votes(3)
+	joins(t, one, at, "later", good)
+	if n := refusals(); n != 1 {
+		t.Errorf("%d of two hosts with one name were refused", n)
 	}
 }
 
