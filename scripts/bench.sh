@@ -5,6 +5,7 @@
 #   scripts/bench.sh [-out docs/benchmarks.md] [-rounds N] [-duration 3s] [-dir DIR]
 #   scripts/bench.sh -growth [-out docs/benchmarks.md]
 #   scripts/bench.sh -services [-out docs/benchmarks.md]
+#   scripts/bench.sh -hosts [-out docs/benchmarks.md]    (root, iproute2)
 #   scripts/bench.sh -smoke
 #
 # It prints Markdown. -out also writes it into a file, with a chart beside the file.

@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/dynast-io/dynast/shared/prove/bench"
+	"github.com/dynast-io/dynast/shared/prove/netns"
 )
 
 // bench runs one of the bench commands on a cluster and decodes what it prints.
@@ -154,8 +155,8 @@ func TestBenchOverTLS(t *testing.T) {
 	}
 }
 
-// TestBenchScript runs the comparison and the growth measurement from start to end, and checks
-// that they end every process that they started.
+// TestBenchScript runs the comparison and the growth measurement from start to end, and a part of the
+// measurement of several hosts, and checks that they end every process that they started.
 func TestBenchScript(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds etcd and starts eight processes")
@@ -166,10 +167,17 @@ func TestBenchScript(t *testing.T) {
 	}{
 		{nil, []string{"| put, 64 clients |", "| get, linearizable, 64 clients |", "| watch, 16 watchers |", "### Latency", "### Processor time", "| idle: percent of a core |", "| 64 | 1 |"}},
 		{[]string{"-growth"}, []string{"### Clients", "### Size of values", "### Followers", "### Size of the database"}},
+		{[]string{"-hosts", "-only", "put, 1 client"}, []string{"| put, 1 client |", "dynast / etcd"}},
 	} {
+		if c.args != nil && c.args[0] == "-hosts" {
+			if err := netns.Available(); err != nil {
+				t.Logf("several hosts are not measured: %v", err)
+				continue
+			}
+		}
 		dir := t.TempDir()
 		page := filepath.Join(dir, "page.md")
-		if err := os.WriteFile(page, []byte("before\n<!-- bench.sh: comparison -->\nold\n<!-- end of comparison -->\n<!-- bench.sh: growth -->\nold\n<!-- end of growth -->\nafter\n"), 0o600); err != nil {
+		if err := os.WriteFile(page, []byte("before\n<!-- bench.sh: comparison -->\nold\n<!-- end of comparison -->\n<!-- bench.sh: growth -->\nold\n<!-- end of growth -->\n<!-- bench.sh: hosts -->\nold\n<!-- end of hosts -->\nafter\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		code, out := script(t, "bench.sh", append(c.args, "-smoke", "-dynast", binary, "-dir", dir, "-out", page)...)
@@ -182,8 +190,8 @@ func TestBenchScript(t *testing.T) {
 				t.Errorf("%v: the page does not contain %q:\n%s", c.args, w, raw)
 			}
 		}
-		if strings.Count(string(raw), "old\n") != 1 {
-			t.Errorf("%v: exactly one of the two sections must be replaced:\n%s", c.args, raw)
+		if strings.Count(string(raw), "old\n") != 2 {
+			t.Errorf("%v: exactly one of the three sections must be replaced:\n%s", c.args, raw)
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, "dynast-bench-*")); len(left) > 0 {
 			t.Errorf("%v: the script left the files %v", c.args, left)

@@ -14,15 +14,24 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// etcdMember runs one member of etcd until it gets a signal. Only names, addresses and the log
-// level differ from etcd's defaults. peers is "name=peerURL,...".
-func etcdMember(name, dir, clientURL, peers string) error {
+// etcdMember runs one member of etcd until it gets a signal. Only names, addresses, the log level and
+// timing differ from etcd's defaults. peers is "name=peerURL,...". timing has the heartbeat and the
+// election timeout, or is empty.
+func etcdMember(name, dir, clientURL, peers string, timing []string) error {
 	cfg := embed.NewConfig()
+	for i, ms := range []*uint{&cfg.TickMs, &cfg.ElectionMs}[:len(timing)] {
+		d, err := time.ParseDuration(timing[i])
+		if err != nil {
+			return err
+		}
+		*ms = uint(d.Milliseconds())
+	}
 	cfg.Name, cfg.Dir, cfg.LogLevel = name, filepath.Join(dir, name), "error"
 	peerURL, err := ownPeerURL(name, peers)
 	if err != nil {
 		return err
 	}
+	cfg.PeerAutoTLS = peerURL.Scheme == "https"
 	client, err := url.Parse(clientURL)
 	if err != nil {
 		return err

@@ -30,7 +30,9 @@ func main() {
 func run(args []string) error {
 	switch {
 	case len(args) == 5 && args[0] == "etcd":
-		return etcdMember(args[1], args[2], args[3], args[4])
+		return etcdMember(args[1], args[2], args[3], args[4], nil)
+	case len(args) == 7 && args[0] == "etcd":
+		return etcdMember(args[1], args[2], args[3], args[4], args[5:])
 	case len(args) == 2 && args[0] == "program":
 		return beProgram(args[1])
 	case len(args) == 3 && args[0] == "echo":
@@ -50,7 +52,7 @@ type options struct {
 	warmup                time.Duration // before each measurement
 	rounds, kills, keys   int
 	smoke, growth, keep   bool
-	services              bool
+	services, hosts       bool
 	followers, valueBytes int
 	largest               int // MiB
 	only                  *regexp.Regexp
@@ -73,6 +75,7 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.smoke, "smoke", false, "run everything once and briefly, as a test of this program; the figures mean nothing")
 	f.BoolVar(&o.growth, "growth", false, "measure how dynast's figures change with size, instead of the comparison")
 	f.BoolVar(&o.services, "services", false, "measure services beside runit, s6, supervisord and pm2, as far as they are installed, instead of the comparison")
+	f.BoolVar(&o.hosts, "hosts", false, "measure three hosts beside plain etcd on the same network namespaces, instead of the comparison; needs root and iproute2")
 	f.BoolVar(&o.keep, "keep", false, "keep data and logs")
 	f.IntVar(&o.largest, "largest", 2048, "`MIB` of the largest database of -growth")
 	only := f.String("only", "", "`REGEXP` that selects loads by title; empty: all loads, and idle, memory and failover")
@@ -143,6 +146,9 @@ func compare(args []string) (err error) {
 	} else if o.services {
 		section = "services"
 		text, err = measureServices(ctx, r, o)
+	} else if o.hosts {
+		section = "hosts"
+		text, err = measureHosts(ctx, r, o)
 	} else if figure, err = sideBySide(ctx, r, o); err == nil {
 		text = figure.tables(o)
 	}
