@@ -41,6 +41,7 @@ type programs struct {
 	shared   atomic.Pointer[[]string] // the names of the leader's sockets
 	mu       sync.Mutex
 	services member.Services // nil if there is none
+	failed   error           // why there is none although there should be
 	released bool
 }
 
@@ -99,15 +100,15 @@ func (p *programs) get(create bool) (member.Services, error) {
 	if p.released || !p.Leading.Load() {
 		return nil, errNotLeading
 	}
-	if p.services != nil || !create {
+	// After a failure every command tries again, because an operator may have removed the cause.
+	if p.services != nil || !create && p.failed == nil {
 		return p.services, nil
 	}
-	var err error
-	p.services, err = p.make(member.ServiceHost{
+	p.services, p.failed = p.make(member.ServiceHost{
 		Config: p.Settings.Start, Configured: p.configured, Builtin: p.builtin, Dir: p.Dir, BootID: p.Self.BootID,
 		Logger: p.Logs.Logger("services"), Sockets: p.sockets, Tell: p.tell, Stopped: p.stopped,
 	})
-	return p.services, err
+	return p.services, p.failed
 }
 
 func (p *programs) tell(kind, subject string, pid int, detail string) {

@@ -89,6 +89,10 @@ func (f files) readDesired() (desired, error) {
 	if err == nil && d.Schema != schema {
 		err = fmt.Errorf("%s has schema %d; this build knows %d: use a newer dynast", f.desired(), d.Schema, schema)
 	}
+	if err != nil {
+		err = fmt.Errorf("no service is supervised, and those that run go on: %w. Put the file back from a backup, or move it away: then the services of the configuration are supervised again, "+
+			"and those of 'dynast run' have to be added again", err)
+	}
 	return d, err
 }
 

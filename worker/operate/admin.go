@@ -204,21 +204,25 @@ func (a *admin) Upgrade(ctx context.Context, r *wire.UpgradeRequest) (*wire.Upgr
 func (a *admin) Services(ctx context.Context, _ *wire.ServicesRequest) (*wire.ServicesResponse, error) {
 	b, err := a.o.describeServices(ctx)
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
+		return nil, err
 	}
 	return &wire.ServicesResponse{Json: b}, nil
 }
 
-// describeServices returns a ps.Report as JSON.
+// describeServices returns a ps.Report as JSON. Its errors are answers to a command.
 func (o *Operators) describeServices(ctx context.Context) ([]byte, error) {
 	services, err := o.services(false)
 	if err != nil {
-		return nil, err
+		return nil, refusal(err)
 	}
 	if services == nil {
 		return (&ps.Report{Schema: ps.Schema, At: time.Now(), Services: []ps.Service{}}).Encode()
 	}
-	return services.Report(ctx)
+	b, err := services.Report(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return b, nil
 }
 
 // Act carries out a command about services.
@@ -234,7 +238,7 @@ func (a *admin) Act(ctx context.Context, r *wire.ActRequest) (*wire.ActResponse,
 	}
 	services, err := a.o.services(true)
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
+		return nil, refusal(err)
 	}
 	ids, err := services.Act(ctx, c)
 	if err != nil {
@@ -246,6 +250,14 @@ func (a *admin) Act(ctx context.Context, r *wire.ActRequest) (*wire.ActResponse,
 // ErrNotLeading is the answer to a command that reached a member which does not lead any more.
 var ErrNotLeading = errors.New("this member no longer leads; try again")
 
+// refusal turns an error into an answer. After Unavailable, the command asks the next leader.
+func refusal(err error) error {
+	if errors.Is(err, ErrNotLeading) {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	return status.Error(codes.FailedPrecondition, err.Error())
+}
+
 // Hosts carries out a command about the cluster of hosts. Everybody who may enter the data directory
 // may look at it.
 func (a *admin) Hosts(ctx context.Context, r *wire.HostsRequest) (*wire.HostsResponse, error) {
@@ -255,11 +267,8 @@ func (a *admin) Hosts(ctx context.Context, r *wire.HostsRequest) (*wire.HostsRes
 		}
 	}
 	b, err := a.o.hosts(ctx, r.Path, r.Json)
-	if errors.Is(err, ErrNotLeading) {
-		return nil, status.Error(codes.Unavailable, err.Error())
-	}
 	if err != nil {
-		return nil, status.Error(codes.FailedPrecondition, err.Error())
+		return nil, refusal(err)
 	}
 	return &wire.HostsResponse{Json: b}, nil
 }

@@ -290,6 +290,29 @@ service "good" { `+sleeper+` }
 	if code, out := c.run("start", "nonsense", "--config", c.config); code == 0 || !strings.Contains(out, `there is no service "nonsense"`) {
 		t.Errorf("start: exit code %d\n%s", code, out)
 	}
+
+	// A leader that cannot read what shall run says so, serves the store, and goes on when the file is back.
+	path := filepath.Join(c.dir, "services", "desired.json")
+	good := must(os.ReadFile(path))(t)
+	if err := os.WriteFile(path, good[:len(good)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pid := c.instance("good/1").PID
+	c.kill(leaderOf(c.full()))
+	for _, args := range [][]string{{"ps"}, {"run", "--name", "more", "--", "sleep", "1"}} {
+		eventually(t, "the next leader says that the file is damaged", func() bool {
+			code, out := c.run(append([]string{args[0], "--config", c.config}, args[1:]...)...)
+			return code != 0 && strings.Contains(out, "desired.json is damaged") && strings.Contains(out, "from a backup")
+		})
+	}
+	put(t, c.dial(), "a", "2")
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.awaitState("ready", "good/1")
+	if now := c.instance("good/1").PID; now != pid {
+		t.Errorf("the service has pid %d, before %d", now, pid)
+	}
 }
 
 // TestServiceSockets: a service's socket never refuses a connection while the service, the leader
