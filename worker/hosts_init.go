@@ -231,7 +231,7 @@ func (h *hosts) awaitEngine(ctx context.Context) error {
 
 // halt stops the engine and keeps it from starting. It returns when no process of it is left.
 func (h *hosts) halt(ctx context.Context) error {
-	if _, err := h.Dir.UpdateHost(func(host *datadir.Host) { host.Halted, host.HaltedAt = true, time.Now() }); err != nil {
+	if err := h.recordHalt(); err != nil {
 		return err
 	}
 	if err := h.programs.refresh(ctx); err != nil {
@@ -250,6 +250,12 @@ func (h *hosts) halt(ctx context.Context) error {
 			return errors.Join(errors.New("the engine does not end"), ctx.Err(), err)
 		}
 	}
+}
+
+// recordHalt records that the engine must not run, and must not let another host in until it ends.
+func (h *hosts) recordHalt() error {
+	_, err := h.Dir.UpdateHost(func(host *datadir.Host) { host.Halted, host.HaltedAt = true, time.Now() })
+	return err
 }
 
 // unhalt lets the engine run again. If this member does not lead any more, the next leader does it.

@@ -133,15 +133,8 @@ const removedPatience = 15 * time.Second
 // The moment of the switch is the removal of host.json; see datadir.TakeBack. A leader that takes over
 // before all members have stopped goes back to the engine, and a start after that goes on.
 func (h *hosts) leaveLast(ctx context.Context, host datadir.Host, l *api.List) (*api.LeaveResponse, error) {
-	if len(l.Hosts) > 1 {
-		var others []string
-		for _, other := range l.Hosts {
-			if other.Name != host.Name {
-				others = append(others, other.Name)
-			}
-		}
-		return nil, fmt.Errorf("%s is not the last host: %s would be left without it. 'dynast hosts leave' takes this host out and leaves the others; "+
-			"to go back to a single host here, remove the others first ('dynast hosts remove NAME')", host.Name, strings.Join(others, ", "))
+	if err := isLast(host, l); err != nil {
+		return nil, err
 	}
 	if !host.Served {
 		return nil, errors.New("the engine has not served clients yet; try again when 'dynast hosts' shows it as the leader")
@@ -151,7 +144,10 @@ func (h *hosts) leaveLast(ctx context.Context, host datadir.Host, l *api.List) (
 	}
 	h.Tell(events.HostsSwitch, "writes pause for the way back to a single host")
 	crash.At("leave-begin")
-	err := h.halt(ctx)
+	err := h.shut(ctx, host)
+	if err == nil {
+		err = h.halt(ctx)
+	}
 	crash.At("leave-halted")
 	var left datadir.Left
 	if err == nil {
@@ -167,6 +163,33 @@ func (h *hosts) leaveLast(ctx context.Context, host datadir.Host, l *api.List) (
 	h.programs.again.Store(true)
 	h.Post(core.StopRequested{Reason: "going back to a single host; this process begins again with the new store"})
 	return &api.LeaveResponse{Name: left.Name, Address: host.Address, Revision: left.Revision, Bytes: left.Bytes}, nil
+}
+
+// isLast returns an error if there are other hosts.
+func isLast(host datadir.Host, l *api.List) error {
+	var others []string
+	for _, other := range l.Hosts {
+		if other.Name != host.Name {
+			others = append(others, other.Name)
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s is not the last host: %s would be left without it. 'dynast hosts leave' takes this host out and leaves the others; "+
+		"to go back to a single host here, remove the others first ('dynast hosts remove NAME')", host.Name, strings.Join(others, ", "))
+}
+
+// shut makes the engine refuse further hosts, and returns an error if it has let one in meanwhile.
+func (h *hosts) shut(ctx context.Context, host datadir.Host) error {
+	if err := h.recordHalt(); err != nil {
+		return err
+	}
+	var l api.List
+	if err := h.askPatiently(ctx, api.PathList, &l); err != nil {
+		return err
+	}
+	return isLast(host, &l)
 }
 
 // back makes the new store in another process.

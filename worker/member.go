@@ -115,7 +115,7 @@ func newMember(p parts) (*Member, error) {
 			Sockets: p.sockets, Post: m.Post, Version: self.Version,
 		})
 	})
-	m.processes.programs = &programs{Shared: m.Shared, make: p.opts.NewServices, engine: p.opts.Engine, sockets: p.sockets, record: m.history.rec.Record, configured: p.services}
+	m.processes.programs = &programs{Shared: m.Shared, make: p.opts.NewServices, engine: p.opts.Engine, sockets: p.sockets, files: m.files, record: m.history.rec.Record, configured: p.services}
 	m.wire(p)
 	p.sockets.OnChange(m.links.TellConfig)
 	return m, nil

@@ -17,6 +17,7 @@ import (
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/rules/core"
+	"github.com/dynast-io/dynast/worker/files"
 	"github.com/dynast-io/dynast/worker/operate"
 	"github.com/dynast-io/dynast/worker/state"
 )
@@ -29,6 +30,7 @@ type programs struct {
 	// engine is the service that is the store of this host in a cluster of several hosts.
 	engine  func(*config.Config, datadir.Host) config.Service
 	sockets *member.Sockets
+	files   *files.Budget
 	record  func(events.Event)
 	// configured are the services of the configuration file. It is nil in a member that did not
 	// read that file; then the services of the leader before go on.
@@ -106,7 +108,7 @@ func (p *programs) get(create bool) (member.Services, error) {
 	}
 	p.services, p.failed = p.make(member.ServiceHost{
 		Config: p.Settings.Start, Configured: p.configured, Builtin: p.builtin, Dir: p.Dir, BootID: p.Self.BootID,
-		Logger: p.Logs.Logger("services"), Sockets: p.sockets, Tell: p.tell, Stopped: p.stopped,
+		Logger: p.Logs.Logger("services"), Sockets: p.sockets, Fit: p.files.Fit, Use: p.files.Use, Tell: p.tell, Stopped: p.stopped,
 	})
 	return p.services, p.failed
 }

@@ -180,6 +180,10 @@ type ServiceHost struct {
 	BootID  string
 	Logger  hclog.Logger
 	Sockets *Sockets
+	// Fit returns an error if the limit of open files does not allow these services, and Use
+	// makes room for them. Both get all services.
+	Fit func([]config.Service) error
+	Use func([]config.Service)
 	// Tell reports an event to operators.
 	Tell func(kind, subject string, pid int, detail string)
 	// Stopped is called when all services are stopped and the leader before had begun to stop

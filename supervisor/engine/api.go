@@ -385,6 +385,10 @@ func (e *Engine) admit(ctx context.Context, q hosts.AdmitRequest) (hosts.AdmitRe
 			return hosts.AdmitResponse{}, e.changeError("the host cannot be admitted", err)
 		}
 	}
+	// A host that goes back to a single host's store records that, and looks at the list of hosts afterwards.
+	if host, err := e.dir.ReadHost(); err != nil || host.Halted {
+		return hosts.AdmitResponse{}, errors.Join(errors.New("this host is going back to a single host; join another one"), err)
+	}
 	return hosts.AdmitResponse{Members: e.members()}, nil
 }
 

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -190,6 +191,9 @@ func (m *Manager) add(c member.ServiceCommand) ([]string, error) {
 	if err := all.Validate(); err != nil {
 		return nil, err
 	}
+	if err := m.host.Fit(append(m.effective(), s)); err != nil {
+		return nil, err
+	}
 	m.desired.Added = append(m.desired.Added, added{Service: s, Remove: c.RemoveWhenDone})
 	m.reconfigure()
 	var ids []string
@@ -201,14 +205,18 @@ func (m *Manager) add(c member.ServiceCommand) ([]string, error) {
 
 // Configure implements member.Services.
 func (m *Manager) Configure(ctx context.Context, services []config.Service, dry bool) (changes member.ServiceChanges, err error) {
+	var tooFew error
 	err = m.ask(ctx, func() {
 		changes = Compare(m.desired.Configured, services)
-		if !dry {
-			m.desired.Configured = services
-			m.reconfigure()
+		before := m.desired.Configured
+		m.desired.Configured = services
+		if tooFew = m.host.Fit(m.effective()); tooFew != nil || dry {
+			m.desired.Configured = before
+			return
 		}
+		m.reconfigure()
 	})
-	return changes, err
+	return changes, errors.Join(err, tooFew)
 }
 
 // Refresh implements member.Services.

@@ -65,9 +65,11 @@ func (m *Manager) effective() []config.Service {
 
 func (m *Manager) useSpecs() {
 	m.specs = map[string]config.Service{}
-	for _, s := range m.effective() {
+	all := m.effective()
+	for _, s := range all {
 		m.specs[s.Name] = s
 	}
+	m.host.Use(all)
 }
 
 func (m *Manager) rulesSpecs() []rules.Spec {

@@ -48,6 +48,7 @@ func newRig(t *testing.T, hcl string) *rig {
 	}
 	r := &rig{t: t, host: member.ServiceHost{
 		Config: cfg, Configured: cfg.Services, Builtin: func() []config.Service { return nil }, Dir: dir, BootID: boot, Logger: hclog.NewNullLogger(),
+		Fit: func([]config.Service) error { return nil }, Use: func([]config.Service) {},
 		Tell: func(string, string, int, string) {}, Stopped: func() {},
 	}}
 	r.shareNothing()

@@ -75,6 +75,10 @@ type Budget struct {
 
 	gate    atomic.Pointer[gate.Gate] // of clients; nil until they are served
 	queue   atomic.Pointer[net.TCPListener]
+	// services are those that run now. It is nil until they are known; then those of the
+	// configuration count.
+	services atomic.Pointer[openfiles.Services]
+
 	waiting bool      // the wait of clients was reported; only housekeeping uses it
 	waited  time.Time // when a client was last seen waiting
 }
@@ -86,6 +90,34 @@ func New(sh *state.Shared) (*Budget, error) {
 		return nil, err
 	}
 	return &Budget{Shared: sh, Shares: openfiles.Split(limit-ServicesOf(sh.Settings.Start.Services).Needed(), sh.Settings.Start.Followers, core.MaxFollowers, Most)}, nil
+}
+
+// servicesNow returns what the services need descriptors for.
+func (b *Budget) servicesNow() openfiles.Services {
+	if now := b.services.Load(); now != nil {
+		return *now
+	}
+	return ServicesOf(b.Settings.Start.Services)
+}
+
+func (b *Budget) check(followers int, s openfiles.Services) error {
+	limit, err := openfiles.Raise()
+	if err != nil {
+		return err
+	}
+	return openfiles.Check(limit, followers, s)
+}
+
+// Fit returns an error if the limit is too low for these services and the followers.
+func (b *Budget) Fit(services []config.Service) error {
+	return b.check(b.followers(), ServicesOf(services))
+}
+
+// Use makes room for services, which replace those before.
+func (b *Budget) Use(services []config.Service) {
+	now := ServicesOf(services)
+	b.services.Store(&now)
+	b.adapt()
 }
 
 // followers returns how many followers this leader needs descriptors for: the configured
@@ -115,7 +147,7 @@ func (b *Budget) clientLimits() gate.Limits {
 	if err != nil {
 		return l
 	}
-	share := openfiles.Split(limit-ServicesOf(b.Settings.Start.Services).Needed(), b.followers(), core.MaxFollowers, Most).Clients
+	share := openfiles.Split(limit-b.servicesNow().Needed(), b.followers(), core.MaxFollowers, Most).Clients
 	if share < most+web.Refusing {
 		l.Total, l.Wait = min(share, most), true
 	}
@@ -129,7 +161,7 @@ func (b *Budget) Serve(l net.Listener) *gate.Gate {
 		b.Log.Warn("the limit of open files (ulimit -n) allows fewer client connections than client.max_connections",
 			"connections", limits.Total, "max_connections", most)
 	}
-	if err := Check(b.followers(), b.Settings.Start.Services); err != nil {
+	if err := b.check(b.followers(), b.servicesNow()); err != nil {
 		b.Log.Error("this leader may not be able to start followers", "error", err)
 	}
 	g := gate.New("clients", limits, b.Logs.Logger("client"))
@@ -155,7 +187,7 @@ func (b *Budget) adapt() {
 func (b *Budget) Promise(followers int) (release func(), err error) {
 	b.scaling.Lock()
 	if followers > b.followers() {
-		if err := Check(followers, b.Settings.Start.Services); err != nil {
+		if err := b.check(followers, b.servicesNow()); err != nil {
 			b.scaling.Unlock()
 			return nil, err
 		}

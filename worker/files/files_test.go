@@ -3,6 +3,7 @@ package files
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/dynast-io/dynast/shared/client/gate"
@@ -107,6 +108,18 @@ func TestServicesTakeDescriptors(t *testing.T) {
 	need := ServicesOf(f.Settings.Start.Services).Needed()
 	if f.adapt(); before-f.gate.Load().Limits().Total != need {
 		t.Errorf("%d places of clients without services, %d with some that need %d descriptors", before, f.gate.Load().Limits().Total, need)
+	}
+	// Services that were added at run time count too.
+	more := append(slices.Clone(f.Settings.Start.Services), config.Service{Name: "more", Instances: 7})
+	f.Use(more)
+	if now := before - f.gate.Load().Limits().Total; now != ServicesOf(more).Needed() || now <= need {
+		t.Errorf("%d descriptors are left for services that need %d", now, ServicesOf(more).Needed())
+	}
+	if err := f.Fit(append(more, config.Service{Name: "most", Instances: limit})); !errors.As(err, new(*openfiles.TooFew)) {
+		t.Errorf("%d more instances with a limit of %d: %v", limit, limit, err)
+	}
+	if err := f.Fit(more); err != nil {
+		t.Error(err)
 	}
 	f.Settings.Start.Services[0].Instances = limit
 	var few *openfiles.TooFew
