@@ -529,10 +529,15 @@ func (e *Engine) promote(r *http.Request, q hosts.NameRequest) (*hosts.Host, err
 // over within an election timeout.
 func (e *Engine) moveLeader(ctx context.Context, to types.ID) error {
 	for {
-		err := e.server.MoveLeader(ctx, uint64(e.server.MemberID()), uint64(to))
-		switch {
-		case e.server.Leader() == to:
+		// Raft gives up after an election timeout, but etcd waits until the context ends.
+		try, cancel := context.WithTimeout(ctx, e.settings.Election+2*e.settings.Heartbeat)
+		err := e.server.MoveLeader(try, uint64(e.server.MemberID()), uint64(to))
+		cancel()
+		switch lead := e.server.Leader(); {
+		case err == nil || lead == to:
 			return nil
+		case lead != 0 && lead != e.server.MemberID():
+			return fmt.Errorf("another host leads now; see 'dynast hosts': %w", err)
 		case !errors.Is(err, etcderrors.ErrTimeoutLeaderTransfer) || ctx.Err() != nil:
 			return err
 		}
