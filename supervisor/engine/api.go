@@ -289,7 +289,7 @@ func (e *Engine) join(r *http.Request, q hosts.JoinRequest) (*hosts.JoinResponse
 		e.log.Warn("refused a host that wants to join", "name", q.Name, "address", q.Address, "from", r.RemoteAddr, "reason", err)
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), hosts.AdmitTimeout)
 	defer cancel()
 	members, err := e.letAdmit(ctx, hosts.AdmitRequest{Name: q.Name, Address: q.Address})
 	if err != nil {

@@ -66,6 +66,12 @@ func Run(dataDir, version string) error {
 	if err != nil {
 		return err
 	}
+	// etcd would send what it tells the other hosts through the user's web proxy.
+	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"} {
+		if err := os.Unsetenv(name); err != nil {
+			return fmt.Errorf("engine: %w", err)
+		}
+	}
 	logs, err := logging.New(logging.Options{Level: settings.LogLevel, Format: settings.LogFormat, Stderr: os.Stderr})
 	if err != nil {
 		return err

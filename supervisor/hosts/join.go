@@ -21,8 +21,8 @@ import (
 const (
 	// joinTimeout bounds one attempt to join. A host that does not answer is asked again for
 	// joinPatience, because hosts are often started together.
-	joinTimeout  = 15 * time.Second
-	joinPatience = time.Minute
+	joinTimeout  = hosts.AdmitTimeout + 5*time.Second
+	joinPatience = 90 * time.Second
 	joinPause    = time.Second
 )
 

@@ -37,6 +37,10 @@ type Refusal struct {
 	Error string `json:"error"`
 }
 
+// AdmitTimeout bounds the admission of a host. etcd adds no member before all hosts have been connected for
+// five seconds, and after several faults that can take a while.
+const AdmitTimeout = 30 * time.Second
+
 // JoinRequest asks for admission. It is sent after the authority was compared with the token.
 type JoinRequest struct {
 	Token   string `json:"token"`

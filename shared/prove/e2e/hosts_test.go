@@ -565,6 +565,7 @@ func TestHostsPartition(t *testing.T) {
 			args = append(args, "--join", at(0), "--token-file", token)
 		}
 		cmd := c.command(args...)
+		cmd.Env = append(os.Environ(), "HTTPS_PROXY=http://127.0.0.1:1") // hosts talk to each other directly
 		if err := n.Hosts[i].Start(cmd); err != nil {
 			t.Fatal(err)
 		}
