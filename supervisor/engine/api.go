@@ -325,14 +325,16 @@ func (e *Engine) members() map[string]string {
 // there is no leading host at the moment, or if it changes meanwhile.
 func (e *Engine) letAdmit(ctx context.Context, q hosts.AdmitRequest) (map[string]string, error) {
 	for {
-		resp, err := hosts.AdmitResponse{NotLeading: true}, error(nil)
-		switch lead := e.server.Leader(); {
+		var resp hosts.AdmitResponse
+		var err error
+		lead := e.server.Leader()
+		switch m := e.server.Cluster().Member(lead); {
 		case lead == e.server.MemberID():
 			resp, err = e.admit(ctx, q)
-		case lead != 0:
-			if m := e.server.Cluster().Member(lead); m != nil {
-				err = e.others.client(address(m)).Ask(ctx, hosts.PathAdmit, q, &resp)
-			}
+		case m != nil:
+			err = e.others.client(address(m)).Ask(ctx, hosts.PathAdmit, q, &resp)
+		default:
+			resp.NotLeading = true
 		}
 		switch {
 		case err == nil && !resp.NotLeading:
