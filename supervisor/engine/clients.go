@@ -2,20 +2,20 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
-	"go.etcd.io/etcd/server/v3/storage/mvcc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -24,6 +24,9 @@ import (
 	"github.com/dynast-io/dynast/shared/client/certs"
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/client/web"
+	"github.com/dynast-io/dynast/shared/member/hosts"
+	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/observe/metrics"
 )
 
 // clients serves clients on the socket that all members of this host share.
@@ -62,9 +65,31 @@ func (e *Engine) clientServer(l net.Listener) (*clients, error) {
 	local := v3client.New(e.server)
 	v3lockpb.RegisterLockServer(c.grpc, v3lock.NewLockServer(local))
 	v3electionpb.RegisterElectionServer(c.grpc, v3election.NewElectionServer(local))
-	c.http = web.New(web.Config{Node: node{e.server}, GRPC: c.grpc, Logger: e.logs.Logger("http"), MaxRequestBytes: int(e.settings.Client.MaxRequest)})
+	c.http = web.New(web.Config{Health: e.health, AuthEnabled: func() bool { return e.server.AuthStore().IsAuthEnabled() }, Metrics: metrics.WithHost(e.hostMetrics), GRPC: c.grpc, Logger: e.logs.Logger("http"), MaxRequestBytes: int(e.settings.Client.MaxRequest)})
 	return c, nil
 }
+
+// health adds etcd's own paths for the health and the version, because they distinguish what this host
+// can do alone from what needs a majority.
+func (e *Engine) health(mux *http.ServeMux) {
+	etcdhttp.HandleHealth(e.logs.Zap("health"), mux, e.server)
+	etcdhttp.HandleVersion(mux, e.server)
+}
+
+// hostMetrics asks the leader of this host for its metrics.
+func (e *Engine) hostMetrics() (text string, err error) {
+	err = e.askLeader(context.Background(), metricsTimeout, func(ctx context.Context, a wire.AdminClient) error {
+		resp, err := a.Hosts(ctx, &wire.HostsRequest{Path: hosts.PathMetrics})
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(resp.GetJson(), &text)
+	})
+	return text, err
+}
+
+// metricsTimeout bounds how long a scrape waits for the leader of this host.
+const metricsTimeout = time.Second
 
 // serve accepts clients. Errors go to failed.
 func (c *clients) serve(failed chan<- error) {
@@ -130,21 +155,3 @@ func (c *clients) stop() {
 		}
 	}
 }
-
-// node is the engine as health checks see it.
-type node struct{ server *etcdserver.EtcdServer }
-
-var _ web.Node = node{}
-
-func (n node) Alarms() []*pb.AlarmMember { return n.server.Alarms() }
-
-// Read reads the first key, as a linearizable request.
-func (n node) Read(ctx context.Context) error {
-	if err := n.server.LinearizableReadNotify(ctx); err != nil {
-		return err
-	}
-	_, err := n.server.KV().Range(ctx, []byte{0}, []byte{0}, mvcc.RangeOptions{Limit: 1})
-	return err
-}
-
-func (n node) AuthEnabled() bool { return n.server.AuthStore().IsAuthEnabled() }

@@ -266,6 +266,10 @@ func (a *admin) Hosts(ctx context.Context, r *wire.HostsRequest) (*wire.HostsRes
 			return nil, err
 		}
 	}
+	if r.Path == hosts.PathMetrics {
+		b, err := a.o.hostMetrics()
+		return &wire.HostsResponse{Json: b}, err
+	}
 	b, err := a.o.hosts(ctx, r.Path, r.Json)
 	if err != nil {
 		return nil, refusal(err)

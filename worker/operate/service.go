@@ -212,10 +212,28 @@ func (o *Operators) answers(ctx context.Context) bool {
 	}
 }
 
+// engineServes returns nil once the engine of this host serves clients. That does not depend on the other
+// hosts for longer than a few seconds: a host that waited for a majority would be stopped by a service
+// manager that waits for this one, and its services with it.
+func (o *Operators) engineServes() error {
+	if r := o.serviceReport(); r != nil {
+		for _, s := range r.Services {
+			if s.Name == member.EngineService && len(s.Instances) == 1 && s.Instances[0].Ready {
+				return nil
+			}
+		}
+	}
+	return errors.New("the engine does not serve clients yet")
+}
+
 // readAsClient reads a key at the client address. If that needs a certificate or a password,
 // which this process does not have, then the refusal already shows that clients get answers. The
-// read itself is then done in this process.
+// read itself is then done in this process. In a cluster of several hosts the engine says when it
+// serves.
 func (o *Operators) readAsClient(ctx context.Context) error {
+	if o.Dir.ManyHosts() {
+		return o.engineServes()
+	}
 	// If clients use all places, one more connection would have to wait: skip it.
 	if !o.clients.TLS() && !o.files.ClientsWait() {
 		conn, err := grpc.NewClient("passthrough:///"+o.Settings.Start.Client.Listen, grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"encoding/json"
 	"sync"
 	"time"
 
@@ -35,6 +36,15 @@ func (o *Operators) Metrics() prometheus.Gatherer {
 		return nil
 	}
 	return g
+}
+
+// hostMetrics returns what the engine of this host adds to its own metrics, as JSON.
+func (o *Operators) hostMetrics() ([]byte, error) {
+	text, err := metrics.New(o.status).OfHost()
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return json.Marshal(text)
 }
 
 func (o *Operators) status() (metrics.Status, error) {

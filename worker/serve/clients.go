@@ -121,7 +121,7 @@ func (c *Clients) Serve() (serveHTTP func(), err error) {
 	}
 	rpc := grpc.NewServer(options...)
 	api.Register(rpc)
-	http := web.New(web.Config{Node: node{c.replica}, GRPC: rpc, Metrics: c.metrics(), Logger: c.Logs.Logger("http"),
+	http := web.New(web.Config{Node: node{c.replica}, AuthEnabled: node{c.replica}.AuthEnabled, GRPC: rpc, Metrics: c.metrics(), Logger: c.Logs.Logger("http"),
 		MaxRequestBytes: int(client.MaxRequest)})
 	c.server.Store(&server{api: api, grpc: rpc, http: http, split: split})
 	go c.Guarded(func() { api.Run(c.Lifetime()) })

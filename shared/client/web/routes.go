@@ -21,18 +21,21 @@ type Node interface {
 	Alarms() []*pb.AlarmMember
 	// Read tries a read from the store, without a permission check.
 	Read(context.Context) error
-	AuthEnabled() bool
 }
 
 // routes returns the handler of all paths. They are etcd's.
 func (s *Server) routes(gateway http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	handleHealth(mux, s.cfg.Node, s.cfg.Logger)
+	if s.cfg.Health != nil {
+		s.cfg.Health(mux)
+	} else {
+		handleHealth(mux, s.cfg.Node, s.cfg.Logger)
+		mux.HandleFunc("/version", get(serveVersion))
+	}
 	// Metrics that cannot be collected are left out and logged. The others are served.
 	mux.Handle("/metrics", promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{
 		ErrorLog: s.http.ErrorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
 	}))
-	mux.HandleFunc("/version", get(serveVersion))
 	mux.Handle("/v3/", s.withoutCertificate(gateway))
 	return sameOrigin(oldPaths(mux))
 }
@@ -79,7 +82,7 @@ func sameOrigin(h http.Handler) http.Handler {
 // gateway the request would silently run without that user.
 func (s *Server) withoutCertificate(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS != nil && s.cfg.Node.AuthEnabled() {
+		if r.TLS != nil && s.cfg.AuthEnabled() {
 			for _, chain := range r.TLS.VerifiedChains {
 				if len(chain) > 0 && chain[0].Subject.CommonName != "" {
 					http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)

@@ -28,6 +28,11 @@ const (
 type Config struct {
 	// Node is asked for the health.
 	Node Node
+	// Health adds the paths of health checks and of the version. nil means those of this package,
+	// which ask Node.
+	Health func(*http.ServeMux)
+	// AuthEnabled says whether there are users.
+	AuthEnabled func() bool
 	// GRPC answers the gateway's requests.
 	GRPC *grpc.Server
 	// Metrics is what /metrics serves. nil means the libraries' own metrics.

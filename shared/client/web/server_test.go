@@ -94,7 +94,7 @@ func serveBoth(t *testing.T) (*node, string) {
 	pb.RegisterKVServer(g, services{})
 	pb.RegisterWatchServer(g, services{})
 	n := &node{}
-	web := New(Config{Node: n, GRPC: g})
+	web := New(Config{Node: n, AuthEnabled: n.AuthEnabled, GRPC: g})
 	done := make(chan error, 2)
 	go func() { done <- g.Serve(s.GRPC()) }()
 	go func() { done <- web.Serve(s.HTTP()) }()
@@ -265,7 +265,7 @@ func TestHealth(t *testing.T) {
 // A server that was stopped before it began ends at once.
 func TestShutdownBeforeServe(t *testing.T) {
 	s := split(t, nil)
-	web := New(Config{Node: &node{}, GRPC: grpc.NewServer()})
+	web := New(Config{Node: &node{}, AuthEnabled: (&node{}).AuthEnabled, GRPC: grpc.NewServer()})
 	web.Shutdown(context.Background())
 	if err := web.Serve(s.HTTP()); err != nil {
 		t.Error(err)
@@ -279,7 +279,7 @@ func serveWeb(t *testing.T) (web *Server, address string, end func()) {
 	s := split(t, nil)
 	g := grpc.NewServer()
 	pb.RegisterKVServer(g, services{})
-	web = New(Config{Node: &node{}, GRPC: g})
+	web = New(Config{Node: &node{}, AuthEnabled: (&node{}).AuthEnabled, GRPC: g})
 	done := make(chan error, 1)
 	go func() { done <- web.Serve(s.HTTP()) }()
 	return web, s.HTTP().Addr().String(), func() {

@@ -27,6 +27,8 @@ const (
 	PathInit    = "/dynast/v1/init"
 	PathLeave   = "/dynast/v1/leave"
 	PathRecover = "/dynast/v1/recover"
+	// PathMetrics asks for the metrics of the leader of a host, as a text in Prometheus' format.
+	PathMetrics = "/dynast/v1/metrics"
 )
 
 // WithTrees asks for a PathList or a PathStatus with the trees of the processes.

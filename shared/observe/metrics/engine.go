@@ -2,11 +2,14 @@ package metrics
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 )
 
 // ofServer are the metrics of etcd's server that have no counterpart here. Those that have one are
@@ -50,5 +53,69 @@ func together(own prometheus.Gatherer) prometheus.Gatherer {
 		both := append(ours, theirs...)
 		slices.SortFunc(both, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
 		return both, errors.Join(err, libraryErr)
+	})
+}
+
+// ofStore are dynast's own metrics that describe the store of a single host. In a cluster of several hosts
+// the engine is the store, and has etcd's metrics for the same things.
+var ofStore = []string{
+	"dynast_applied_index",
+	"dynast_client_connections",
+	"dynast_client_connections_max",
+	"dynast_client_connections_waiting",
+	"dynast_client_streams",
+	"dynast_commit_index",
+	"dynast_degraded",
+	"dynast_disk_full",
+	"dynast_failover_duration_seconds",
+	"dynast_log_index",
+	"dynast_memory_tight",
+	"dynast_min_sync",
+	"dynast_proposals_pending",
+	"dynast_replication_lag_entries",
+	"dynast_request_duration_seconds",
+	"dynast_request_errors_total",
+	"dynast_wal_fsync_duration_seconds",
+}
+
+// OfHost returns the metrics of the leader of a host in a cluster of several hosts, in Prometheus' text
+// format: the processes of the host and its services.
+func (c *Collector) OfHost() (string, error) {
+	own := prometheus.NewPedanticRegistry()
+	if err := own.Register(c); err != nil {
+		return "", err
+	}
+	families, err := own.Gather()
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	for _, f := range families {
+		if slices.Contains(ofStore, f.GetName()) || !strings.HasPrefix(f.GetName(), "dynast_") {
+			continue
+		}
+		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
+			return "", err
+		}
+	}
+	return text.String(), nil
+}
+
+// WithHost gathers the metrics of this process, which is an engine, and those of the leader of its host.
+// ask returns a result of OfHost. If it fails, the others are gathered all the same.
+func WithHost(ask func() (string, error)) prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		all, libraryErr := prometheus.DefaultGatherer.Gather()
+		text, err := ask()
+		if err != nil {
+			return all, errors.Join(fmt.Errorf("the metrics of the leader of this host: %w", err), libraryErr)
+		}
+		p := expfmt.NewTextParser(model.UTF8Validation)
+		host, err := p.TextToMetricFamilies(strings.NewReader(text))
+		for _, f := range host {
+			all = append(all, f)
+		}
+		slices.SortFunc(all, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
+		return all, errors.Join(err, libraryErr)
 	})
 }

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -48,6 +49,7 @@ func TestDashboardAndAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := testkit.DocumentedMetrics(string(raw))
+	maps.Copy(documented, testkit.DocumentedHostMetrics(string(raw)))
 	for file, parse := range map[string]func([]byte, any) error{
 		"../../../docs/grafana-dashboard.json": json.Unmarshal,
 		"../../../docs/alerts.yml":             func(b []byte, v any) error { return yaml.UnmarshalStrict(b, v) },

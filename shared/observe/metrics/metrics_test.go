@@ -212,3 +212,30 @@ func TestDocumented(t *testing.T) {
 		}
 	}
 }
+
+// A host in a cluster of several hosts says nothing of the members' store, which is empty there, and the
+// engine adds the rest to its own metrics.
+func TestOfHost(t *testing.T) {
+	text, err := New(func() (Status, error) { return sample(), nil }).OfHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := scrape(t, WithHost(func() (string, error) { return text, nil }))
+	for _, name := range []string{"dynast_heir", "dynast_members", "dynast_service_up", "dynast_disk_free_bytes", "go_goroutines"} {
+		if got[name] == nil {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	for _, name := range ofStore {
+		if got[name] != nil {
+			t.Errorf("%s describes the store of the members", name)
+		}
+		if own(t, func() (Status, error) { return sample(), nil })[name] == nil {
+			t.Errorf("%s does not exist", name)
+		}
+	}
+	families, err := WithHost(func() (string, error) { return "", errors.New("gone") }).Gather()
+	if err == nil || len(families) == 0 {
+		t.Errorf("without a leader of the host: %d metrics, %v", len(families), err)
+	}
+}

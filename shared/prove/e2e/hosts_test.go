@@ -28,6 +28,7 @@ import (
 	"github.com/dynast-io/dynast/shared/member/pki"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/prove/netns"
+	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
 
 // dialAll returns a stock client with the endpoints of several hosts.
@@ -229,6 +230,8 @@ func TestHosts(t *testing.T) {
 		}
 	})
 
+	t.Run("metrics", func(t *testing.T) { serves(t, one) })
+
 	t.Run("engine stopped", func(t *testing.T) {
 		was := two.engine()
 		signalSame(was, syscall.SIGSTOP)
@@ -256,9 +259,19 @@ func TestHosts(t *testing.T) {
 			wg.Go(c.killHost)
 		}
 		wg.Wait()
-		for _, c := range slices.Backward(all) {
-			c.up()
+		ready := filepath.Join(t.TempDir(), "ready")
+		three.up("--ready-file", ready)
+		eventually(t, "a host without a majority is ready", func() bool { _, err := os.Stat(ready); return err == nil })
+		for path, want := range map[string]int{"/livez": 200, "/health?serializable=true": 200, "/health": 503, "/readyz/serializable_read": 200, "/readyz/linearizable_read": 503} {
+			if code, text, err := ask(testContext(t), http.DefaultClient, "GET", "http://"+three.client+path, ""); err != nil || code != want {
+				t.Errorf("%s without a majority: status %d %q, %v; want %d", path, code, text, err, want)
+			}
 		}
+		if v := total(three.scrape()["etcd_server_has_leader"]); v != 0 {
+			t.Errorf("etcd_server_has_leader without a majority is %g", v)
+		}
+		two.up()
+		one.up()
 		one.votes(3)
 		for i, c := range all {
 			if got := must(c.dial().Get(testContext(t), "last"))(t); got.Count != 1 {
@@ -268,6 +281,30 @@ func TestHosts(t *testing.T) {
 	})
 
 	t.Run("strangers", func(t *testing.T) { refusesStrangers(t, two) })
+}
+
+// serves compares the metrics of a host with docs/metrics.md. Some of etcd's exist only after what they
+// count has happened.
+func serves(t *testing.T, c *cluster) {
+	got := c.scrape()
+	single, several := testkit.DocumentedMetrics(page(t, "docs/metrics.md")), testkit.DocumentedHostMetrics(page(t, "docs/metrics.md"))
+	for name := range got {
+		known := strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") || strings.HasPrefix(name, "etcd_debugging_")
+		if !known && single[name] == "" && several[name] == "" {
+			t.Errorf("%s is served, but docs/metrics.md does not explain it", name)
+		}
+	}
+	for _, name := range []string{"dynast_heir", "dynast_service_up", "etcd_server_has_leader"} {
+		if v := total(got[name]); v != 1 {
+			t.Errorf("%s is %g, want 1", name, v)
+		}
+	}
+	if v := total(got["dynast_members"]); v != 3 {
+		t.Errorf("dynast_members says %g processes, want 3", v)
+	}
+	if got["dynast_commit_index"] != nil {
+		t.Error("the metrics describe the store of the members, which is empty")
+	}
 }
 
 // refusesStrangers asks the port for hosts without a certificate, and with one of another cluster.
