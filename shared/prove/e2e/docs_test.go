@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
 
 func page(t *testing.T, name string) string {
@@ -28,6 +31,55 @@ func TestCommandsAreDocumented(t *testing.T) {
 		if m[1] != "help" && !named {
 			t.Errorf("docs/operations.md does not name 'dynast %s'", m[1])
 		}
+	}
+}
+
+// TestBlocksInTheDocuments runs the commands of all blocks in the documents, one block after the other, on one
+// cluster. A block that cannot be run has a comment before it: <!-- not run: REASON -->.
+func TestBlocksInTheDocuments(t *testing.T) {
+	for _, tool := range []string{"sh", "curl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("the documents use the program %s: %v", tool, err)
+		}
+	}
+	pages := must(testkit.Documents("../../.."))(t)
+	root := t.TempDir()
+	c := newCluster(t, withDataDir(filepath.Join(root, "dynast-data")))
+	c.up()
+	c.everyone()
+	eventually(t, "the cluster serves", func() bool { code, _ := c.run("get", "--data-dir", c.dir, "x"); return code == 0 })
+	bin := t.TempDir()
+	if err := os.Symlink(binary, filepath.Join(bin, "dynast")); err != nil {
+		t.Fatal(err)
+	}
+	// Every address in the documents stands for one of this cluster.
+	own := strings.NewReplacer("localhost:2379", c.client, "127.0.0.1:2379", c.client, "10.0.0.1:2380", c.address())
+	ran := 0
+	for _, p := range pages {
+		for _, b := range p.Blocks {
+			lines := b.Commands()
+			if len(lines) == 0 || b.NotRun != "" {
+				continue
+			}
+			ran++
+			script := own.Replace(strings.Join(lines, "\n"))
+			if !strings.Contains(script, "$?") {
+				script = "set -e\n" + script
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			cmd := exec.CommandContext(ctx, "sh", "-c", script)
+			cmd.Dir, cmd.Env = root, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+			out, err := cmd.CombinedOutput()
+			cancel()
+			c.everyone()
+			c.engines()
+			if err != nil {
+				t.Errorf("%s:%d: %v: correct the commands, or write <!-- not run: REASON --> before the block\n%s\n%s", p.Path, b.Line, err, script, out)
+			}
+		}
+	}
+	if ran < 8 {
+		t.Errorf("only %d blocks were run", ran)
 	}
 }
 
