@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/dynast-io/dynast/shared/client/api"
 	"github.com/dynast-io/dynast/shared/client/certs"
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/client/web"
@@ -59,6 +61,12 @@ func (e *Engine) clientServer(l net.Listener) (*clients, error) {
 		c.split = web.NewSplit(l, nil, g)
 	}
 	c.grpc = v3rpc.Server(e.server, nil, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		// A transaction that crashes etcd would crash every engine, again and again: it is in the log.
+		if r, ok := req.(*pb.TxnRequest); ok {
+			if err := api.CheckKept(r); err != nil {
+				return nil, err
+			}
+		}
 		resp, err := c.counted(ctx, req, info, handler)
 		return resp, e.explained(ctx, err)
 	}, options...)

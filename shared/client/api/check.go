@@ -66,7 +66,7 @@ func checkTxn(r *pb.TxnRequest, maxOps int) error {
 			return err
 		}
 	}
-	return checkKept(r)
+	return CheckKept(r)
 }
 
 // checkTxnOps checks each operation and the number of operations. An inner transaction may have

@@ -7,12 +7,12 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// checkKept refuses the one kind of transaction that etcd accepts although it crashes on it.
+// CheckKept refuses the one kind of transaction that etcd accepts although it crashes on it.
 // When etcd looks for puts of deleted keys, it misses a deletion "from this key on" (range_end
 // is one zero byte). A later put that keeps its key's old value or lease then finds no key, and
 // the applier panics, in one member after the other. Everything else that etcd accepts is
 // accepted.
-func checkKept(r *pb.TxnRequest) error {
+func CheckKept(r *pb.TxnRequest) error {
 	for _, branch := range [][]*pb.RequestOp{r.Success, r.Failure} {
 		if _, err := keptAfter(branch, nil); err != nil {
 			return err

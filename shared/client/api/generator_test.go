@@ -186,7 +186,7 @@ func (g *generator) txn(depth int) *pb.TxnRequest {
 		}
 	}
 	// This is the transaction on which etcd crashes.
-	for checkKept(r) != nil {
+	for CheckKept(r) != nil {
 		r.Success, r.Failure = g.ops(depth, readOnly), g.ops(depth, readOnly)
 	}
 	return r

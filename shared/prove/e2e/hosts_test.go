@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -19,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -227,6 +229,13 @@ func TestHosts(t *testing.T) {
 				t.Errorf("the engine was restarted: it was %+v and is %+v", was, now)
 			}
 			c.full()
+		}
+	})
+
+	t.Run("transaction that crashes etcd", func(t *testing.T) {
+		_, err := one.dial().Txn(testContext(t)).Then(clientv3.OpDelete("new/0", clientv3.WithFromKey()), clientv3.OpPut("new/0", "", clientv3.WithIgnoreValue())).Commit()
+		if !errors.Is(err, rpctypes.ErrDuplicateKey) {
+			t.Errorf("it is answered with %v", err)
 		}
 	})
 
