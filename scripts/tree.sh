@@ -9,7 +9,7 @@ set -euo pipefail
 want=${1:-}
 [ -z "$want" ] || want=$(cd "$want" && pwd)
 
-declare -A children name ours # by pid
+declare -A children=() name=() ours=() # by pid
 # A process that ends between two reads is left out.
 for dir in /proc/[0-9]*; do
   pid=${dir#/proc/}
@@ -42,7 +42,7 @@ show() {
   args=$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) || return 0
   printf '%8s %10s %9s  %s%s  %s\n' "$pid" "${rss:-0}" "$((${now%.*} - started / ticks))" "$first" "${name[$pid]}" "$args"
   read -ra kids <<<"${children[$pid]:-}"
-  for kid in "${kids[@]}"; do
+  for kid in ${kids[@]+"${kids[@]}"}; do
     if [ "$kid" = "${kids[-1]}" ]; then
       show "$kid" "$rest└─ " "$rest   "
     else

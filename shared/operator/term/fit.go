@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/charmbracelet/x/ansi"
 )
 
 // DefaultWidth is the width of a terminal in columns if nothing else is known.
@@ -129,12 +127,21 @@ func Middle(text string, most int) string {
 	return string(r[:left]) + "…" + string(r[len(r)-max(most-1-left, 0):])
 }
 
-// Wrap breaks a text into lines between words.
-func Wrap(text string, width int) string { return ansi.Wrap(text, width, "") }
+// Wrap breaks a text into lines between words. A word that is wider than a line is shortened in the
+// middle.
+func Wrap(text string, width int) string {
+	var words []Cell
+	for _, w := range strings.Fields(text) {
+		words = append(words, Cell{Text: w})
+	}
+	return strings.Join(flow(Style{}, words, width, 1), "\n")
+}
 
 // Flow writes parts one after the other, with two spaces between them, and begins a new line when the
 // next part does not fit. A part that is wider than a line is shortened in the middle.
-func Flow(s Style, parts []Cell, width int) (lines []string) {
+func Flow(s Style, parts []Cell, width int) []string { return flow(s, parts, width, gap) }
+
+func flow(s Style, parts []Cell, width, space int) (lines []string) {
 	var line strings.Builder
 	used := 0
 	for _, p := range parts {
@@ -143,13 +150,13 @@ func Flow(s Style, parts []Cell, width int) (lines []string) {
 		if n == 0 {
 			continue
 		}
-		if used > 0 && used+gap+n > width {
+		if used > 0 && used+space+n > width {
 			lines, used = append(lines, line.String()), 0
 			line.Reset()
 		}
 		if used > 0 {
-			line.WriteString(strings.Repeat(" ", gap))
-			used += gap
+			line.WriteString(strings.Repeat(" ", space))
+			used += space
 		}
 		line.WriteString(s.Paint(p.Colour, text))
 		used += n

@@ -41,6 +41,7 @@ func TestShortTexts(t *testing.T) {
 		{Bytes(1<<20 - 1), "1MiB"}, {Bytes(1<<64 - 1), "16EiB"},
 		{Age(-time.Second), "0s"}, {Age(65 * time.Second), "1m5s"}, {Age(47*time.Hour + 59*time.Minute), "47h59m"}, {Age(200 * time.Hour), "8d"},
 		{strings.Join(Flow(Style{}, []Cell{{Text: "one"}, {Text: ""}, {Text: "two"}, {Text: "three"}, {Text: "a-long-part"}}, 8), "|"), "one  two|three|a-l…part"},
+		{Wrap("nothing runs in /a-path/with-hyphens; 'dynast up' starts it", 24), "nothing runs in\n/a-path/with-hyphens;\n'dynast up' starts it"},
 	} {
 		if c.got != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)

@@ -229,6 +229,9 @@ func (m *Model) take(l looked) {
 	if l.tree != nil {
 		m.measure(&s, l.tree)
 		m.tree, m.services, m.answered = l.tree, l.services, l.at
+		if m.said == noChange { // this is no longer so
+			m.say("")
+		}
 		if !slices.Contains(m.rows(), m.selected) {
 			m.selected, m.output = l.tree.Leader, nil
 		}

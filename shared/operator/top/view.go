@@ -125,7 +125,7 @@ func (m *Model) overview(room int) []string {
 		lines, room = graphs, room-len(graphs)
 	}
 	spare := room - members.fixed() - len(hosts) - services.fixed() // for rows
-	forMembers := min(len(members.rows), max(spare-len(services.rows), spare/3, 1))
+	forMembers := min(len(members.rows), max(spare-len(services.rows), spare/3, min(spare/2, 3), 1))
 	lists := append(members.window(forMembers), hosts...)
 	lists = append(lists, services.window(max(spare-forMembers, 1))...)
 	lists = lists[:min(len(lists), room)]
@@ -370,7 +370,10 @@ func (m *Model) event(e events.Event) string {
 	if e.Seconds > 0 {
 		text += fmt.Sprintf(" (%.1f ms without a leader)", e.Seconds*1000)
 	}
-	line := fit(fmt.Sprintf("%s  %-16s %-16s %s", e.At.Local().Format("15:04:05.000"), e.Kind, e.Member, term.Printable(text)), m.width)
+	if e.Member != "" { // an event of a service has none
+		text = fmt.Sprintf("%-16s %s", e.Member, text)
+	}
+	line := fit(fmt.Sprintf("%s  %-16s %s", e.At.Local().Format("15:04:05.000"), e.Kind, text), m.width)
 	switch e.Kind {
 	case "leader_lost", "leader_silent", "member_died", "member_silent", "spawn_error", "loss_possible", "disk_full", "memory_tight":
 		return m.style.Paint(term.Red, line)

@@ -26,8 +26,8 @@ const (
 	// leftMargin and rightMargin have room for the labels of the scales.
 	leftMargin, rightMargin = 60, 30
 	rowHeight               = 150
-	lowestMS     = 0.1
-	decades      = 6
+	lowestMS                = 0.1
+	decades                 = 6
 )
 
 // picture is the timeline as shapes.
@@ -35,13 +35,13 @@ type picture struct {
 	// Left is where the picture begins, and Whole is its width with the margins.
 	Left, Whole int
 	Width, Row  int
-	Seconds    []tick
-	Decades    []tick
-	Bars       []bar // acknowledged changes
-	MaxRate    int   // per second
-	Worst      []bar // latency
-	Median     string
-	Faults     []mark
+	Seconds     []tick
+	Decades     []tick
+	Bars        []bar // acknowledged changes
+	MaxRate     int   // per second
+	Worst       []bar // latency
+	Median      string
+	Faults      []mark
 }
 
 type tick struct {

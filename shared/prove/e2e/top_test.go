@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/creack/pty"
@@ -78,7 +79,12 @@ func TestTop(t *testing.T) {
 	shows("REQUESTS/S")
 	shows(first.Leader)
 	shows("\x1b[?1049h") // the alternate screen
-	s.press(t, "k")
+	shows("keys  ")
+	s.press(t, "?")
+	shows("scroll a log")
+	s.press(t, "?l")
+	shows("LOG OF " + first.Leader)
+	s.press(t, "lK")
 	shows("Kill " + first.Leader)
 	s.press(t, "y")
 	now := c.wait("the next leader has two followers in sync", func(t *tree.Tree) bool { return t.Leader != first.Leader && count(t, "in_sync") == 2 })
@@ -91,6 +97,18 @@ func TestTop(t *testing.T) {
 	shows("over to " + now.Heir)
 	s.press(t, "y")
 	c.wait("the heir leads", func(t *tree.Tree) bool { return t.Leader == now.Heir })
+	// A stopped process keeps its connections open and answers nothing. Followers would take over, so
+	// all are stopped.
+	last := c.full()
+	for _, m := range append(followersOf(last), leaderOf(last)) {
+		c.signal(m, syscall.SIGSTOP)
+	}
+	shows("NO LEADER ANSWERS since")
+	s.press(t, "K")
+	shows("nothing can be changed while no leader answers")
+	for _, m := range append(followersOf(last), leaderOf(last)) {
+		c.signal(m, syscall.SIGCONT)
+	}
 	s.press(t, "q")
 	if err := <-s.ended; err != nil {
 		t.Errorf("top: %v\n%s", err, tail(s.text(), 5000))
