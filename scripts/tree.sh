@@ -1,32 +1,62 @@
 #!/usr/bin/env bash
-# Shows dynast's processes as the operating system sees them. It reads only /proc and
-# asks no process, so it also works when there is no leader.
+# Shows the tree of dynast's processes and of what they have started, as the operating system
+# sees it. It reads only /proc and asks no process, so it also works when there is no leader.
+# After a takeover, processes are children of whoever adopts orphans, so there are several trees.
 #
 #   scripts/tree.sh [DATA_DIR]    with DATA_DIR only the processes of that directory
 set -euo pipefail
 
 want=${1:-}
 [ -z "$want" ] || want=$(cd "$want" && pwd)
-# A process that ends between two reads gets no line.
-field() { sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status" 2>/dev/null || true; }
 
-printf '%-16s %8s %8s %10s %9s  %s\n' COMM PID PPID RSS_KIB UP_S ARGUMENTS
-found=0
+declare -A children=() name=() ours=() # by pid
+# A process that ends between two reads is left out.
 for dir in /proc/[0-9]*; do
   pid=${dir#/proc/}
+  stat=$(cat "$dir/stat" 2>/dev/null) || continue
   comm=$(cat "$dir/comm" 2>/dev/null) || continue
+  read -r state ppid _ <<<"${stat##*) }"
+  [ "$state" != Z ] || continue # a zombie
+  name[$pid]=$comm
+  children[$ppid]+=" $pid"
   case $comm in dynast:*) ;; *) continue ;; esac
-  case $(field "$pid" State) in Z*) continue ;; esac # a zombie
   # Every member keeps its slot's lock file open for life, so its files name its directory.
   if [ -n "$want" ] && ! ls -l "$dir/fd" 2>/dev/null | grep -qF -- "-> $want/"; then continue; fi
-  started=$(sed 's/^.*) //' "$dir/stat" 2>/dev/null | cut -d' ' -f20) || continue
-  [ -n "$started" ] || continue
-  up=$(awk -v s="$started" -v hz="$(getconf CLK_TCK)" '{ printf "%d", $1 - s / hz }' /proc/uptime)
-  args=$(tr '\0' ' ' <"$dir/cmdline" 2>/dev/null) || continue
-  printf '%-16s %8s %8s %10s %9s  %s\n' "$comm" "$pid" "$(field "$pid" PPid)" "$(field "$pid" VmRSS | cut -d' ' -f1)" "$up" "$args"
-  found=$((found + 1))
+  ours[$pid]=$ppid
 done
-if [ "$found" -eq 0 ]; then
+if [ "${#ours[@]}" -eq 0 ]; then
   echo "no dynast process${want:+ of $want}" >&2
   exit 1
 fi
+
+ticks=$(getconf CLK_TCK)
+read -r now _ </proc/uptime
+
+# show PID FIRST REST prints a process and what it has started. FIRST stands before its own line,
+# REST before those of its children.
+show() {
+  local pid=$1 first=$2 rest=$3 started rss args kids kid
+  started=$(sed 's/^.*) //' "/proc/$pid/stat" 2>/dev/null | cut -d' ' -f20) || return 0
+  [ -n "$started" ] || return 0
+  rss=$(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/$pid/status" 2>/dev/null) || return 0
+  args=$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) || return 0
+  printf '%8s %10s %9s  %s%s  %s\n' "$pid" "${rss:-0}" "$((${now%.*} - started / ticks))" "$first" "${name[$pid]}" "$args"
+  read -ra kids <<<"${children[$pid]:-}"
+  for kid in ${kids[@]+"${kids[@]}"}; do
+    if [ "$kid" = "${kids[-1]}" ]; then
+      show "$kid" "$rest└─ " "$rest   "
+    else
+      show "$kid" "$rest├─ " "$rest│  "
+    fi
+  done
+}
+
+printf '%8s %10s %9s  %s\n' PID RSS_KIB UP_S 'PROCESS AND ARGUMENTS'
+for pid in $(printf '%s\n' "${!ours[@]}" | sort -n); do
+  parent=${ours[$pid]}
+  # What another one of ours has started stands below it.
+  while [ -n "$parent" ] && [ "$parent" -gt 1 ] && [ -z "${ours[$parent]:-}" ]; do
+    parent=$(sed 's/^.*) //' "/proc/$parent/stat" 2>/dev/null | cut -d' ' -f2) || parent=
+  done
+  [ -n "$parent" ] && [ "$parent" -gt 1 ] || show "$pid" '' ''
+done

@@ -18,14 +18,17 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
+	"go.etcd.io/etcd/server/v3/storage"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/member/pki"
 	"github.com/dynast-io/dynast/shared/member/wire"
+	"github.com/dynast-io/dynast/shared/replica/store"
 )
 
 const (
@@ -179,6 +182,7 @@ func (e *Engine) status(ctx context.Context, details bool) *hosts.Status {
 		out.LeaderSeen = time.Unix(0, at)
 	}
 	out.LogWritten = e.logWritten()
+	e.describeStore(out)
 	for _, a := range s.Alarms() {
 		out.Alarms = append(out.Alarms, a.Alarm.String())
 	}
@@ -188,6 +192,21 @@ func (e *Engine) status(ctx context.Context, details bool) *hosts.Status {
 		}
 	}
 	return out
+}
+
+// describeStore adds what operators want to know about the store, except for what etcd's server knows.
+func (e *Engine) describeStore(out *hosts.Status) {
+	if out.QuotaBytes = e.settings.Quota; out.QuotaBytes == 0 {
+		out.QuotaBytes = storage.DefaultQuotaBytes
+	}
+	if free, err := proc.FreeBytes(e.dir.Path()); err == nil {
+		out.DiskFreeBytes = free
+	}
+	keys, watchers := store.Counts()
+	out.Keys, out.Watchers = keys, int(watchers)
+	if g := e.gate.Load(); g != nil {
+		out.Connections, _ = g.Open()
+	}
 }
 
 // tree asks the leader of this host for the tree of its processes.

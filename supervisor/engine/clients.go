@@ -48,6 +48,7 @@ const keepaliveMin = 5 * time.Second
 
 func (e *Engine) clientServer(l net.Listener) (*clients, error) {
 	g := gate.New("clients", gate.Limits{Unproven: e.settings.Client.MaxConnections, Total: e.settings.Client.MaxConnections, Patience: patience}, e.log)
+	e.gate.Store(g)
 	c := &clients{}
 	options := []grpc.ServerOption{grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin})}
 	if cfg := e.settings.Client; cfg.TLS() {

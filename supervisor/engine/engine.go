@@ -23,6 +23,7 @@ import (
 	"go.etcd.io/etcd/server/v3/features"
 	"golang.org/x/sys/unix"
 
+	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/host/crash"
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
@@ -55,6 +56,7 @@ type Engine struct {
 	removed   atomic.Bool
 	served    atomic.Bool // clients are served, or were by an earlier process
 	admitting sync.Mutex
+	gate      atomic.Pointer[gate.Gate] // of the clients; nil until they are served
 	// leaderSeen is when this engine last knew a leader of the hosts, in nanoseconds since 1970.
 	leaderSeen atomic.Int64
 }

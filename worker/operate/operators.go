@@ -12,6 +12,7 @@ import (
 	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/meter"
+	"github.com/dynast-io/dynast/shared/observe/tree"
 	"github.com/dynast-io/dynast/shared/operator/dashboard"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/roster"
@@ -25,6 +26,8 @@ type Replica interface {
 	Fsyncs() meter.Counts
 	Full() (disk, memory bool)
 	MemoryStatus() replica.MemoryStatus
+	// Describe describes the store. It returns false if there is none at the moment.
+	Describe() (tree.Store, bool)
 }
 
 // Clients is what operators see of the clients, and a way to try a client's read.

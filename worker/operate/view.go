@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/observe/metrics"
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/observe/tree"
@@ -25,7 +26,37 @@ func (o *Operators) tree() (*tree.Tree, error) {
 	return tree.FromView(v, o.Self.Address, tree.Facts{
 		Applied: o.Applied.Load(), Pending: o.replica.Pending(), Totals: o.recorder.Totals(),
 		LogDirectory: o.Settings.Start.LogDirectory(), Load: o.clients.Requests(), CPUPercent: o.cpu.percent,
+		Store: o.describeStore(),
 	}), nil
+}
+
+// describeStore describes the store that serves clients, or returns nil if it does not answer.
+func (o *Operators) describeStore() *tree.Store {
+	if o.Dir.ManyHosts() {
+		return o.describeEngine()
+	}
+	s, ok := o.replica.Describe()
+	if !ok {
+		return nil
+	}
+	s.Connections, _, _ = o.files.Connections()
+	return &s
+}
+
+// describeEngine asks the engine of this host about its store.
+func (o *Operators) describeEngine() *tree.Store {
+	ctx, cancel := context.WithTimeout(context.Background(), reportPatience)
+	defer cancel()
+	raw, err := o.hosts(ctx, hosts.PathStatus, nil)
+	if err != nil {
+		return nil
+	}
+	var s hosts.Status
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil
+	}
+	return &tree.Store{Keys: s.Keys, Revision: s.Revision, UsedBytes: s.UsedBytes, FileBytes: s.DBBytes, QuotaBytes: s.QuotaBytes,
+		DiskFreeBytes: s.DiskFreeBytes, Alarms: append([]string{}, s.Alarms...), Connections: s.Connections, Watchers: s.Watchers}
 }
 
 // Metrics returns what /metrics serves.
@@ -69,8 +100,8 @@ func (o *Operators) status() (metrics.Status, error) {
 	}, nil
 }
 
-// reportPatience bounds how long a scrape waits for the description of the services. The other
-// metrics matter more than those of the services.
+// reportPatience bounds how long the description of the members waits for that of the services or of
+// the engine. The members matter more.
 const reportPatience = 200 * time.Millisecond
 
 // serviceReport describes the services for a scrape. It is nil if there are none, or if the answer

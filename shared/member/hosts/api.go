@@ -117,6 +117,12 @@ type Status struct {
 	DBBytes   int64    `json:"db_bytes"`
 	UsedBytes int64    `json:"used_bytes"`
 	Alarms    []string `json:"alarms,omitempty"`
+	// QuotaBytes is the number of bytes in use at which writes are refused; negative: no limit.
+	QuotaBytes    int64  `json:"quota_bytes"`
+	DiskFreeBytes uint64 `json:"disk_free_bytes"`
+	Keys          int64  `json:"keys"` // without deleted keys
+	Connections   int    `json:"connections"`
+	Watchers      int    `json:"watchers"`
 	// Tree is the tree of the host's processes (package tree), or empty.
 	Tree json.RawMessage `json:"tree,omitempty"`
 }

@@ -42,6 +42,30 @@ type Tree struct {
 	LogDirectory string `json:"log_directory"`
 	// Load is the load by clients since this leader began to lead.
 	Load meter.Load `json:"load"`
+	// Store describes the store. It is nil if the leader is older than this field, or if the engine
+	// of several hosts does not answer in time.
+	Store *Store `json:"store,omitempty"`
+}
+
+// Store is what a leader knows about the key-value store. With several hosts, it is the store of this
+// host.
+type Store struct {
+	Keys     int64 `json:"keys"` // without deleted keys
+	Revision int64 `json:"revision"`
+	// UsedBytes is the part of the database that is in use. It counts against the quota.
+	UsedBytes int64 `json:"used_bytes"`
+	// FileBytes is the size of the database file.
+	FileBytes int64 `json:"file_bytes"`
+	// QuotaBytes is the number of bytes in use at which writes are refused. A negative number means
+	// no limit.
+	QuotaBytes int64 `json:"quota_bytes"`
+	// DiskFreeBytes is the free space on the disk of the data directory.
+	DiskFreeBytes uint64 `json:"disk_free_bytes"`
+	// Alarms are the active alarms, for example NOSPACE.
+	Alarms []string `json:"alarms"`
+	// Connections is the number of connections of clients.
+	Connections int `json:"connections"`
+	Watchers    int `json:"watchers"`
 }
 
 // Member is one process.
@@ -83,6 +107,7 @@ type Facts struct {
 	LogDirectory string
 	Totals       *events.Totals
 	Load         meter.Load
+	Store        *Store
 	// CPUPercent returns a process's usage in percent of one core. now is its current usage.
 	CPUPercent func(pid int, now proc.Usage) float64
 }
@@ -95,7 +120,7 @@ func FromView(v core.View, self roster.Address, f Facts) *Tree {
 		Schema: Schema, Epoch: r.Epoch, Client: r.Client, Degraded: v.Degraded, Followers: r.Followers,
 		Members: []Member{}, Deaths: []Death{},
 		At: time.Now().UTC(), Committed: v.Committed, Applied: f.Applied, Pending: f.Pending,
-		Restarts: f.Totals.AllRestarts(), Takeovers: f.Totals.AllTakeovers(), LogDirectory: f.LogDirectory, Load: f.Load,
+		Restarts: f.Totals.AllRestarts(), Takeovers: f.Totals.AllTakeovers(), LogDirectory: f.LogDirectory, Load: f.Load, Store: f.Store,
 	}
 	if r.Leader.IsValid() {
 		t.Leader = r.Leader.String()

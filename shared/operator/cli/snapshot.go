@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/client/pkg/v3/logutil"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/replica/restore"
@@ -19,13 +22,63 @@ func (a *App) snapshotCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "snapshot", Short: "Save, check and restore snapshots, including those of etcd"}
 	cmd.AddCommand(a.snapshotRestoreCommand(), snapshotStatusCommand(), &cobra.Command{
 		Use:                "save FILE",
-		Short:              "Short for 'dynast ctl snapshot save'",
+		Short:              "Write a snapshot of the running cluster to a file, and check it; the flags are those of 'dynast ctl snapshot save'",
 		DisableFlagParsing: true,
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.ctl(append([]string{"snapshot", "save"}, args...))
-		},
+		RunE:               func(cmd *cobra.Command, args []string) error { return a.saveSnapshot(cmd.OutOrStdout(), args) },
 	})
 	return cmd
+}
+
+// saved is what etcdctl prints before the name of the file when it has saved a snapshot.
+const saved = "Snapshot saved at "
+
+// saveSnapshot runs etcdctl's command. If it succeeds, saveSnapshot checks the file and prints one line
+// instead of etcdctl's messages and log lines. Everything else that etcdctl prints, for example the
+// question for a password, is passed on.
+func (a *App) saveSnapshot(out io.Writer, args []string) error {
+	logutil.DefaultZapLoggerConfig.OutputPaths = []string{os.DevNull}
+	terminal := os.Stdout
+	r, w, err := os.Pipe()
+	if err != nil {
+		return asError(err)
+	}
+	said := make(chan string)
+	go func() { said <- passOn(terminal, r) }()
+	os.Stdout = w
+	err = a.ctl(append([]string{"snapshot", "save"}, args...))
+	os.Stdout = terminal
+	_ = w.Close()
+	file := <-said
+	_ = r.Close()
+	if err != nil || file == "" {
+		return err
+	}
+	st, err := restore.Status(file)
+	if err != nil {
+		return asError(fmt.Errorf("the snapshot was saved, but it cannot be used: %w", err))
+	}
+	_, err = fmt.Fprintf(out, "saved %s: %s, revision %d, hash %08x\n", file, plural.Count(st.TotalSize, "byte"), st.Revision, st.Hash)
+	return asError(err)
+}
+
+// passOn copies what etcdctl prints until it says that it has saved a snapshot. It returns the name of
+// the file.
+func passOn(out io.Writer, in io.Reader) (file string) {
+	buf := make([]byte, 4096)
+	var last strings.Builder // what etcdctl says at the end
+	for {
+		n, err := in.Read(buf)
+		text := string(buf[:n])
+		if last.Len() == 0 && !strings.HasPrefix(text, saved) {
+			_, _ = io.WriteString(out, text)
+		} else {
+			last.WriteString(text)
+		}
+		if err != nil {
+			file, _, _ = strings.Cut(strings.TrimPrefix(last.String(), saved), "\n")
+			return file
+		}
+	}
 }
 
 func (a *App) snapshotRestoreCommand() *cobra.Command {

@@ -35,21 +35,21 @@ func (a *App) topCommand() *cobra.Command {
 	}
 	c := a.WithConfig(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
-		return Top(ctx, cfg.DataDir, os.Stdin, os.Stdout)
+		return Top(ctx, cfg, os.Stdin, os.Stdout)
 	})
 	return cmd
 }
 
 // Top runs the terminal dashboard until the user quits or ctx ends.
-func Top(ctx context.Context, dataDir string, in, out *os.File) error {
+func Top(ctx context.Context, cfg *config.Config, in, out *os.File) error {
 	if !term.IsTerminal(in) || !term.IsTerminal(out) {
 		return errors.New("top: standard input or output is not a terminal: use 'dynast tree --watch' instead")
 	}
-	dir, _, _, err := openTree(ctx, dataDir)
+	dir, _, _, err := openTree(ctx, cfg.DataDir)
 	if err != nil {
 		return err
 	}
-	c := &watched{dir: dir, dataDir: dataDir, events: events.NewReader(dir.Path())}
+	c := &watched{dir: dir, cfg: cfg, events: events.NewReader(dir.Path())}
 	defer c.close()
 	p := tea.NewProgram(top.New(c, term.StyleOf(out)), tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out), tea.WithoutSignalHandler())
 	_, err = p.Run()
@@ -61,8 +61,8 @@ func Top(ctx context.Context, dataDir string, in, out *os.File) error {
 
 // watched gives the terminal dashboard access to the cluster of a data directory.
 type watched struct {
-	dir     *datadir.Dir
-	dataDir string
+	dir *datadir.Dir
+	cfg *config.Config
 
 	// A request may still be running when the program ends, so mu protects events.
 	mu     sync.Mutex
@@ -88,7 +88,7 @@ func (w *watched) Hosts(ctx context.Context) (*hosts.List, error) {
 		return nil, nil
 	}
 	var l hosts.List
-	if err := askHosts(ctx, w.dataDir, hosts.PathList, nil, &l, lookTimeout); err != nil {
+	if err := askHosts(ctx, w.cfg.DataDir, hosts.PathList, nil, &l, lookTimeout); err != nil {
 		return nil, err
 	}
 	return &l, nil
@@ -108,11 +108,11 @@ func (w *watched) Promote(ctx context.Context, address string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return said(func(out *bytes.Buffer) error { return Promote(ctx, w.dataDir, to, out) })
+	return said(func(out *bytes.Buffer) error { return Promote(ctx, w.cfg.DataDir, to, out) })
 }
 
 func (w *watched) Scale(ctx context.Context, by int) (string, error) {
-	return said(func(out *bytes.Buffer) error { return Scale(ctx, w.dataDir, by, true, out) })
+	return said(func(out *bytes.Buffer) error { return Scale(ctx, w.cfg.DataDir, by, true, out) })
 }
 
 // Kill kills the process of a member. It asks the leader for the pid first, so that it does not
@@ -136,17 +136,32 @@ func (w *watched) Kill(ctx context.Context, address string) (string, error) {
 // Act does not wait until the instance has followed, because the screen shows that.
 func (w *watched) Act(ctx context.Context, action member.Action, instance string) (string, error) {
 	req := &wire.ActRequest{Action: string(action), Names: []string{instance}}
-	err := Act(ctx, w.dataDir, req, waiting{action: action}, io.Discard)
+	err := Act(ctx, w.cfg.DataDir, req, waiting{action: action}, io.Discard)
 	return fmt.Sprintf("%s %s: accepted", action, instance), err
 }
 
-// Output reads the files of the instance, so it also works without a leader.
-func (w *watched) Output(ctx context.Context, instance string, lines int) ([]string, error) {
-	v := logview.New(logview.Query{Services: w.dir.Services(), Names: []string{instance}, Tail: lines})
+// Output reads files, so it also works without a leader. But only a leader knows where the logs of
+// members are if it was started with other flags than this command.
+func (w *watched) Output(ctx context.Context, name string, lines int) ([]string, error) {
+	q := logview.Query{Services: w.dir.Services(), Names: []string{name}}
+	if _, err := roster.ParseAddress(name); err == nil {
+		if q, err = whereLogsAre(ctx, w.cfg, io.Discard); err != nil {
+			return nil, err
+		}
+		q.Addresses = []string{name}
+	}
+	q.Tail = lines
+	v := logview.New(q)
 	defer v.Close()
 	var out []string
 	err := v.Show(ctx, func(e *logview.Entry) error {
-		out = append(out, e.At.Format("15:04:05.000 ")+e.Message)
+		at := e.At.Local().Format("15:04:05.000 ")
+		if e.Instance != "" {
+			out = append(out, at+e.Message)
+			return nil
+		}
+		_, text, _ := strings.Cut(e.Text(), " ") // the time has a date
+		out = append(out, strings.Split(at+strings.Replace(text, " address="+name, "", 1), "\n")...)
 		return nil
 	})
 	return out, err

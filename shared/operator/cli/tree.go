@@ -34,7 +34,7 @@ func (a *App) treeCommand() *cobra.Command {
 	c := a.WithConfig(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		if watch {
-			w := &treeWatch{json: asJSON, out: os.Stdout, style: term.StyleOf(os.Stdout), terminal: term.IsTerminal(os.Stdout), every: time.Second}
+			w := &treeWatch{json: asJSON, out: os.Stdout, terminal: term.IsTerminal(os.Stdout), every: time.Second}
 			return w.run(ctx, cfg.DataDir)
 		}
 		return Tree(ctx, cfg.DataDir, asJSON, os.Stdout, term.StyleOf(os.Stdout))
@@ -67,7 +67,7 @@ func Tree(ctx context.Context, dataDir string, asJSON bool, out io.Writer, s ter
 func writeHosts(ctx context.Context, dataDir string, out io.Writer, s term.Style) error {
 	var l hosts.List
 	if err := askHosts(ctx, dataDir, hosts.WithTrees(hosts.PathList), nil, &l, lookTimeout); err != nil {
-		_, err = fmt.Fprintf(out, "\nThe other hosts cannot be shown: %v\n", err)
+		_, err = fmt.Fprintf(out, "\n%s\n", term.Wrap(fmt.Sprintf("The other hosts cannot be shown: %v", err), s.Columns()))
 		return err
 	}
 	fmt.Fprintln(out)
@@ -206,6 +206,9 @@ func (w *treeWatch) show(p picture, problem error) error {
 			_, err = fmt.Fprintf(w.out, "%s\n", &line)
 		}
 		return err
+	}
+	if f, ok := w.out.(*os.File); ok {
+		w.style = term.StyleOf(f) // the terminal may have another size now
 	}
 	note := ""
 	if problem != nil {

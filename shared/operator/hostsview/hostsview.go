@@ -12,13 +12,19 @@ import (
 )
 
 // Write prints one row for each host, and below what an operator has to know. It counts ages from now.
+// No line is wider than the style's width.
 func Write(out io.Writer, l *hosts.List, now time.Time, s term.Style) error {
-	text := term.Table(s, Rows(l, now)) + "\n" + l.Verdict + "\n"
+	text := term.Table(s, term.Fit(Rows(l, now), s.Columns(), Columns())) + "\n" + term.Wrap(l.Verdict, s.Columns()) + "\n"
 	for _, h := range l.Hosts {
-		text += fmt.Sprintf("If %s is lost now: %s.\n", h.Name, h.IfLost)
+		text += term.Wrap(fmt.Sprintf("If %s is lost now: %s.", h.Name, h.IfLost), s.Columns()) + "\n"
 	}
 	_, err := io.WriteString(out, text)
 	return err
+}
+
+// Columns says how the columns of Rows give way.
+func Columns() []term.Column {
+	return []term.Column{{Least: 14}, {Least: 16}, {}, {}, {}, {Optional: 1, Least: 8}}
 }
 
 // Rows returns the table, with its head.

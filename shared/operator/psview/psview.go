@@ -5,7 +5,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/dynast-io/dynast/shared/observe/ps"
 	"github.com/dynast-io/dynast/shared/operator/term"
@@ -23,9 +22,6 @@ func Write(out io.Writer, r *ps.Report, now time.Time, s term.Style) error {
 	return err
 }
 
-// columns is the number of columns of the table.
-const columns = 8
-
 // Rows returns the table, with its head.
 func Rows(r *ps.Report, now time.Time) [][]term.Cell {
 	head := []term.Cell{{Text: "SERVICE"}, {Text: "STATE"}, {Text: "PID", Right: true}, {Text: "UP", Right: true},
@@ -42,7 +38,7 @@ func Rows(r *ps.Report, now time.Time) [][]term.Cell {
 		case len(service.Instances) > 0:
 		case service.Elsewhere != "":
 			rows = append(rows, []term.Cell{{Text: service.Name}, {Text: "elsewhere", Colour: term.Dim}, {}, {}, {}, {}, {},
-				{Text: cut(term.Printable(service.Elsewhere), maxNote)}})
+				{Text: term.Cut(term.Printable(service.Elsewhere), maxNote)}})
 		default:
 			rows = append(rows, []term.Cell{{Text: service.Name}, {Text: "no instances", Colour: term.Dim}, {}, {}, {}, {}, {}, {}})
 		}
@@ -50,33 +46,9 @@ func Rows(r *ps.Report, now time.Time) [][]term.Cell {
 	return rows
 }
 
-// minNote is how much of the last column Fit always leaves.
-const minNote = 16
-
-// Fit cuts the last column of a table so that the rows fit into a width, if the other columns
-// allow it. `dynast ps` shows the whole column.
-func Fit(rows [][]term.Cell, width int) {
-	var widths [columns]int
-	for _, row := range rows {
-		for i, c := range row[:columns-1] {
-			widths[i] = max(widths[i], utf8.RuneCountInString(c.Text)+2)
-		}
-	}
-	for _, w := range widths {
-		width -= w
-	}
-	for _, row := range rows {
-		row[columns-1].Text = cut(row[columns-1].Text, max(width, minNote))
-	}
-}
-
-// cut shortens a text to a number of characters.
-func cut(text string, most int) string {
-	r := []rune(text)
-	if len(r) <= most {
-		return text
-	}
-	return string(r[:most-3]) + "..."
+// Columns says how the columns of Rows give way. `dynast ps` shows all of them in full.
+func Columns() []term.Column {
+	return []term.Column{{Least: 14}, {}, {Optional: 2}, {}, {Optional: 3}, {Optional: 1}, {}, {Least: 12, Cut: true}}
 }
 
 func row(service ps.Service, i ps.Instance, now time.Time) []term.Cell {
@@ -113,7 +85,7 @@ func note(service ps.Service, i ps.Instance, now time.Time) string {
 	for _, l := range i.Limits {
 		parts = append(parts, "limit not applied: "+l)
 	}
-	return cut(term.Printable(strings.Join(parts, "; ")), maxNote)
+	return term.Cut(term.Printable(strings.Join(parts, "; ")), maxNote)
 }
 
 // Colour returns the colour of a state.

@@ -28,13 +28,21 @@ const (
 	Cyan    Colour = "36"
 )
 
-// Style says whether output has colours. The zero value has none.
-type Style struct{ Colour bool }
+// Style says how output looks. The zero value has no colours and the default width.
+type Style struct {
+	Colour bool
+	// Width is the width of the terminal in columns; 0 means DefaultWidth.
+	Width int
+}
 
 // StyleOf returns the style for a file. It gives colours only to a terminal, and respects NO_COLOR
-// (no-color.org) and TERM=dumb.
+// (no-color.org) and TERM=dumb. Only a terminal has a width.
 func StyleOf(f *os.File) Style {
-	return Style{Colour: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && IsTerminal(f)}
+	s := Style{Colour: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && IsTerminal(f)}
+	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
+		s.Width = int(size.Col)
+	}
+	return s
 }
 
 // IsTerminal reports whether a file is a terminal.
@@ -107,15 +115,7 @@ type Cell struct {
 // Table aligns rows, with two spaces between columns and none at the end of a line. It assumes
 // that each character is one column wide.
 func Table(s Style, rows [][]Cell) string {
-	var widths []int
-	for _, row := range rows {
-		for i, c := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(c.Text))
-		}
-	}
+	widths := widthsOf(rows)
 	var b strings.Builder
 	for _, row := range rows {
 		last := len(row) - 1
@@ -133,7 +133,7 @@ func Table(s Style, rows [][]Cell) string {
 			}
 			b.WriteString(text)
 			if i < last {
-				b.WriteString("  ")
+				b.WriteString(strings.Repeat(" ", gap))
 			}
 		}
 		b.WriteByte('\n')
@@ -153,4 +153,17 @@ func Span(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%dd", int(d.Hours()/24))
 	}
+}
+
+// Age formats a duration in at most six characters, with its two largest units: 59s, 1m5s, 47h59m, 8d.
+func Age(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(int(d.Seconds()), 0))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }

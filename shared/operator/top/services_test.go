@@ -3,6 +3,7 @@ package top
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ func withServices(f *fake) *fake {
 }
 
 func TestScreensWithServices(t *testing.T) {
-	for _, size := range [][2]int{{60, 14}, {80, 24}, {132, 40}} {
+	for _, size := range sizes[1:] {
 		m := lived(withServices(cluster()))
 		press(t, m, "down", "down", "down", "down") // web/2
 		checkScreen(t, m, size, fmt.Sprintf("services-%dx%d.txt", size[0], size[1]))
@@ -45,11 +46,11 @@ func TestInstanceKeys(t *testing.T) {
 	}{
 		{[]string{"down", "down", "down", "x"}, "Stop web/1 (pid 201)?", "stop web/1"},
 		{[]string{"r"}, "Restart web/1 (pid 201)?", "restart web/1"},
-		{[]string{"k"}, "Kill all processes of web/1 (pid 201) with SIGKILL?", "kill web/1"},
+		{[]string{"K"}, "Kill all processes of web/1 (pid 201) with SIGKILL?", "kill web/1"},
 		{[]string{"down", "s"}, "Start web/2?", "start web/2"},
 		{[]string{"down", "s"}, "Start worker/1?", "start worker/1"},
 		{[]string{"+"}, "Add a follower (2 -> 3)?", "scale 1"},
-		{[]string{"down", "k"}, "Kill 127.0.0.1:7401", "kill 127.0.0.1:7401"},
+		{[]string{"j", "K"}, "Kill 127.0.0.1:7401", "kill 127.0.0.1:7401"},
 		{[]string{"up", "x"}, "Stop worker/1?", "stop worker/1"},
 	} {
 		before := len(f.did)
@@ -67,7 +68,7 @@ func TestInstanceKeys(t *testing.T) {
 		}
 	}
 	press(t, m, "p")
-	if m.asking != nil || !strings.Contains(m.render(), "select a member") {
+	if m.question != nil || !strings.Contains(m.render(), "select a member") {
 		t.Errorf("p on an instance\n%s", m.render())
 	}
 	// An instance that is gone is no longer selected.
@@ -76,9 +77,9 @@ func TestInstanceKeys(t *testing.T) {
 	if m.selected != m.tree.Leader || strings.Contains(m.render(), "worker/1  stopped") {
 		t.Errorf("without services, %s is selected\n%s", m.selected, m.render())
 	}
-	for _, k := range []string{"s", "x", "r", "l"} {
+	for _, k := range []string{"s", "x", "r"} {
 		press(t, m, k)
-		if m.asking != nil || m.output != nil || !strings.Contains(m.render(), "select an instance") {
+		if m.question != nil || m.output != nil || !strings.Contains(m.render(), "select an instance") {
 			t.Errorf("%s on a member\n%s", k, m.render())
 		}
 	}
@@ -91,14 +92,14 @@ func TestOutput(t *testing.T) {
 		f.output = append(f.output, fmt.Sprintf("line %d\tof \x1b[31mred\x1b[0m \x1b[2Jtext", i))
 	}
 	m := lived(f)
-	press(t, m, "up", "l", "up") // the selection does not move
+	press(t, m, "up", "l")
 	got := m.render()
 	for _, want := range []string{"OUTPUT OF worker/1", "line 999    of red \ufffd[2Jtext", "l back"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in\n%s", want, got)
 		}
 	}
-	if lines := strings.Count(got, "line "); lines != 24-5 || strings.Contains(got, "PROCESS") || m.selected != "worker/1" {
+	if lines := strings.Count(got, "line "); lines != 24-7 || strings.Contains(got, "PROCESS") || m.selected != "worker/1" {
 		t.Errorf("%d lines, %s selected:\n%s", lines, m.selected, got)
 	}
 	m.style = term.Style{Colour: true}
@@ -106,6 +107,20 @@ func TestOutput(t *testing.T) {
 		t.Errorf("the colours of the program are lost\n%s", m.render())
 	}
 	m.style = term.Style{}
+
+	// The pane scrolls, and the selection does not move.
+	press(t, m, "k", "up", "pgup")
+	if got := m.render(); !strings.Contains(got, "12 lines below") || !strings.Contains(got, "line 987") || strings.Contains(got, "line 988") || m.selected != "worker/1" {
+		t.Errorf("after scrolling back:\n%s", got)
+	}
+	press(t, m, "g")
+	if got := m.render(); !strings.Contains(got, "output of worker/1") {
+		t.Errorf("at the top:\n%s", got)
+	}
+	press(t, m, "G")
+	if got := m.render(); !strings.Contains(got, "line 999") || strings.Contains(got, "below") {
+		t.Errorf("at the end:\n%s", got)
+	}
 
 	// The pane is read again every second, and keeps its lines if that fails.
 	f.output = append(f.output, "newest")
@@ -140,7 +155,45 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// TestLongLists: the selected row is on the screen, however many instances there are.
+// TestLogOfAMember: the key for the output shows the log of a member.
+func TestLogOfAMember(t *testing.T) {
+	f := withServices(cluster())
+	m := lived(f)
+	press(t, m, "down", "l")
+	if got := m.render(); !strings.Contains(got, "LOG OF 127.0.0.1:7402") || !strings.Contains(got, "output of 127.0.0.1:7402") {
+		t.Errorf("got\n%s", got)
+	}
+	press(t, m, "esc")
+	if got := m.render(); m.output != nil || !strings.Contains(got, "PROCESS") {
+		t.Errorf("after esc\n%s", got)
+	}
+}
+
+// TestSort: a key cycles through the orders, and the head of the column says which one it is.
+func TestSort(t *testing.T) {
+	f := withServices(cluster())
+	f.tree.Members[2].CPUPercent = 50
+	m := lived(f)
+	for _, c := range []struct{ head, first, service string }{
+		{"CPU▼", "127.0.0.1:7403", "web/1"}, {"MEM▼", "127.0.0.1:7401", "web/1"}, {"UP▼", "127.0.0.1:7402", "web/1"}, {"DIED▼", "127.0.0.1:7402", "web/2"}, {"CPU ", "127.0.0.1:7401", "web/1"},
+	} {
+		press(t, m, "o")
+		got := m.render()
+		lines := strings.Split(got, "\n")
+		after := func(head string) string {
+			return lines[1+slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "  "+head) })]
+		}
+		if !strings.Contains(got, c.head) || !strings.Contains(after("PROCESS"), c.first) || !strings.Contains(after("SERVICE"), c.service) ||
+			m.rows()[0] != c.first || m.rows()[3] != c.service {
+			t.Errorf("sorted by %s:\n%s", c.head, got)
+		}
+	}
+	if m.selected != m.tree.Leader {
+		t.Errorf("%s is selected", m.selected)
+	}
+}
+
+// TestLongLists: the heads and the selected row are on the screen, however many instances there are.
 func TestLongLists(t *testing.T) {
 	f := withServices(cluster())
 	many := ps.Service{Name: "many"}
@@ -149,12 +202,13 @@ func TestLongLists(t *testing.T) {
 	}
 	f.services.Services = append(f.services.Services, many)
 	m := lived(f)
-	for _, size := range [][2]int{{60, 14}, {80, 24}, {132, 40}} {
+	for _, size := range sizes[1:] {
 		m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
 		for range m.rows() {
 			press(t, m, "down")
 			got := m.render()
-			if !strings.Contains(got, "\n> "+m.selected) || strings.Count(got, "\n") != size[1]-1 {
+			if !strings.Contains(got, "\n> "+m.selected) || strings.Count(got, "\n") != size[1]-1 ||
+				!strings.Contains(got, "\n  PROCESS  ") || !strings.Contains(got, "\n  SERVICE  ") || !strings.Contains(got, "dynast  live") {
 				t.Fatalf("%v: %s is selected:\n%s", size, m.selected, got)
 			}
 		}

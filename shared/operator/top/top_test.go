@@ -72,6 +72,7 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 func cluster() *fake {
 	return &fake{tree: &tree.Tree{Epoch: 2, Leader: "127.0.0.1:7401", Heir: "127.0.0.1:7402", Client: "127.0.0.1:2379", Followers: 2,
 		Takeovers: 1, Restarts: 3, At: start,
+		Store: &tree.Store{Keys: 123456, Revision: 234567, UsedBytes: 34 << 20, FileBytes: 40 << 20, QuotaBytes: 2 << 30, DiskFreeBytes: 12 << 30, Connections: 3, Watchers: 15},
 		Members: []tree.Member{
 			{Address: "127.0.0.1:7401", PID: 101, Role: "leader", State: "serving", UptimeMS: 65000, RSSBytes: 34 << 20, CPUPercent: 12.34},
 			{Address: "127.0.0.1:7402", PID: 102, Role: "follower", State: "in_sync", UptimeMS: 3600000, RSSBytes: 32 << 20, HeartbeatAgeMS: 120, Restarts: 1},
@@ -102,6 +103,10 @@ func press(t *testing.T, m *Model, keys ...string) {
 		switch k {
 		case "up":
 			msg = tea.KeyPressMsg{Code: tea.KeyUp}
+		case "esc":
+			msg = tea.KeyPressMsg{Code: tea.KeyEscape}
+		case "pgup":
+			msg = tea.KeyPressMsg{Code: tea.KeyPgUp}
 		case "down":
 			msg = tea.KeyPressMsg{Code: tea.KeyDown}
 		}
@@ -111,6 +116,13 @@ func press(t *testing.T, m *Model, keys ...string) {
 		_, cmd := m.Update(msg)
 		run(m, cmd)
 	}
+}
+
+// newModel returns a model whose clock is that of the cluster.
+func newModel(f *fake) *Model {
+	m := New(f, term.Style{})
+	m.clock = func() time.Time { return f.tree.At }
+	return m
 }
 
 // second lets one second pass, in which the given numbers of requests were answered.
@@ -142,9 +154,9 @@ func second(m *Model, f *fake, reads, writes int, took time.Duration) {
 
 // lived returns a model that has seen one minute with a death and a takeover.
 func lived(f *fake) *Model {
-	m := New(f, term.Style{})
+	m := newModel(f)
 	f.events = []events.Event{{At: start, Epoch: 1, Kind: "started", Member: "127.0.0.1:7400", Detail: "version v1"}}
-	run(m, m.Init())
+	run(m, m.look)
 	for i := range 60 {
 		f.tree.Members[2].Lag = uint64(i % 20)
 		switch i {
@@ -160,8 +172,11 @@ func lived(f *fake) *Model {
 	return m
 }
 
+// sizes are the sizes of the screens in testdata.
+var sizes = [][2]int{{59, 40}, {60, 14}, {80, 24}, {80, 50}, {120, 40}, {200, 60}}
+
 func TestScreens(t *testing.T) {
-	for _, size := range [][2]int{{60, 14}, {80, 24}, {132, 40}, {59, 40}} {
+	for _, size := range sizes {
 		m := lived(cluster())
 		checkScreen(t, m, size, fmt.Sprintf("%dx%d.txt", size[0], size[1]))
 	}
@@ -200,8 +215,8 @@ func checkScreen(t *testing.T, m *Model, size [2]int, file string) {
 
 func TestMeasures(t *testing.T) {
 	f := cluster()
-	m := New(f, term.Style{})
-	run(m, m.Init())
+	m := newModel(f)
+	run(m, m.look)
 	second(m, f, 50, 20, 2*time.Millisecond)
 	s := m.samples[1]
 	if s.reads != 50 || s.writes != 20 || s.p50 < .002 || s.p50 > .0025 || s.lag != 17 || s.takeover {
@@ -219,12 +234,12 @@ func TestMeasures(t *testing.T) {
 	}
 	f.err = errors.New("no leader answers")
 	second(m, f, 1, 1, 0)
-	if s := m.samples[4]; !math.IsNaN(s.lag) || !strings.Contains(m.render(), "NO LEADER") || !strings.Contains(m.render(), "no leader answers") {
+	if s := m.samples[4]; !math.IsNaN(s.lag) || !strings.Contains(m.render(), "NO LEADER ANSWERS") || !strings.Contains(m.render(), "no leader answers") {
 		t.Errorf("without an answer: %+v\n%s", s, m.render())
 	}
 	f.err = nil
 	second(m, f, 1, 1, 0)
-	if strings.Contains(m.render(), "NO LEADER") {
+	if strings.Contains(m.render(), "NO LEADER ANSWERS") {
 		t.Errorf("a leader answers again\n%s", m.render())
 	}
 	for range 2 * history {
@@ -245,9 +260,9 @@ func TestKeys(t *testing.T) {
 	}{
 		{[]string{"p"}, "Hand the leadership over to 127.0.0.1:7402?", "promote 127.0.0.1:7402"},
 		{[]string{"down", "down", "p"}, "over to 127.0.0.1:7403?", "promote 127.0.0.1:7403"},
-		{[]string{"k"}, "Kill 127.0.0.1:7403 (follower, pid 103) with SIGKILL?", "kill 127.0.0.1:7403"},
-		{[]string{"down", "k"}, "Kill 127.0.0.1:7401 (leader, pid 101)", "kill 127.0.0.1:7401"},
-		{[]string{"up", "up", "k"}, "Kill 127.0.0.1:7402", "kill 127.0.0.1:7402"},
+		{[]string{"K"}, "Kill 127.0.0.1:7403 (follower, pid 103) with SIGKILL?", "kill 127.0.0.1:7403"},
+		{[]string{"down", "K"}, "Kill 127.0.0.1:7401 (leader, pid 101)", "kill 127.0.0.1:7401"},
+		{[]string{"up", "k", "K"}, "Kill 127.0.0.1:7402", "kill 127.0.0.1:7402"},
 		{[]string{"+"}, "Add a follower (2 -> 3)?", "scale 1"},
 		{[]string{"-"}, "Remove a follower (2 -> 1)?", "scale -1"},
 	} {
@@ -276,11 +291,11 @@ func TestKeys(t *testing.T) {
 	f.err = nil
 	m.tree.Heir, m.selected = "", m.tree.Leader
 	press(t, m, "p")
-	if m.asking != nil || !strings.Contains(m.render(), "cannot hand over: no follower is in sync") {
+	if m.question != nil || !strings.Contains(m.render(), "cannot hand over: no follower is in sync") {
 		t.Errorf("without an heir\n%s", m.render())
 	}
 	press(t, m, "x", "Y", "enter"[:1])
-	if m.asking != nil {
+	if m.question != nil {
 		t.Error("a key without a function asks a question")
 	}
 	_, cmd := m.Update(tea.KeyPressMsg{Text: "q", Code: 'q'})
@@ -292,15 +307,95 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// TestHelp: a key shows all keys until the next one.
+func TestHelp(t *testing.T) {
+	m := lived(cluster())
+	press(t, m, "?")
+	for _, size := range [][2]int{{80, 24}, {60, 14}} {
+		checkScreen(t, m, size, fmt.Sprintf("help-%dx%d.txt", size[0], size[1]))
+	}
+	press(t, m, "K")
+	if m.help || m.question != nil {
+		t.Errorf("after another key\n%s", m.render())
+	}
+}
+
+// TestOutage: while no leader answers, the screen says since when, what it shows is marked as old, and
+// nothing can be changed.
+func TestOutage(t *testing.T) {
+	f := withServices(cluster())
+	m := lived(f)
+	at := f.tree.At
+	m.clock = func() time.Time { return at }
+	f.did = nil
+	press(t, m, "K") // the question is open when the outage begins
+	f.err = errors.New("no leader answers in /data within 3s: connection refused")
+	at = at.Add(3 * time.Second)
+	run(m, m.look)
+	press(t, m, "y")
+	if len(f.did) > 0 || !strings.Contains(m.render(), noChange) {
+		t.Errorf("a member was killed during an outage: %v\n%s", f.did, m.render())
+	}
+	for _, size := range sizes[1:] {
+		checkScreen(t, m, size, fmt.Sprintf("outage-%dx%d.txt", size[0], size[1]))
+	}
+	for _, k := range []string{"K", "p", "+", "-", "s", "x", "r"} {
+		m.say("")
+		press(t, m, k)
+		if m.question != nil || m.said != noChange {
+			t.Errorf("%s asks %+v during an outage, and says %q", k, m.question, m.said)
+		}
+	}
+	m.style.Colour = true
+	if got := m.render(); strings.Contains(got, "\x1b[32mserving") || !strings.Contains(got, "\x1b[2m  127.0.0.1:7402 heir") {
+		t.Errorf("the old values are not grey:\n%s", got)
+	}
+	m.style.Colour = false
+	press(t, m, "K")
+	f.err = errors.New("no leader answers: nothing runs in /data; 'dynast up' starts it")
+	run(m, m.look)
+	if got := m.render(); !strings.Contains(got, "The grey values are old: no leader answers: nothing runs in /data; 'dynast up' starts it.") {
+		t.Errorf("when nothing runs\n%s", got)
+	}
+	f.err = nil
+	run(m, m.look)
+	if got := m.render(); strings.Contains(got, "NO LEADER") || strings.Contains(got, "?  ") || strings.Contains(got, "grey") || strings.Contains(got, noChange) {
+		t.Errorf("a leader answers again\n%s", got)
+	}
+}
+
+// TestSilence: a leader that is stopped keeps its connections open and answers nothing. The screen says
+// so before the request fails, and the graphs have a gap.
+func TestSilence(t *testing.T) {
+	f := cluster()
+	m := lived(f)
+	before := len(m.samples)
+	m.asking = true // a request is under way
+	for i := range 3 {
+		m.Update(tick{f.tree.At.Add(time.Duration(i+1) * time.Second)})
+	}
+	got := m.render()
+	if !strings.Contains(got, "NO LEADER ANSWERS since 03:05:05 (3s)") || !strings.Contains(got, "serving?") || !strings.Contains(got, "'dynast logs'") {
+		t.Errorf("got\n%s", got)
+	}
+	if len(m.samples) != before+3 || !math.IsNaN(m.samples[before].lag) {
+		t.Errorf("%d samples, want %d: %+v", len(m.samples), before+3, m.samples[before:])
+	}
+	press(t, m, "K")
+	if m.question != nil {
+		t.Error("a change is offered")
+	}
+}
+
 func TestBeforeTheFirstAnswer(t *testing.T) {
 	f := cluster()
 	f.err = errors.New("nothing runs")
-	m := New(f, term.Style{})
+	m := newModel(f)
 	if got := m.render(); !strings.Contains(got, "waiting for the leader") {
 		t.Errorf("%q", got)
 	}
-	press(t, m, "k", "p", "up", "down") // there is no member yet, so these keys do nothing
-	run(m, m.Init())
+	press(t, m, "K", "p", "up", "down", "l", "o", "?", "x", "+") // there is no member yet, so these keys do nothing
+	run(m, m.look)
 	if got := m.render(); !strings.Contains(got, "nothing runs") {
 		t.Errorf("%q", got)
 	}

@@ -13,11 +13,12 @@ import (
 	"github.com/dynast-io/dynast/shared/rules/plural"
 )
 
-// Write prints the leader, its followers with the heir marked, the services if there are any, and
-// the last deaths. It counts ages from now. services may be nil.
+// Write prints the facts of the cluster and of its store, the leader, its followers with the heir
+// marked, the services if there are any, and the last deaths. It counts ages from now. services may be
+// nil. No line is wider than the style's width.
 func Write(out io.Writer, tr *tree.Tree, services *ps.Report, now time.Time, s term.Style) error {
 	t := view{tr}
-	text := t.headline(s) + "\n\n" + term.Table(s, t.rows()) + renderServices(services, now, s) + t.renderDeaths(now, s)
+	text := t.headlines(s) + "\n" + t.renderMembers(s) + renderServices(services, now, s) + t.renderDeaths(now, s)
 	_, err := io.WriteString(out, text)
 	return err
 }
@@ -25,21 +26,49 @@ func Write(out io.Writer, tr *tree.Tree, services *ps.Report, now time.Time, s t
 // view is a tree to print.
 type view struct{ *tree.Tree }
 
-func (t view) headline(s term.Style) string {
-	parts := []string{s.Paint(term.Bold, fmt.Sprintf("epoch %d", t.Epoch)), "clients at " + t.Client}
-	if v, same := t.version(); same && v != "" {
-		parts = append(parts, "version "+v)
+func (t view) headlines(s term.Style) string {
+	parts := []term.Cell{{Text: fmt.Sprintf("epoch %d", t.Epoch), Colour: term.Bold}, {Text: "clients at " + t.Client}}
+	if v, same := Version(t.Tree); same && v != "" {
+		parts = append(parts, term.Cell{Text: "version " + v})
 	}
-	parts = append(parts, plural.Count(t.Restarts, "restart"), plural.Count(t.Takeovers, "takeover"))
-	text := strings.Join(parts, ", ")
+	parts = append(parts, term.Cell{Text: plural.Count(t.Restarts, "restart")}, term.Cell{Text: plural.Count(t.Takeovers, "takeover")})
+	lines := term.Flow(s, parts, s.Columns())
+	lines = append(lines, term.Flow(s, Store(t.Store), s.Columns())...)
 	if t.Degraded {
-		text += s.Paint(term.Red, "\nDEGRADED: fewer followers are in sync than replication.min_sync requires")
+		lines = append(lines, s.Paint(term.Red, "DEGRADED: fewer followers are in sync than replication.min_sync requires"))
 	}
-	return text
+	return strings.Join(lines, "\n") + "\n"
 }
 
-// version returns the version of the members, and whether all members have the same one.
-func (t view) version() (string, bool) {
+// nearlyFull is the part of the quota above which the use is marked.
+const nearlyFull = 0.8
+
+// Store returns the facts of the store as short texts, the most important first. There are none if st
+// is nil.
+func Store(st *tree.Store) []term.Cell {
+	if st == nil {
+		return nil
+	}
+	var parts []term.Cell
+	for _, a := range st.Alarms {
+		parts = append(parts, term.Cell{Text: "ALARM " + term.Printable(a), Colour: term.Red})
+	}
+	used := term.Cell{Text: size(st.UsedBytes) + " in use, no quota"}
+	if st.QuotaBytes >= 0 {
+		used.Text = fmt.Sprintf("%s of %s in use", size(st.UsedBytes), size(st.QuotaBytes))
+		if float64(st.UsedBytes) >= nearlyFull*float64(st.QuotaBytes) {
+			used.Colour = term.Yellow
+		}
+	}
+	return append(parts, term.Cell{Text: plural.Count(st.Keys, "key")}, used, term.Cell{Text: size(st.FileBytes) + " on disk"},
+		term.Cell{Text: term.Bytes(st.DiskFreeBytes) + " disk free"}, term.Cell{Text: fmt.Sprintf("revision %d", st.Revision)},
+		term.Cell{Text: plural.Count(st.Connections, "client")}, term.Cell{Text: plural.Count(st.Watchers, "watcher")})
+}
+
+func size(bytes int64) string { return term.Bytes(uint64(max(bytes, 0))) }
+
+// Version returns the version of the members, and whether all members have the same one.
+func Version(t *tree.Tree) (string, bool) {
 	for _, m := range t.Members {
 		if m.Version != t.Members[0].Version {
 			return "", false
@@ -51,22 +80,52 @@ func (t view) version() (string, bool) {
 	return t.Members[0].Version, true
 }
 
-func (t view) rows() [][]term.Cell {
-	_, same := t.version()
-	rows := [][]term.Cell{}
+// Columns says how the columns of the members give way. Different versions are more important than the
+// rest; equal ones are in the headline.
+func Columns(t *tree.Tree) []term.Column {
+	version := term.Column{Optional: 8, Least: 10}
+	if _, same := Version(t); !same {
+		version.Optional = 0
+	}
+	return []term.Column{{Least: 26}, {}, {Optional: 4}, {}, {Optional: 6}, {}, {Optional: 3}, {Optional: 1}, {Optional: 2}, {Optional: 7}, {Optional: 5}, version}
+}
+
+// Head returns the head of the table of members.
+func Head() []term.Cell {
 	head := []term.Cell{{Text: "PROCESS"}, {Text: "STATE"}}
-	for _, h := range []string{"PID", "UP", "INDEX", "LAG", "HEARD", "CPU", "MEM", "SLOT", "RESTARTS"} {
+	for _, h := range []string{"PID", "UP", "INDEX", "LAG", "HEARD", "CPU", "MEM", "SLOT", "DIED"} {
 		head = append(head, term.Cell{Text: h, Right: true})
 	}
-	if !same {
-		head = append(head, term.Cell{Text: "VERSION"})
-	}
+	head = append(head, term.Cell{Text: "VERSION"})
 	for i := range head {
 		head[i].Colour = term.Dim
 	}
-	rows = append(rows, head)
+	return head
+}
+
+// Row returns the row of a member. prefix stands before its address.
+func Row(t *tree.Tree, m tree.Member, prefix string) []term.Cell {
+	name, heard := term.Cell{Text: prefix + m.Address}, fmt.Sprintf("%dms", m.HeartbeatAgeMS)
+	switch m.Address {
+	case t.Leader:
+		name.Text, name.Colour, heard = name.Text+" leader", term.Bold, "-"
+	case t.Heir:
+		name.Text, name.Colour = name.Text+" heir", term.Cyan
+	}
+	row := []term.Cell{name, {Text: m.State, Colour: stateColour(m.State)}}
+	for _, text := range []string{
+		fmt.Sprint(m.PID), term.Age(time.Duration(m.UptimeMS) * time.Millisecond), fmt.Sprint(m.Index), fmt.Sprint(m.Lag), heard,
+		fmt.Sprintf("%.1f%%", m.CPUPercent), term.Bytes(m.RSSBytes), fmt.Sprint(m.Slot), fmt.Sprint(m.Restarts),
+	} {
+		row = append(row, term.Cell{Text: text, Right: true})
+	}
+	return append(row, term.Cell{Text: m.Version})
+}
+
+func (t view) renderMembers(s term.Style) string {
+	rows := [][]term.Cell{Head()}
 	if m, ok := t.MemberAt(t.Leader); ok {
-		rows = append(rows, t.row(m, "", same))
+		rows = append(rows, Row(t.Tree, m, ""))
 	}
 	others := t.FollowerMembers()
 	for i, m := range others {
@@ -74,35 +133,9 @@ func (t view) rows() [][]term.Cell {
 		if i == len(others)-1 {
 			branch = "└─ "
 		}
-		rows = append(rows, t.row(m, branch, same))
+		rows = append(rows, Row(t.Tree, m, branch))
 	}
-	return rows
-}
-
-func (t view) row(m tree.Member, branch string, sameVersion bool) []term.Cell {
-	name := term.Cell{Text: branch + m.Address + " " + m.Role}
-	switch m.Address {
-	case t.Heir:
-		name.Text += " (heir)"
-		name.Colour = term.Cyan
-	case t.Leader:
-		name.Colour = term.Bold
-	}
-	heard := "-"
-	if m.Address != t.Leader {
-		heard = fmt.Sprintf("%dms", m.HeartbeatAgeMS)
-	}
-	row := []term.Cell{name, {Text: m.State, Colour: stateColour(m.State)}}
-	for _, text := range []string{
-		fmt.Sprint(m.PID), term.Span(time.Duration(m.UptimeMS) * time.Millisecond), fmt.Sprint(m.Index), fmt.Sprint(m.Lag), heard,
-		fmt.Sprintf("%.1f%%", m.CPUPercent), size(m.RSSBytes), fmt.Sprint(m.Slot), fmt.Sprint(m.Restarts),
-	} {
-		row = append(row, term.Cell{Text: text, Right: true})
-	}
-	if !sameVersion {
-		row = append(row, term.Cell{Text: m.Version})
-	}
-	return row
+	return term.Table(s, term.Fit(rows, s.Columns(), Columns(t.Tree)))
 }
 
 func stateColour(state string) term.Colour {
@@ -115,16 +148,11 @@ func stateColour(state string) term.Colour {
 	return term.Yellow
 }
 
-// servicesWidth is the width of the usual terminal.
-const servicesWidth = 80
-
 func renderServices(r *ps.Report, now time.Time, s term.Style) string {
 	if r == nil || len(r.Services) == 0 {
 		return ""
 	}
-	rows := psview.Rows(r, now)
-	psview.Fit(rows, servicesWidth)
-	return "\n" + term.Table(s, rows)
+	return "\n" + term.Table(s, term.Fit(psview.Rows(r, now), s.Columns(), psview.Columns()))
 }
 
 // shownDeaths is the number of deaths that are printed. The JSON output has all.
@@ -135,23 +163,22 @@ func (t view) renderDeaths(now time.Time, s term.Style) string {
 		return ""
 	}
 	last := t.Deaths[max(0, len(t.Deaths)-shownDeaths):]
-	rows := [][]term.Cell{}
+	head := []term.Cell{{Text: "LAST DEATHS"}, {Text: "PROCESS"}, {Text: "PID", Right: true}, {Text: "REASON"}, {Text: "REPLACED BY"}}
+	for i := range head {
+		head[i].Colour = term.Dim
+	}
+	rows := [][]term.Cell{head}
 	for i := len(last) - 1; i >= 0; i-- {
 		d := last[i]
-		by := term.Cell{Text: "replaced by " + d.ReplacedBy}
+		by := term.Cell{Text: d.ReplacedBy}
 		if d.ReplacedBy == "" {
-			by = term.Cell{Text: "not replaced yet", Colour: term.Yellow}
+			by = term.Cell{Text: "none yet", Colour: term.Yellow}
 		}
 		rows = append(rows, []term.Cell{
-			{Text: "  " + term.Span(now.Sub(d.At)) + " ago"}, {Text: d.Address}, {Text: fmt.Sprintf("pid %d", d.PID)},
+			{Text: term.Span(now.Sub(d.At)) + " ago"}, {Text: d.Address}, {Text: fmt.Sprint(d.PID), Right: true},
 			{Text: term.Printable(d.Reason), Colour: term.Red}, by,
 		})
 	}
-	return fmt.Sprintf("\n%s\n", s.Paint(term.Dim, fmt.Sprintf("last deaths (%d of %d)", len(last), len(t.Deaths)))) + term.Table(s, rows)
-}
-
-// size formats a number of bytes in MiB.
-func size(n uint64) string {
-	const mib = 1 << 20
-	return fmt.Sprintf("%.0fMiB", float64(n)/mib)
+	columns := []term.Column{{}, {Least: 16}, {Optional: 1}, {Least: 14, Cut: true}, {Least: 16}}
+	return "\n" + term.Table(s, term.Fit(rows, s.Columns(), columns))
 }

@@ -23,21 +23,25 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 // scale from 0.1 ms to 100 s.
 const (
 	pictureWidth = 1160
-	rowHeight    = 150
-	lowestMS     = 0.1
-	decades      = 6
+	// leftMargin and rightMargin have room for the labels of the scales.
+	leftMargin, rightMargin = 60, 30
+	rowHeight               = 150
+	lowestMS                = 0.1
+	decades                 = 6
 )
 
 // picture is the timeline as shapes.
 type picture struct {
-	Width, Row int
-	Seconds    []tick
-	Decades    []tick
-	Bars       []bar // acknowledged changes
-	MaxRate    int   // per second
-	Worst      []bar // latency
-	Median     string
-	Faults     []mark
+	// Left is where the picture begins, and Whole is its width with the margins.
+	Left, Whole int
+	Width, Row  int
+	Seconds     []tick
+	Decades     []tick
+	Bars        []bar // acknowledged changes
+	MaxRate     int   // per second
+	Worst       []bar // latency
+	Median      string
+	Faults      []mark
 }
 
 type tick struct {
@@ -65,7 +69,7 @@ func height(ms float64) float64 {
 }
 
 func (r *Report) picture() picture {
-	p := picture{Width: pictureWidth, Row: rowHeight}
+	p := picture{Left: -leftMargin, Whole: leftMargin + pictureWidth + rightMargin, Width: pictureWidth, Row: rowHeight}
 	total := float64(max(r.DurationMS, 1))
 	x := func(ms int64) float64 { return float64(ms) / total * pictureWidth }
 	step := niceStep(total / 1000)

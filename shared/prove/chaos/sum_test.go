@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"encoding/xml"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"reflect"
@@ -165,6 +166,12 @@ func TestReportAsAPage(t *testing.T) {
 		if strings.Contains(page, never) {
 			t.Errorf("%q is in the page", never)
 		}
+	}
+	// Both ends of the scale, with half of a label beside each tick, are inside the picture.
+	p := failedReport().picture()
+	if last := p.Seconds[len(p.Seconds)-1]; last.At+20 > float64(p.Left+p.Whole) || p.Seconds[0].At-20 < float64(p.Left) ||
+		!strings.Contains(page, fmt.Sprintf(`viewBox="%d 0 %d `, p.Left, p.Whole)) {
+		t.Errorf("the picture from %d, %d wide, clips its scale: %+v", p.Left, p.Whole, p.Seconds)
 	}
 	svg := page[strings.Index(page, "<svg") : strings.Index(page, "</svg>")+len("</svg>")]
 	d := xml.NewDecoder(strings.NewReader(svg))

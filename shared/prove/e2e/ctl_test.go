@@ -188,6 +188,14 @@ func (c *cluster) maintenanceCommands() {
 		{"snapshot save " + file, "", 0, `Snapshot saved at`},
 		{"completion bash", "", 0, `bash completion`},
 	})
+	if code, out := c.run("snapshot", "save", file, "--data-dir", c.dir); code != 0 ||
+		!regexp.MustCompile(`^saved `+regexp.QuoteMeta(file)+`: \d+ bytes, revision \d+, hash [0-9a-f]{8}\n$`).MatchString(out) {
+		t.Errorf("snapshot save: %d %q", code, out)
+	}
+	missing := filepath.Join(t.TempDir(), "missing", "file")
+	if code, out := c.run("snapshot", "save", missing, "--data-dir", c.dir); code == 0 || !strings.Contains(out, missing) || strings.Count(out, "\n") != 1 {
+		t.Errorf("snapshot save to a directory that does not exist: %d %q", code, out)
+	}
 	st, err := restore.Status(file)
 	if err != nil || st.TotalKey == 0 {
 		t.Errorf("status of the snapshot: %+v, %v", st, err)

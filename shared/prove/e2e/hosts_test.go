@@ -193,6 +193,13 @@ func TestHosts(t *testing.T) {
 		}
 	}
 
+	for i, c := range all {
+		c.wait(fmt.Sprintf("the facts of the store of host %d", i), func(t *tree.Tree) bool {
+			s := t.Store
+			return s != nil && s.Keys == 203 && s.Revision > 203 && s.Connections > 0 && s.QuotaBytes == 2<<30 && s.UsedBytes > 200_000 && s.DiskFreeBytes > 0
+		})
+	}
+
 	t.Run("engine killed", func(t *testing.T) {
 		for _, c := range all {
 			was := c.engine()

@@ -208,6 +208,7 @@ func TestPage(t *testing.T) {
 	b.await("the leader on the page", fmt.Sprintf(`document.getElementById("leader").textContent === %q`, first.Leader))
 	b.await("three processes", `document.querySelectorAll("#processes tbody tr").length === 3`)
 	b.await("the heir's mark", fmt.Sprintf(`document.querySelector('tr[data-address=%q] .mark')?.textContent === "heir"`, first.Heir))
+	b.await("the facts of the store", `/ keys? · .* of 2 GiB in use · .* disk free · revision /.test(document.getElementById("store").textContent)`)
 	b.await("curves", `["requests", "latency", "lag"].every(g => document.querySelectorAll("#graph-" + g + " path").length > 0)`)
 	if b.eval(`document.querySelectorAll("#processes button").length + " " + document.getElementById("controls").hidden`) != "0 true" {
 		t.Error("the page has buttons without the token")

@@ -29,6 +29,9 @@ func TestTreeScript(t *testing.T) {
 	if code != 0 || strings.Count(out, "dynast:follower") != 2 || strings.Count(out, "dynast:leader") != 1 {
 		t.Errorf("tree.sh: exit code %d, or a wrong number of processes\n%s", code, out)
 	}
+	if strings.Count(out, "─ dynast:follower") != 2 || strings.Contains(out, "─ dynast:leader") {
+		t.Errorf("tree.sh does not show the followers below the leader:\n%s", out)
+	}
 	for _, f := range followersOf(tr) {
 		if !strings.Contains(out, f.Address) {
 			t.Errorf("tree.sh does not show the follower %s:\n%s", f.Address, out)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/dynast-io/dynast/shared/observe/events"
@@ -201,14 +203,23 @@ func TestTree(t *testing.T) {
 	}
 	old := leaderOf(c.full())
 	c.signal(old, syscall.SIGKILL)
-	now := c.wait("the dead leader is replaced", func(t *tree.Tree) bool { return t.Takeovers == 1 && count(t, "in_sync") == 2 })
+	// The client connects again by itself, and so does its watch.
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	watches := cl.Watch(ctx, "k", clientv3.WithCreatedNotify())
+	if r := <-watches; r.Err() != nil {
+		t.Fatal(r.Err())
+	}
+	now := c.wait("the dead leader is replaced, and the client is back", func(t *tree.Tree) bool {
+		return t.Takeovers == 1 && count(t, "in_sync") == 2 && t.Store.Watchers == 1
+	})
 	out := c.output("tree", "--config", c.config)
 	lines := strings.Split(out, "\n")
-	if !strings.Contains(lines[0], "epoch 2") || !strings.Contains(lines[0], c.client) || !strings.Contains(lines[0], "1 restart, 1 takeover") {
+	if !strings.Contains(lines[0], "epoch 2") || !strings.Contains(lines[0], c.client) || !strings.Contains(lines[0], "1 restart  1 takeover") {
 		t.Errorf("unexpected first line of the tree: %q", lines[0])
 	}
-	for _, want := range []string{"PROCESS", "PID", "UP", "LAG", "HEARD", "CPU", "MEM", "RESTARTS", now.Heir + " follower (heir)",
-		now.Leader + " leader", "├─", "└─", "last deaths (1 of 1)", old.Address, "signal: killed", "replaced by " + now.Leader} {
+	for _, want := range []string{"PROCESS", "PID", "UP", "LAG", "HEARD", "CPU", "MEM", "DIED", now.Heir + " heir",
+		now.Leader + " leader", "├─", "└─", "LAST DEATHS", old.Address, "signal: killed", "5 keys  ", " of 2GiB in use", " on disk", " disk free", "revision 6", "1 client", "1 watcher"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the tree does not contain %q:\n%s", want, out)
 		}
@@ -217,9 +228,10 @@ func TestTree(t *testing.T) {
 		t.Error("the tree is coloured, although the output is no terminal")
 	}
 	// The columns are aligned: a right-aligned header ends where its values end.
-	for _, h := range []string{"PID", "UP", "LAG", "HEARD", "CPU", "MEM", "SLOT"} {
-		end := len([]rune(lines[2][:strings.Index(lines[2], " "+h)+1+len(h)]))
-		for _, l := range lines[3:6] {
+	head := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "PROCESS") })
+	for _, h := range []string{"PID", "UP", "LAG", "HEARD", "CPU", "MEM"} {
+		end := len([]rune(lines[head][:strings.Index(lines[head], " "+h)+1+len(h)]))
+		for _, l := range lines[head+1 : head+4] {
 			if r := []rune(l); r[end-1] == ' ' || r[end] != ' ' {
 				t.Errorf("the column %s is not aligned:\n%s", h, out)
 			}
@@ -234,6 +246,11 @@ func TestTree(t *testing.T) {
 	}
 	if replaced != 1 || now.Restarts != 1 || now.At.IsZero() || now.Committed < 5 || now.Applied < 5 {
 		t.Errorf("unexpected fields of the tree: %+v", now)
+	}
+	st := now.Store
+	if st == nil || st.Keys != 5 || st.Revision != 6 || st.Connections != 1 || st.Watchers != 1 || st.UsedBytes <= 0 || st.FileBytes < st.UsedBytes ||
+		st.QuotaBytes != 2<<30 || st.DiskFreeBytes == 0 || st.Alarms == nil || len(st.Alarms) != 0 {
+		t.Errorf("unexpected facts of the store: %+v", st)
 	}
 	// Without a terminal, --watch prints one tree after the other, also through a takeover.
 	watch := c.follow("tree", "--config", c.config, "--watch")

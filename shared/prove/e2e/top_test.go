@@ -6,7 +6,9 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 
@@ -57,6 +59,20 @@ func (s *screen) text() string {
 	return s.printed.String()
 }
 
+// repaint makes a program draw its whole screen, by changing the width of the terminal. Otherwise the
+// program sends only the characters that differ from those on the screen, and a text is in pieces.
+func (s *screen) repaint(t *testing.T) {
+	t.Helper()
+	size, err := pty.GetsizeFull(s.terminal)
+	if err == nil {
+		size.Cols ^= 1
+		err = pty.Setsize(s.terminal, size)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (s *screen) press(t *testing.T, keys string) {
 	t.Helper()
 	if _, err := io.WriteString(s.terminal, keys); err != nil {
@@ -72,13 +88,26 @@ func TestTop(t *testing.T) {
 	s := c.terminal("top", "--config", c.config)
 	shows := func(what string) {
 		t.Helper()
-		eventually(t, what+" on the screen", func() bool { return strings.Contains(s.text(), what) })
+		painted := time.Now()
+		eventually(t, what+" on the screen", func() bool {
+			if strings.Contains(s.text(), what) {
+				return true
+			}
+			if time.Since(painted) > 300*time.Millisecond {
+				s.repaint(t)
+				painted = time.Now()
+			}
+			return false
+		})
 	}
 	first := c.full()
 	shows("REQUESTS/S")
 	shows(first.Leader)
 	shows("\x1b[?1049h") // the alternate screen
-	s.press(t, "k")
+	shows("keys  ")
+	s.press(t, "l")
+	shows("LOG OF ")
+	s.press(t, "lK")
 	shows("Kill " + first.Leader)
 	s.press(t, "y")
 	now := c.wait("the next leader has two followers in sync", func(t *tree.Tree) bool { return t.Leader != first.Leader && count(t, "in_sync") == 2 })
@@ -91,6 +120,21 @@ func TestTop(t *testing.T) {
 	shows("over to " + now.Heir)
 	s.press(t, "y")
 	c.wait("the heir leads", func(t *tree.Tree) bool { return t.Leader == now.Heir })
+	s.press(t, "?")
+	shows("scroll a log")
+	s.press(t, "?")
+	// A stopped process keeps its connections open and answers nothing. Followers would take over, so
+	// all are stopped.
+	last := c.full()
+	for _, m := range append(followersOf(last), leaderOf(last)) {
+		c.signal(m, syscall.SIGSTOP)
+	}
+	shows("NO LEADER ANSWERS since")
+	s.press(t, "K")
+	shows("nothing can be changed while no leader answers")
+	for _, m := range append(followersOf(last), leaderOf(last)) {
+		c.signal(m, syscall.SIGCONT)
+	}
 	s.press(t, "q")
 	if err := <-s.ended; err != nil {
 		t.Errorf("top: %v\n%s", err, tail(s.text(), 5000))

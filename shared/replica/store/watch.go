@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/pkg/v3/traceutil"
@@ -228,12 +229,26 @@ func (s *WatchStream) offer(r mvcc.WatchResponse) {
 	}
 }
 
-// etcd's own package may have registered its watch metrics already.
+// etcd's own package may have registered its metrics already.
 var (
 	streamsTotal  = registeredGauge("watch_stream_total", "Total number of watch streams.")
 	watchersTotal = registeredGauge("watcher_total", "Total number of watchers.")
 	eventsPending = registeredGauge("pending_events_total", "Total number of pending events to be sent.")
+	keysTotal     = registeredGauge("keys_total", "Total number of keys.")
 )
+
+// Counts returns how many keys the key-value store of this process has, and how many watchers. etcd's
+// code keeps both counts up to date, so nothing is scanned. If a process has several stores, the keys
+// are those of the store that was opened last.
+func Counts() (keys, watchers int64) { return valueOf(keysTotal), valueOf(watchersTotal) }
+
+func valueOf(g prometheus.Gauge) int64 {
+	var m dto.Metric
+	if err := g.Write(&m); err != nil {
+		panic(err) // a gauge has no reason to fail
+	}
+	return int64(m.GetGauge().GetValue())
+}
 
 func registeredGauge(name, help string) prometheus.Gauge {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "etcd_debugging", Subsystem: "mvcc", Name: name, Help: help})

@@ -172,3 +172,49 @@ func TestIdleStoreDoesNotPollForWatchers(t *testing.T) {
 		}
 	}
 }
+
+// The counts follow deletions, transactions and a compaction, and a store that is opened again has the
+// same ones.
+func TestCounts(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	keys := func(when string, want int64) {
+		t.Helper()
+		if got, _ := Counts(); got != want {
+			t.Errorf("%s: %d keys, want %d", when, got, want)
+		}
+	}
+	keys("empty", 0)
+	for _, k := range []string{"a", "b", "c", "b"} {
+		feed(t, s, 1, put(t, k, "v"))
+	}
+	keys("three keys, one of them changed", 3)
+	remove := func(key string) *pb.InternalRaftRequest {
+		return &pb.InternalRaftRequest{DeleteRange: &pb.DeleteRangeRequest{Key: []byte(key)}}
+	}
+	feed(t, s, 1, data(t, remove("a")))
+	feed(t, s, 1, data(t, remove("nothing")))
+	keys("one deleted", 2)
+	feed(t, s, 1, put(t, "a", "again"))
+	keys("put again", 3)
+	feed(t, s, 1, data(t, remove("a")))
+	feed(t, s, 1, data(t, &pb.InternalRaftRequest{Compaction: &pb.CompactionRequest{Revision: s.Revision(), Physical: true}}))
+	keys("compacted", 2)
+
+	_, before := Counts()
+	w := s.NewWatchStream()
+	watch(t, w, 1, "a", nil)
+	watch(t, w, 2, "a", []byte("z"))
+	if _, now := Counts(); now != before+2 {
+		t.Errorf("%d watchers, want two more than %d", now, before)
+	}
+	w.Close()
+	if _, now := Counts(); now != before {
+		t.Errorf("%d watchers, want %d", now, before)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir)
+	keys("opened again", 2)
+}

@@ -129,7 +129,31 @@ function showEvents() {
   }
 }
 
+// ---- the store
+
+function bytes(n) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let u = 0;
+  for (; n >= 1023.5 && u < units.length - 1; u++) n /= 1024;
+  return `${u >= 3 && n < 9.95 && n % 1 ? n.toFixed(1) : Math.round(n)} ${units[u]}`;
+}
+
+// showStore shows the facts of the store. A leader that is older than them sends none.
+function showStore(store) {
+  $("store").hidden = !store;
+  if (!store) return;
+  const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+  const quota = store.quota_bytes < 0 ? "in use, no quota" : `of ${bytes(store.quota_bytes)} in use`;
+  $("store").className = store.alarms.length > 0 ? "bad" : "";
+  $("store").textContent = [...store.alarms.map(a => `ALARM ${a}`), many(store.keys, "key"), `${bytes(store.used_bytes)} ${quota}`,
+    `${bytes(store.file_bytes)} on disk`, `${bytes(store.disk_free_bytes)} disk free`, `revision ${store.revision}`,
+    many(store.connections, "client"), many(store.watchers, "watcher")].join(" · ");
+}
+
+// ---- the processes
+
 function show(tree) {
+  showStore(tree.store);
   $("epoch").textContent = tree.epoch;
   $("leader").textContent = tree.leader || "–";
   $("heir").textContent = tree.heir || "none";
