@@ -79,10 +79,10 @@ func (l Location) Load(defaults []byte) (*Config, error) {
 	return c, err
 }
 
-// Check returns an error if a configuration from this file would mean another data directory in each
-// working directory, although the file is the same one everywhere.
+// Check returns an error if c, which was read from this file, has another data directory in each
+// working directory, although every command of this host finds the same file.
 func (l Location) Check(c *Config) error {
-	if !l.searched || l.File == "" || l.File == LocalFile || filepath.IsAbs(c.dataDirText) {
+	if l.File != SystemFile || filepath.IsAbs(c.dataDirText) {
 		return nil
 	}
 	return fmt.Errorf("%w: %s: data_dir = %q is not an absolute path, but this file is used in every working directory; "+
