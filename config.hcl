@@ -1,9 +1,11 @@
 # The default configuration of dynast. This file is built into the binary.
 #
-# Your own file (dynast up --config FILE) needs only the fields that you want to
-# change. All other fields keep the values below. Each field also has a flag that
-# overrides the file. For example, --heartbeat-timeout overrides
-# heartbeat { timeout }.
+# Your own file needs only the fields that you want to change. All other fields keep
+# the values below. dynast uses the first of these files that exists: --config FILE,
+# the one that the variable DYNAST_CONFIG names, config.hcl in the working directory,
+# /etc/dynast/config.hcl. 'dynast config print' shows which file is used, all fields,
+# and where each value comes from. Each field also has a flag that overrides the file.
+# For example, --heartbeat-timeout overrides heartbeat { timeout }.
 #
 # Durations need a unit: ns, us, ms, s, m, h ("100ms", "1m30s").
 # Sizes need a binary unit: B, KiB, MiB, GiB, TiB ("64MiB").
@@ -12,7 +14,9 @@
 
 # The directory for all data of the cluster: write logs, databases, certificates,
 # locks. Each cluster needs its own directory, on a file system with working
-# flock and fsync (a local disk, not NFS).
+# flock and fsync (a local disk, not NFS). The variable DYNAST_DATA_DIR overrides the
+# file, and the flag --data-dir overrides both. /etc/dynast/config.hcl needs an
+# absolute path here.
 # Unit: path. Default: dynast-data in the working directory.
 data_dir = "dynast-data"
 

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,8 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dynast-io/dynast/shared/config"
-	"github.com/dynast-io/dynast/shared/host/container"
-	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/parent"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/observe/logging"
@@ -88,7 +88,7 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 	logs, err := logging.New(logging.Options{
 		Level: cfg.Log.Level, Format: cfg.Log.Format, Directory: cfg.LogDirectory(),
 		MaxSizeBytes: int64(cfg.Log.MaxSize), MaxBackups: cfg.Log.MaxBackups,
-		Address: address, Stderr: member.Stderr,
+		Address: address, Stderr: logOutput(cfg),
 	})
 	if err != nil {
 		return &cli.Error{Code: core.ExitError, Err: err}
@@ -103,10 +103,21 @@ func run(cfg *config.Config, address string, f func(worker.Options) (core.ExitCo
 	spawned := os.Getenv(member.ConfigEnv) != ""
 	if err != nil && (spawned || cfg.Log.Format == "json" || cfg.Log.Directory != "" && cfg.Log.Directory != config.Off) {
 		logs.Logger("worker").Error("cannot start", "error", err)
-		err = nil
+		if logOutput(cfg) != nil {
+			err = nil
+		}
 	}
 	logs.Flush(time.Second)
 	return &cli.Error{Code: max(code, core.ExitError), Err: err}
+}
+
+// logOutput returns the log's output besides the files: standard error, or nil if another process
+// shows the events there and there are files.
+func logOutput(cfg *config.Config) io.Writer {
+	if os.Getenv(member.QuietEnv) != "" && cfg.LogDirectory() != "" {
+		return nil
+	}
+	return member.Stderr
 }
 
 // runAgain runs the leader if this process has executed its program again. Its arguments are then
@@ -160,11 +171,16 @@ func upCommand(app *cli.App) *cobra.Command {
 		}
 		return nil
 	}
+	attach := attachFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if again, err := runAgain(); again {
 			return err
 		}
-		if !container.Needed() {
+		attached, err := attach()
+		if err != nil {
+			return err
+		}
+		if !parent.InContainer() && !attached {
 			proc.SlackTimers()
 		}
 		cfg, err := c.Load()
@@ -177,25 +193,23 @@ func upCommand(app *cli.App) *cobra.Command {
 		if err := announceIn(readyFile); err != nil {
 			return err
 		}
-		if container.Needed() {
-			return containerParent(cfg.DataDir)
+		switch {
+		case parent.InContainer():
+			return ended(parent.Run(parent.Options{
+				Argv: os.Args, Leader: parent.LeaderOf(cfg.DataDir), Members: parent.MembersHere, Container: true}))
+		case attached:
+			return stayAttached(cfg, c.Location(), reach(cmd, cfg))
 		}
-		return run(cfg, "", worker.Up)
+		return run(cfg, "", func(o worker.Options) (core.ExitCode, error) {
+			o.Logs.Logger("worker").Info("starting", "version", o.Version, "config", c.Location().String(), "data_dir", cfg.DataDir)
+			return worker.Up(o)
+		})
 	}
 	return cmd
 }
 
-// containerParent runs the leader as a child. It is used in a container, where the kernel
-// would kill all processes as soon as the first one ends.
-func containerParent(dataDir string) error {
-	code, err := container.Run(os.Args, func() (proc.Identity, error) {
-		dir, err := datadir.OpenForReading(dataDir)
-		if err != nil {
-			return proc.Identity{}, err
-		}
-		owner, err := proc.ReadOwner(dir.ClusterLock())
-		return owner.Identity, err
-	})
+// ended turns the result of a parent process into an error with the exit code.
+func ended(code int, err error) error {
 	if code == 0 && err == nil {
 		return nil
 	}

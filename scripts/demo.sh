@@ -8,6 +8,8 @@
 # DEMO_BINARY is a built program; without it this script builds one. DEMO_CLIENT and
 # DEMO_PORTS are addresses to use if the default ones are taken.
 set -euo pipefail
+export DYNAST_CONFIG=off # no file of this host
+unset DYNAST_DATA_DIR
 repo=$(cd "$(dirname "$0")/.." && pwd)
 case "${1:-}" in
 "" | --write) ;;

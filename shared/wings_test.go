@@ -120,7 +120,7 @@ func TestUpwards(t *testing.T) {
 	}{
 		{"shared/rules/core", "shared/rules/roster", true},
 		{"shared/rules/core", "shared/host/proc", false},
-		{"shared/host/container", "shared/rules/keeper", true},
+		{"shared/host/parent", "shared/rules/keeper", true},
 		{"shared/observe/tree", "shared/operator/term", false},
 		{"shared/replica/log", "supervisor", false},
 		{"shared/attic", "shared/host/proc", false},

@@ -30,6 +30,8 @@ type Config struct {
 	// sources maps a field that is not the default to where it was set: a position in a file,
 	// or a flag. It is nil if that is not known (after Decode).
 	sources map[string]string
+	// dataDirText is data_dir as it was given. It is empty if that is not known (after Decode).
+	dataDirText string
 }
 
 // Client is the configuration of the service for clients.

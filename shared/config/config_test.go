@@ -41,7 +41,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.sources = nil
+	c.sources, c.dataDirText = nil, ""
 	wd, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestEncodeDecode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.sources = nil
+		c.sources, c.dataDirText = nil, ""
 		if !reflect.DeepEqual(c, d) {
 			t.Errorf("got  %+v\nwant %+v", d, c)
 		}

@@ -16,6 +16,8 @@ type flagValue struct {
 	field *field[Config]
 	given string
 	isSet bool
+	// variable is the environment variable that took the place of the flag, or empty.
+	variable string
 }
 
 // FlagName returns the flag of a field: for heartbeat.timeout it is heartbeat-timeout.
@@ -44,12 +46,15 @@ func (f *Flags) Apply(c *Config) error {
 		if !v.isSet {
 			continue
 		}
-		name := "--" + FlagName(v.field.path)
+		name := v.name()
 		if err := v.field.set(next, v.given); err != nil {
 			e.add(nil, "%s %s: %v; want %s", name, clip(v.given), err, v.field.allowed)
 			continue
 		}
 		next.setFrom(v.field.path, name)
+		if v.field.path == dataDirField {
+			next.dataDirText = next.DataDir // a flag's path is made absolute for good
+		}
 	}
 	if err := e.orNil(); err != nil {
 		return err
@@ -59,6 +64,30 @@ func (f *Flags) Apply(c *Config) error {
 	}
 	*c = *next
 	return nil
+}
+
+// UseEnv makes the variable DYNAST_DATA_DIR take the place of the flag --data-dir, unless the flag or
+// no variable is given.
+func (f *Flags) UseEnv(getenv func(string) string) error {
+	for _, v := range f.values {
+		text := getenv(DataDirEnv)
+		if v.field.path != dataDirField || v.isSet || text == "" {
+			continue
+		}
+		v.variable = DataDirEnv
+		if err := v.Set(text); err != nil {
+			return fmt.Errorf("%s=%s: %w", DataDirEnv, clip(text), err)
+		}
+	}
+	return nil
+}
+
+// name is what set the value, for messages.
+func (v *flagValue) name() string {
+	if v.variable != "" {
+		return v.variable
+	}
+	return "--" + FlagName(v.field.path)
 }
 
 // String is empty unless the flag was given, so that pflag shows no default.

@@ -226,7 +226,13 @@ func (r *reader) attribute(f *field[Config], a *hclsyntax.Attribute) {
 		return
 	}
 	r.at[f.path] = at
+	if f.path == dataDirField {
+		r.config.dataDirText = text
+	}
 }
+
+// dataDirField is the path of the field DataDir.
+const dataDirField = "data_dir"
 
 // value evaluates an expression to the text that the field parses. It does not convert between
 // numbers and strings: a number where a duration or a size is expected has no unit.

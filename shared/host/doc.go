@@ -8,9 +8,9 @@
 //   - datadir: the layout of the data directory;
 //   - memlimit: the memory limit of the control group;
 //   - openfiles: the limit of open files, and its division among listeners;
-//   - container: the small parent of a cluster that is the first process of a container;
+//   - parent: the small process above a cluster, in a container and at a terminal;
 //   - systemd: the service manager's protocol;
 //   - tick: common moments for all periodic work.
 //
-// It may import rules (container takes its back-off from keeper), and nothing else.
+// It may import rules (parent takes its back-off from keeper), and nothing else.
 package host

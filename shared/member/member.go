@@ -54,6 +54,14 @@ const ReadyFileEnv = "DYNAST_READY_FILE"
 // inherits it with the environment.
 const SourceEnv = "DYNAST_CONFIG_SOURCE"
 
+// The environment variables of a cluster at a terminal, where a parent process shows the events.
+const (
+	// ParentEnv has the pid of the parent process that started the first leader.
+	ParentEnv = "DYNAST_WORKER_PARENT"
+	// QuietEnv is set if members write their logs only to files. Every later leader inherits it.
+	QuietEnv = "DYNAST_WORKER_QUIET"
+)
+
 // The exit codes that a supervisor understands, in addition to those of the core.
 const (
 	// ExitSlotBusy means that another process owns the worker's slot.

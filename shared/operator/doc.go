@@ -6,6 +6,7 @@
 //   - top: the terminal dashboard;
 //   - dashboard: the dashboard in the browser;
 //   - treeview: the processes as text;
+//   - upview: what happens in a cluster, on the terminal of 'dynast up';
 //   - imports: service blocks from the configuration of other supervisors;
 //   - term: colours, tables, and the removal of control characters from text of others.
 //

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -35,6 +36,7 @@ func (a *App) Commands() []*cobra.Command {
 		a.removeCommand(),
 		a.scaleCommand(),
 		a.checkCommand(),
+		a.configCommand(),
 		a.reloadCommand(),
 		a.upgradeCommand(),
 		a.ctlCommand(),
@@ -55,7 +57,7 @@ func (a *App) Commands() []*cobra.Command {
 }
 
 // Configured gives a command its configuration: a file or the built-in default, and then the
-// flags, which override single fields.
+// environment and the flags, which override single fields.
 type Configured struct {
 	defaults []byte
 	file     string
@@ -65,22 +67,33 @@ type Configured struct {
 // WithConfig adds the configuration flags to a command.
 func (a *App) WithConfig(cmd *cobra.Command) *Configured {
 	c := &Configured{defaults: a.Defaults}
-	cmd.Flags().StringVar(&c.file, "config", "", "configuration `FILE`; default: the built-in configuration, which is config.hcl")
+	cmd.Flags().StringVar(&c.file, "config", "", "configuration `FILE`, or off for the built-in one; default: $DYNAST_CONFIG, ./config.hcl, /etc/dynast/config.hcl, or the built-in one")
 	c.flags = config.BindFlags(cmd.Flags())
 	return c
 }
 
-// Load reads the configuration and applies the flags to it. Its error has the exit code ExitUsage.
+// Load finds and reads the configuration and applies the environment and the flags to it. Its error
+// has the exit code ExitUsage.
 func (c *Configured) Load() (*config.Config, error) {
-	cfg, err := config.Load(c.file, c.defaults)
+	at := c.Location()
+	cfg, err := at.Load(c.defaults)
+	if err == nil {
+		err = c.flags.UseEnv(os.Getenv)
+	}
 	if err == nil {
 		err = c.flags.Apply(cfg)
+	}
+	if err == nil {
+		err = at.Check(cfg)
 	}
 	if err != nil {
 		return nil, &Error{Code: ExitUsage, Err: err}
 	}
 	return cfg, nil
 }
+
+// Location returns the configuration file that Load reads, and why.
+func (c *Configured) Location() config.Location { return config.Locate(c.file) }
 
 // run makes cmd load the configuration and then call f. An error of f that has no exit code
 // gets ExitError.
@@ -97,7 +110,7 @@ func (c *Configured) run(cmd *cobra.Command, f func(ctx context.Context, cfg *co
 // Source returns where cfg, a result of Load, came from. The file name is absolute, so that a
 // process in another directory can read it again.
 func (c *Configured) Source(cfg *config.Config) config.Source {
-	file := c.file
+	file := c.Location().File
 	if abs, err := filepath.Abs(file); err == nil && file != "" {
 		file = abs
 	}

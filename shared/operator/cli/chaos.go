@@ -99,7 +99,7 @@ func (a *App) chaosCommand() *cobra.Command {
 		}
 		if f.cfg.DataDir == "" {
 			f.cfg.UpArgs = configArgs(cmd.Flags(), own)
-			if f.cfg.File, err = withoutServices(c.file); err != nil {
+			if f.cfg.File, err = withoutServices(c.Location().File); err != nil {
 				return &Error{Code: ExitUsage, Err: fmt.Errorf("chaos: %w", err)}
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/etcdctl/v3/ctlv3"
 
 	"github.com/dynast-io/dynast/shared/config"
@@ -36,12 +37,16 @@ func (a *App) ctlAlias(name string) *cobra.Command {
 func (a *App) ctl(args []string) error {
 	args, dataDir := takeFlag(args, "--data-dir")
 	args, file := takeFlag(args, "--config")
-	cfg, err := config.Load(file, a.Defaults)
-	if err != nil {
-		return &Error{Code: ExitUsage, Err: err}
-	}
+	flags := pflag.NewFlagSet("ctl", pflag.ContinueOnError)
+	c := &Configured{defaults: a.Defaults, file: file, flags: config.BindFlags(flags)}
 	if dataDir != "" {
-		cfg.DataDir = dataDir
+		if err := flags.Set("data-dir", dataDir); err != nil {
+			return &Error{Code: ExitUsage, Err: err}
+		}
+	}
+	cfg, err := c.Load()
+	if err != nil {
+		return err
 	}
 	endpoint := Endpoint(cfg.DataDir, cfg.Client.Listen)
 	if cfg.Client.TLS() {

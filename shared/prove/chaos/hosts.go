@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	api "github.com/dynast-io/dynast/shared/member/hosts"
@@ -105,7 +106,7 @@ func (hc *hostCluster) settle(s *site) error {
 	s.filled = false
 	s.c = &cluster{operator: hc.cfg.Operator, dataDir: dir, client: s.client(), followers: hc.cfg.Followers, heartbeat: hc.cfg.HeartbeatTimeout,
 		patience: hc.cfg.Patience, own: true, binary: hc.cfg.Binary, work: hc.work, logs: hc.logs, start: s.at.Start}
-	s.c.args = append([]string{"up", "--dashboard-listen", "off"}, hc.cfg.UpArgs...)
+	s.c.args = append([]string{"up", "--config", config.Off, "--dashboard-listen", "off"}, hc.cfg.UpArgs...)
 	s.c.args = append(s.c.args, "--data-dir", dir, "--client-listen", s.client(), "--member-ports", memberPorts, "--hosts-name", s.name, "--hosts-address", s.peer())
 	return nil
 }

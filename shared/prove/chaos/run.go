@@ -18,6 +18,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
@@ -223,6 +224,7 @@ func (r *runner) configure() error {
 		text = append(text, r.programs.blocks(r.cfg)...)
 	}
 	if len(text) == 0 {
+		r.c.args = append(r.c.args, "--config", config.Off)
 		return nil
 	}
 	path := filepath.Join(r.work, "config.hcl")

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/observe/tree"
@@ -46,6 +47,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	// Neither the variables of a developer nor a file of this host decide what a test does.
+	os.Setenv(config.FileEnv, config.Off)
+	os.Unsetenv(config.DataDirEnv)
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "dynast-e2e-")
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 
 // screen is a command in its own terminal, and its output.
 type screen struct {
+	cmd      *exec.Cmd
 	terminal *os.File
 	mu       sync.Mutex
 	printed  bytes.Buffer
@@ -28,11 +30,17 @@ func (c *cluster) terminal(args ...string) *screen {
 	cmd := c.command(args...)
 	cmd.Stderr = nil
 	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "NO_COLOR=")
+	return c.screen(cmd)
+}
+
+// screen starts a command in its own terminal.
+func (c *cluster) screen(cmd *exec.Cmd) *screen {
+	c.t.Helper()
 	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 30, Cols: 120})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	s := &screen{terminal: terminal, ended: make(chan error, 1)}
+	s := &screen{cmd: cmd, terminal: terminal, ended: make(chan error, 1)}
 	go func() {
 		buf := make([]byte, 4096)
 		for {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
 
@@ -61,6 +62,23 @@ func TestUnitFilesAreValid(t *testing.T) {
 	broken := unit(t, dir, "dynast.service", "broken.service", "OOMPolicy=continue", "OOMPolicies=continue", "/usr/local/bin/dynast", binary)
 	if out, _ := exec.Command(check, "verify", "--man=no", broken).CombinedOutput(); !strings.Contains(string(out), "OOMPolicies") {
 		t.Errorf("the checker did not report a misspelt setting:\n%s", out)
+	}
+}
+
+// TestShippedConfiguration checks that the unit and the commands of an operator find the same data
+// directory without flags: in the file that both read.
+func TestShippedConfiguration(t *testing.T) {
+	out := newCluster(t).output("config", "print", "--config", "../../../scripts/config.hcl")
+	if !strings.Contains(out, `"/var/lib/dynast" # ../../../scripts/config.hcl:`) {
+		t.Errorf("the shipped configuration does not name the data directory:\n%s", out)
+	}
+	raw, err := os.ReadFile("../../../scripts/dynast.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(raw)
+	if strings.Contains(text, "--data-dir") || strings.Count(text, " --config "+config.SystemFile+"\n") != 2 || !strings.Contains(text, "\nStateDirectory=dynast\n") {
+		t.Error("the unit has another data directory than its configuration file")
 	}
 }
 

@@ -1,15 +1,12 @@
-package container
+package parent
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -19,26 +16,48 @@ import (
 	"github.com/dynast-io/dynast/shared/rules/keeper"
 )
 
-// Needed reports whether this process is the first of its PID namespace.
-func Needed() bool { return os.Getpid() == 1 }
-
 // Leader returns the last known owner of the cluster's lock, which leads or is dead.
 type Leader func() (proc.Identity, error)
+
+// Options say how Run starts the cluster and what it does besides.
+type Options struct {
+	// Argv are the arguments of the leader, with the name of the program first.
+	Argv   []string
+	Leader Leader
+	// Members returns the pids of the living members.
+	Members func() []int
+	// Container says that this process is the first of its PID namespace. All members that it
+	// finds then belong to this cluster, and Run starts the cluster again when all of them were
+	// killed. Otherwise another cluster may own the data directory, and only the members that
+	// succeed the process that Run started are those of this cluster.
+	Container bool
+	// Stopping is called when the first signal to stop arrives. It may be nil.
+	Stopping func()
+	// Hurry is called for each further signal to stop. It reports whether it did something that
+	// ends the waiting. If not, the leader gets the signal. It may be nil, and may take long.
+	Hurry func() bool
+}
 
 // pace is how often the parent checks for what the kernel does not report: a new leader that
 // has to be stopped, and the end of a member that is no child.
 const pace = 20 * time.Millisecond
 
+// oneRequest is the time in which signals to stop count as one. A shell script and the terminal
+// may both pass on the same Ctrl-C.
+const oneRequest = 500 * time.Millisecond
+
 // parent is the state of Run. One goroutine uses it.
 type parent struct {
-	argv    []string
-	leader  Leader
+	Options
 	signals chan os.Signal
 	first   proc.Identity // the process that this parent started last
+	led     bool          // the members in the data directory are those of this cluster
 
-	// stopping is the signal that every leader has to get. told holds the leaders that got it.
-	stopping syscall.Signal
+	// stopping is true when every leader has to get SIGTERM. told holds the leaders that got it.
+	stopping bool
 	told     map[proc.Identity]bool
+	stopAt   time.Time // of the last signal to stop
+	hurried  chan bool // results of Hurry
 
 	seen      map[int]bool     // pids of members that are not reaped yet
 	last      *unix.WaitStatus // of the member that ended last
@@ -46,14 +65,22 @@ type parent struct {
 	remaining bool // at least one member lives
 }
 
-// Run starts this program again with the same arguments and watches over it. When all members
-// were killed, Run starts it again, with growing delays. Run returns when the last member has
-// ended in another way, or after a signal to stop. The exit code is that of the last member, or
-// 128 plus the number of the signal that ended it.
-func Run(argv []string, leader Leader) (int, error) {
-	p := &parent{argv: argv, leader: leader, signals: make(chan os.Signal, 64), told: map[proc.Identity]bool{}, seen: map[int]bool{}}
+// Run starts this program again as the leader and watches over the cluster. It passes on signals
+// to whoever leads. It returns when the last member has ended, with the exit code of that member,
+// or 128 plus the number of the signal that ended it.
+func Run(o Options) (int, error) {
+	p := &parent{Options: o, led: o.Container, signals: make(chan os.Signal, 64), told: map[proc.Identity]bool{},
+		hurried: make(chan bool, 1), seen: map[int]bool{}}
 	signal.Notify(p.signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(p.signals)
+	if !o.Container {
+		// The kernel makes this process the parent of the members whose leader has died. So it
+		// learns how each of them ended.
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return 1, fmt.Errorf("become the parent of the cluster's processes: %w", err)
+		}
+		return p.once()
+	}
 	const seat = 0
 	began := time.Now()
 	starts := keeper.New(pacing, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
@@ -66,20 +93,26 @@ func Run(argv []string, leader Leader) (int, error) {
 			return exitCode(*p.last), nil
 		}
 		starts.Due(time.Since(began))
-		if err := p.start(); err != nil {
-			return 1, err
-		}
-		if err := p.watch(); err != nil {
-			return 1, err
-		}
-		if p.last == nil {
-			return 1, errors.New("all members are gone, and it is unknown how the last one ended")
-		}
-		if p.stopping != 0 || !p.last.Signaled() {
-			return exitCode(*p.last), nil
+		code, err := p.once()
+		if err != nil || p.stopping || !p.last.Signaled() {
+			return code, err
 		}
 		starts.Down(time.Since(began), seat)
 	}
+}
+
+// once starts the cluster and returns how it ended.
+func (p *parent) once() (int, error) {
+	if err := p.start(); err != nil {
+		return 1, err
+	}
+	if err := p.watch(); err != nil {
+		return 1, err
+	}
+	if p.last == nil {
+		return 1, errors.New("all members are gone, and it is unknown how the last one ended")
+	}
+	return exitCode(*p.last), nil
 }
 
 // pacing delays the starts after the death of all members. Whatever killed them may do so
@@ -92,7 +125,7 @@ func (p *parent) pause(d time.Duration) bool {
 	for d > 0 {
 		select {
 		case s := <-p.signals:
-			if p.signalled(s.(syscall.Signal)); p.stopping != 0 {
+			if p.signalled(s.(syscall.Signal)); p.stopping {
 				return false
 			}
 		case <-after:
@@ -104,13 +137,13 @@ func (p *parent) pause(d time.Duration) bool {
 
 // start starts a leader.
 func (p *parent) start() error {
-	pid, err := syscall.ForkExec(proc.Executable(), p.argv, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(proc.Executable(), p.Argv, &syscall.ProcAttr{
 		Env: os.Environ(), Files: []uintptr{0, 1, 2},
 		// A Ctrl-C in the terminal should reach only this process, which passes it on.
 		Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
 	if err != nil {
-		return fmt.Errorf("start the leader as a child of the container's first process: %w", err)
+		return fmt.Errorf("start the leader as a child of this process: %w", err)
 	}
 	p.seen[pid], p.remaining, p.noChild = true, true, false
 	if p.first, err = proc.Identify(pid); err != nil && !errors.Is(err, proc.ErrGone) {
@@ -123,49 +156,88 @@ func (p *parent) start() error {
 // watch passes on signals and reaps processes until no member is left.
 func (p *parent) watch() error {
 	for p.remaining {
+		p.leads()
 		var look <-chan time.Time
-		if p.stopping != 0 || p.noChild {
+		if p.stopping || p.noChild || !p.led {
 			look = time.After(pace)
 		}
 		select {
 		case s := <-p.signals:
 			p.signalled(s.(syscall.Signal))
+		case done := <-p.hurried:
+			if !done {
+				clear(p.told)
+			}
 		case <-look:
 		}
 		if err := p.reap(); err != nil {
 			return err
 		}
-		if p.stopping != 0 {
+		if p.stopping {
 			p.stop()
 		}
 	}
 	return nil
 }
 
+// leads notes that the process that this parent started leads, or has led and is dead.
+func (p *parent) leads() {
+	if !p.led {
+		id, err := p.Leader()
+		p.led = err == nil && id == p.first && id.PID != 0
+	}
+}
+
 // signalled passes a signal on. A signal that ends the cluster is repeated to later leaders, in
-// case a leader dies before it obeys. Each further such signal is passed on at once.
+// case a leader dies before it obeys. Each further such signal says not to wait any longer.
 func (p *parent) signalled(s syscall.Signal) {
 	switch s {
 	case unix.SIGCHLD:
 	case unix.SIGTERM, unix.SIGINT:
-		p.stopping = s
-		clear(p.told)
+		p.requested(time.Now())
 	default:
 		p.send(p.target(), s)
 	}
 }
 
+// requested notes a signal to stop.
+func (p *parent) requested(now time.Time) {
+	again := p.stopping
+	if again && now.Sub(p.stopAt) < oneRequest {
+		return
+	}
+	p.stopping, p.stopAt = true, now
+	if again && p.Hurry != nil {
+		go func() {
+			select {
+			case p.hurried <- p.Hurry():
+			default: // the parent has not read an earlier result yet
+			}
+		}()
+		return
+	}
+	if !again && p.Stopping != nil {
+		p.Stopping()
+	}
+	clear(p.told)
+}
+
 func (p *parent) stop() {
 	if to := p.target(); to.PID != 0 && !p.told[to] {
 		p.told[to] = true
-		p.send(to, p.stopping)
+		p.send(to, unix.SIGTERM) // a process that has only begun to start would lose a SIGINT
 	}
 }
 
 // target returns the living leader, or the first process while it is about to become leader.
 func (p *parent) target() proc.Identity {
-	for _, find := range []Leader{p.leader, func() (proc.Identity, error) { return p.first, nil }} {
-		id, err := find()
+	first := func() (proc.Identity, error) { return p.first, nil }
+	find := []Leader{p.Leader, first}
+	if !p.led {
+		find = []Leader{first}
+	}
+	for _, f := range find {
+		id, err := f()
 		if err != nil || id.PID == 0 {
 			continue
 		}
@@ -210,14 +282,18 @@ func (p *parent) reap() error {
 		if p.seen[pid] {
 			p.last = &status
 			delete(p.seen, pid)
+			p.look()
 		}
-		p.look()
 	}
 }
 
-// look finds the living members in this PID namespace, whoever started them.
+// look finds the living members, whoever started them.
 func (p *parent) look() {
-	alive := members()
+	p.leads()
+	var alive []int
+	if p.led {
+		alive = p.Members()
+	}
 	if now, err := proc.Identify(p.first.PID); err == nil && now == p.first {
 		alive = append(alive, p.first.PID) // also before it has set its name
 	}
@@ -232,33 +308,4 @@ func exitCode(s unix.WaitStatus) int {
 		return 128 + int(s.Signal())
 	}
 	return s.ExitStatus()
-}
-
-func members() []int {
-	paths, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil
-	}
-	var found []int
-	for _, path := range paths {
-		pid, err := strconv.Atoi(filepath.Base(path))
-		if err != nil || pid == os.Getpid() || !isMember(pid) {
-			continue
-		}
-		if _, err := proc.Identify(pid); err == nil {
-			found = append(found, pid)
-		}
-	}
-	return found
-}
-
-// isMember recognizes a member by the name that it gives itself, or by its arguments if it has
-// not set its name yet.
-func isMember(pid int) bool {
-	dir := "/proc/" + strconv.Itoa(pid)
-	if comm, err := os.ReadFile(dir + "/comm"); err == nil && bytes.HasPrefix(comm, []byte("dynast:")) {
-		return true
-	}
-	args, err := os.ReadFile(dir + "/cmdline")
-	return err == nil && !proc.IsReaper(pid) && bytes.HasPrefix(args, []byte("dynast\x00worker\x00"))
 }

@@ -1,10 +1,11 @@
-package container
+package parent
 
 import (
 	"errors"
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -59,7 +60,7 @@ func TestWhoIsAMember(t *testing.T) {
 func TestSignalTarget(t *testing.T) {
 	first, leader := sleeper(t, "sleep"), sleeper(t, "sleep")
 	leads, err := leader, error(nil)
-	p := &parent{first: first, leader: func() (proc.Identity, error) { return leads, err }}
+	p := &parent{first: first, led: true, Options: Options{Leader: func() (proc.Identity, error) { return leads, err }}}
 	if got := p.target(); got != leader {
 		t.Errorf("%v, want the leader %v", got, leader)
 	}
@@ -79,21 +80,51 @@ func TestSignalTarget(t *testing.T) {
 	p.send(proc.Identity{}, unix.SIGKILL) // to nobody: nothing happens
 }
 
-// A second stop signal is passed on too, because it means not to wait any longer.
+// A second stop signal is passed on too, because it means not to wait any longer. Signals that come
+// at once are one.
 func TestEachStopSignalIsPassedOnOnce(t *testing.T) {
 	leader := sleeper(t, "sleep")
-	p := &parent{told: map[proc.Identity]bool{}, leader: func() (proc.Identity, error) { return leader, nil }}
-	p.signalled(unix.SIGTERM)
-	if p.stopping != unix.SIGTERM || p.told[leader] {
+	p := &parent{led: true, told: map[proc.Identity]bool{}, Options: Options{Leader: func() (proc.Identity, error) { return leader, nil }}}
+	now := time.Now()
+	p.requested(now)
+	if !p.stopping || p.told[leader] {
 		t.Fatalf("%+v", p)
 	}
-	p.stopping = unix.SIGCONT // harmless
-	p.stop()
-	if !p.told[leader] {
-		t.Error("the leader is not told")
+	p.told[leader] = true
+	if p.requested(now.Add(oneRequest / 2)); !p.told[leader] {
+		t.Error("the same signal twice is taken for two requests")
 	}
-	p.signalled(unix.SIGINT)
-	if p.stopping != unix.SIGINT || p.told[leader] {
-		t.Errorf("a second wish is not passed on: %+v", p)
+	if p.requested(now.Add(oneRequest)); p.told[leader] {
+		t.Errorf("a second request is not passed on: %+v", p)
+	}
+}
+
+// Hurry decides whether a second request is passed on.
+func TestHurry(t *testing.T) {
+	p := &parent{told: map[proc.Identity]bool{}, hurried: make(chan bool, 1), Options: Options{Hurry: func() bool { return true }}}
+	now := time.Now()
+	p.requested(now)
+	p.told[proc.Identity{PID: 1}] = true
+	p.requested(now.Add(time.Minute))
+	if !<-p.hurried || len(p.told) != 1 {
+		t.Errorf("%+v", p)
+	}
+}
+
+// Where another cluster owns the data directory, its leader gets no signal, and its members do not
+// count.
+func TestAnotherClusterIsLeftAlone(t *testing.T) {
+	first, other := sleeper(t, "sleep"), sleeper(t, "sleep")
+	p := &parent{first: first, seen: map[int]bool{}, Options: Options{
+		Leader: func() (proc.Identity, error) { return other, nil }, Members: func() []int { return []int{other.PID} }}}
+	if got := p.target(); got != first {
+		t.Errorf("a signal goes to %v, want %v", got, first)
+	}
+	if p.look(); p.seen[other.PID] || !p.seen[first.PID] {
+		t.Errorf("members %v, want %d", p.seen, first.PID)
+	}
+	p.Leader = func() (proc.Identity, error) { return first, nil }
+	if p.look(); !p.led || !p.seen[other.PID] {
+		t.Errorf("the process leads, and its followers do not count: %v", p.seen)
 	}
 }
