@@ -30,10 +30,10 @@ func (t view) headline(s term.Style) string {
 	if v, same := t.version(); same && v != "" {
 		parts = append(parts, "version "+v)
 	}
-	parts = append(parts, plural.Count(t.Restarts, "restart"), plural.Count(t.Takeovers, "takeover"))
+	parts = append(parts, plural.Count(t.Restarts, "death"), plural.Count(t.Takeovers, "takeover"))
 	text := strings.Join(parts, ", ")
 	if t.Degraded {
-		text += s.Paint(term.Red, "\nDEGRADED: fewer followers are in sync than replication.min_sync requires")
+		text += s.Paint(term.Yellow, "\nDEGRADED: fewer followers are in sync than replication.min_sync requires")
 	}
 	return text
 }
@@ -92,9 +92,13 @@ func (t view) row(m tree.Member, branch string, sameVersion bool) []term.Cell {
 	if m.Address != t.Leader {
 		heard = fmt.Sprintf("%dms", m.HeartbeatAgeMS)
 	}
+	lag := fmt.Sprint(m.Lag)
+	if m.State == "starting" {
+		lag = "syncing" // it has the whole log before it
+	}
 	row := []term.Cell{name, {Text: m.State, Colour: stateColour(m.State)}}
 	for _, text := range []string{
-		fmt.Sprint(m.PID), term.Span(time.Duration(m.UptimeMS) * time.Millisecond), fmt.Sprint(m.Index), fmt.Sprint(m.Lag), heard,
+		fmt.Sprint(m.PID), term.Span(time.Duration(m.UptimeMS) * time.Millisecond), fmt.Sprint(m.Index), lag, heard,
 		fmt.Sprintf("%.1f%%", m.CPUPercent), size(m.RSSBytes), fmt.Sprint(m.Slot), fmt.Sprint(m.Restarts),
 	} {
 		row = append(row, term.Cell{Text: text, Right: true})
@@ -109,8 +113,6 @@ func stateColour(state string) term.Colour {
 	switch state {
 	case "serving", "in_sync":
 		return term.Green
-	case "lagging":
-		return term.Red
 	}
 	return term.Yellow
 }

@@ -37,7 +37,7 @@ func render(t *testing.T, tr *tree.Tree, services *ps.Report, s term.Style) stri
 }
 
 func TestWrite(t *testing.T) {
-	const want = `epoch 3, clients at 127.0.0.1:2379, version v1, 1 restart, 2 takeovers
+	const want = `epoch 3, clients at 127.0.0.1:2379, version v1, 1 death, 2 takeovers
 
 PROCESS                             STATE        PID    UP  INDEX   LAG  HEARD    CPU      MEM  SLOT  RESTARTS
 127.0.0.1:9999 leader               serving  1234567  1.5s   1241     0      -  12.3%  1024MiB     1        10
@@ -108,7 +108,11 @@ func TestWriteOthers(t *testing.T) {
 	if strings.Contains(got, "deaths") || strings.Contains(got, "version ") || strings.Contains(got, "SERVICE") {
 		t.Errorf("got\n%s", got)
 	}
-	if got := render(t, &tree.Tree{Client: "x"}, nil, term.Style{}); !strings.Contains(got, "epoch 0, clients at x, 0 restarts") {
+	tr.Members[0].State = "starting"
+	if got := render(t, tr, nil, term.Style{}); !strings.Contains(got, " syncing ") || strings.Contains(got, "1234 ") {
+		t.Errorf("a starting follower has a lag: %s", got)
+	}
+	if got := render(t, &tree.Tree{Client: "x"}, nil, term.Style{}); !strings.Contains(got, "epoch 0, clients at x, 0 deaths") {
 		t.Errorf("an empty tree is\n%s", got)
 	}
 }

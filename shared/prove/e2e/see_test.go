@@ -204,7 +204,7 @@ func TestTree(t *testing.T) {
 	now := c.wait("the dead leader is replaced", func(t *tree.Tree) bool { return t.Takeovers == 1 && count(t, "in_sync") == 2 })
 	out := c.output("tree", "--config", c.config)
 	lines := strings.Split(out, "\n")
-	if !strings.Contains(lines[0], "epoch 2") || !strings.Contains(lines[0], c.client) || !strings.Contains(lines[0], "1 restart, 1 takeover") {
+	if !strings.Contains(lines[0], "epoch 2") || !strings.Contains(lines[0], c.client) || !strings.Contains(lines[0], "1 death, 1 takeover") {
 		t.Errorf("unexpected first line of the tree: %q", lines[0])
 	}
 	for _, want := range []string{"PROCESS", "PID", "UP", "LAG", "HEARD", "CPU", "MEM", "RESTARTS", now.Heir + " follower (heir)",
