@@ -2,6 +2,7 @@ package worker
 
 import (
 	"github.com/dynast-io/dynast/shared/host/proc"
+	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/entry"
 	"github.com/dynast-io/dynast/worker/link"
@@ -199,26 +200,18 @@ func (m *Member) reported(r core.Report) {
 	if r.Kind == core.Stopping && !m.processes.programs.again.Load() {
 		m.operators.Stopping()
 	}
-	switch r.Kind {
-	case core.LossPossible, core.Differs:
-		m.Log.Error(reportTexts[r.Kind], args...)
-	case core.LeaderLost, core.LeaderSilent, core.MemberDied, core.MemberSilent, core.MemberLagging,
-		core.SpawnError, core.SpawnDelayed, core.Degraded, core.SuccessionBlocked:
-		m.Log.Warn(reportTexts[r.Kind], args...)
-	default:
-		m.Log.Info(reportTexts[r.Kind], args...)
-	}
+	m.Log.Log(events.LevelOf(r.Kind.String()).Hclog(), reportTexts[r.Kind], args...)
 }
 
 var reportTexts = map[core.Kind]string{
 	core.LossPossible: "acknowledged writes may be lost", core.Differs: "a replica holds wrong keys",
-	core.LeaderLost: "leader died", core.LeaderSilent: "leader is silent, killing it",
+	core.LeaderLost: "leader died", core.LeaderLeft: "leader has handed over", core.LeaderSilent: "leader is silent, killing it",
 	core.TakingOver: "taking over", core.TookOver: "became leader", core.FollowingLeader: "following leader",
 	core.SuccessionBlocked: "cannot replace succession.json, trying again",
 	core.Spawning:          "starting a follower", core.SpawnDelayed: "delaying the start of a follower",
 	core.MemberStarted: "follower started", core.MemberJoined: "follower joined", core.MemberInSync: "follower in sync",
 	core.MemberLagging: "follower lags", core.MemberSilent: "follower is silent, killing it",
-	core.MemberDied: "follower died", core.MemberLeaving: "follower is leaving", core.SpawnError: "follower did not start",
+	core.MemberDied: "follower died", core.MemberLeaving: "follower is leaving", core.MemberLeft: "follower has left", core.SpawnError: "follower did not start",
 	core.Degraded: "degraded", core.Restored: "no longer degraded", core.Stopping: "stopping the cluster",
 	core.HandingOver: "handing over", core.Scaled: "changed the number of followers", core.Defragmentation: "defragmentation", core.Upgrading: "upgrade",
 	core.StrangerFound: "found a process that owns a slot but is not a member",

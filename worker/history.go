@@ -57,7 +57,7 @@ func (h *eventHistory) reported(r core.Report) {
 		return
 	case core.LeaderSilent:
 		h.silentSince = h.lastHeard(r.Member, e.At)
-	case core.LeaderLost:
+	case core.LeaderLost, core.LeaderLeft:
 		h.lost = &e
 		return
 	case core.TakingOver:

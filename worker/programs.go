@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -118,7 +117,7 @@ func (p *programs) tell(kind, subject string, pid int, detail string) {
 	if detail != "" {
 		text += ": " + detail
 	}
-	p.record(events.Event{Epoch: p.CurrentEpoch(), Kind: events.ServicePrefix + strings.ReplaceAll(kind, " ", "_"), PID: pid, Detail: text})
+	p.record(events.Event{Epoch: p.CurrentEpoch(), Kind: events.ServiceKind(kind), PID: pid, Detail: text})
 }
 
 // stopped continues a stop of the cluster that the leader before had begun.

@@ -194,7 +194,7 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 			if ctx.Err() != nil {
 				return
 			}
-			e.log.Warn("no majority of the hosts answers; clients are served, and get an error until it does")
+			e.log.Error("no majority of the hosts answers; clients are served, and get an error until it does")
 		}
 		// From the first client on, the store of the members lacks something.
 		crash.At("engine-serve")

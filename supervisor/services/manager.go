@@ -18,6 +18,7 @@ import (
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/hosts"
+	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/observe/output"
 	rules "github.com/dynast-io/dynast/shared/rules/services"
 	"github.com/dynast-io/dynast/supervisor/health"
@@ -437,14 +438,7 @@ func (m *Manager) tell(e rules.Tell) {
 	if e.Reason != "" {
 		args = append(args, "reason", e.Reason)
 	}
-	switch e.Kind {
-	case rules.ToldFailed, rules.ToldNoStart:
-		m.log.Error("service "+string(e.Kind), args...)
-	case rules.ToldExited, rules.ToldUnhealthy, rules.ToldKilled, rules.ToldAborted, rules.ToldSkipped:
-		m.log.Warn("service "+string(e.Kind), args...)
-	default:
-		m.log.Info("service "+string(e.Kind), args...)
-	}
+	m.log.Log(events.LevelOf(events.ServiceKind(string(e.Kind))).Hclog(), "service "+string(e.Kind), args...)
 	m.host.Tell(string(e.Kind), e.ID.String(), pid, e.Reason)
 }
 

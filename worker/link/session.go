@@ -283,7 +283,7 @@ func (s *session) sendEntries(after entry.Position) (bool, error) {
 			return false, gone
 		}
 		if !errors.Is(err, replog.ErrCompacted) {
-			s.d.Log.Error("cannot read entries for a follower, sending it a snapshot", "member", s.id.Address, "error", err)
+			s.d.Log.Warn("cannot read entries for a follower, sending it a snapshot", "member", s.id.Address, "error", err)
 		}
 		s.mu.Lock()
 		s.mode = modeIdle

@@ -79,7 +79,7 @@ func (u *upstream) stop() {
 
 // resync reopens the stream, starting after the last entry in the log.
 func (u *upstream) resync(reason string) {
-	u.Log.Warn("reopening the stream to the leader", "reason", reason)
+	u.Log.Info("reopening the stream to the leader", "reason", reason)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.redo != nil {

@@ -55,7 +55,7 @@ func (u *upstream) keepWarm(r *roster.Roster) {
 	}
 	conn, err := u.dialMember(heir.Address)
 	if err != nil {
-		u.Log.Warn("cannot connect to the heir in advance", "error", err)
+		u.Log.Info("cannot connect to the heir in advance", "error", err)
 		return
 	}
 	conn.Connect()

@@ -11,6 +11,7 @@ import (
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/hosts"
+	"github.com/dynast-io/dynast/shared/observe/meter"
 	"github.com/dynast-io/dynast/shared/operator/dashboard"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/shared/rules/roster"
@@ -34,7 +35,7 @@ func (o *Operators) serveDashboard() {
 		}
 	}
 	s := dashboard.New(dashboard.Config{Cluster: dashboardCluster{o}, DataDir: o.Dir.Path(), TokenFile: o.Settings.Start.Dashboard.TokenFile,
-		Logger: o.Logs.Logger("dashboard")})
+		Logger: o.Logs.Logger("dashboard"), Heartbeat: o.Settings.Start.Heartbeat.Interval})
 	o.dashboard.Store(s)
 	go o.Guarded(func() {
 		limits := gate.Limits{Total: o.shares.Browsers, Wait: true, Patience: strangerPatience}
@@ -64,6 +65,23 @@ func (d dashboardCluster) Tree() ([]byte, error) {
 		return nil, err
 	}
 	return t.Encode()
+}
+
+// Load returns the load by clients, and the lag of the slowest follower that has been in sync.
+func (d dashboardCluster) Load() (load meter.Load, lag *uint64, ok bool) {
+	v, ok := d.o.view()
+	if !ok {
+		return load, nil, false
+	}
+	for _, m := range v.Roster.Members {
+		if p, follows := v.Followers[m.Address]; follows && (m.State == roster.InSync || m.State == roster.Lagging) {
+			behind := v.Appended.Index - min(p.Match, v.Appended.Index)
+			if lag == nil || *lag < behind {
+				lag = &behind
+			}
+		}
+	}
+	return d.o.clients.Requests(), lag, true
 }
 
 // Epoch returns the epoch that this process leads.

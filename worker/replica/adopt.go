@@ -126,7 +126,7 @@ func ReadClaims(dir *datadir.Dir, log hclog.Logger) (c *core.Claims, unreadable 
 	case errors.Is(err, os.ErrNotExist):
 		return nil, false
 	}
-	log.Error("cannot read claims.json, taking the next epoch from the wall clock", "error", err)
+	log.Warn("cannot read claims.json, taking the next epoch from the wall clock", "error", err)
 	return nil, true
 }
 

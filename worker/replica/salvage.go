@@ -175,7 +175,7 @@ func (r *Replica) extend(logs []slotLog) {
 			r.Log.Warn("cannot continue with a longer log", "slot", f.slot, "last", f.last, "own", own, "error", err)
 			continue
 		}
-		r.Log.Warn("extended the own log with entries from another slot", "slot", f.slot, "from", own, "to", r.Last())
+		r.Log.Info("extended the own log with entries from another slot", "slot", f.slot, "from", own, "to", r.Last())
 	}
 }
 

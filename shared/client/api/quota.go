@@ -44,7 +44,7 @@ func (a *API) raiseQuotaAlarm(ctx context.Context) {
 		a.logger.Warn("cannot raise the NOSPACE alarm", "error", err)
 		return
 	}
-	a.logger.Warn("quota reached: refusing writes until keys are deleted and old revisions are compacted",
+	a.logger.Error("quota reached: refusing writes until keys are deleted and old revisions are compacted",
 		"used_bytes", a.store.Used(), "quota_bytes", a.store.QuotaBytes())
 }
 

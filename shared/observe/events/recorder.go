@@ -177,7 +177,7 @@ func (r *Recorder) wasAsked(e Event) bool {
 	switch e.Kind {
 	case core.MemberLeaving.String():
 		r.leaving[e.PID] = true
-	case core.MemberDied.String():
+	case core.MemberDied.String(), core.MemberLeft.String():
 		asked := r.leaving[e.PID]
 		delete(r.leaving, e.PID)
 		return asked

@@ -22,7 +22,7 @@ var all = []*metric{
 		func(s *Status) float64 { return float64(s.Tree.Followers) }),
 	gauge("dynast_min_sync", "Number of followers that must have a write before it is acknowledged.",
 		func(s *Status) float64 { return float64(s.MinSync) }),
-	gauge("dynast_degraded", "1 while fewer followers than min_sync are in sync.",
+	gauge("dynast_degraded", "1 while fewer followers than min_sync are in sync, except while the first ones start.",
 		func(s *Status) float64 { return flag(s.Tree.Degraded) }),
 	gauge("dynast_heir", "1 while a follower is in sync and could take over.",
 		func(s *Status) float64 { return flag(s.Tree.Heir != "") }),

@@ -100,15 +100,15 @@ func eventLine(e events.Event, s term.Style) string {
 		s.Paint(term.Dim, e.At.Local().Format("2006-01-02 15:04:05.000")), e.Epoch, s.Paint(eventColour(e.Kind), fmt.Sprintf("%-18s", e.Kind)), who, text)
 }
 
-// eventColour returns red for a fault that needs attention, yellow for one that dynast repairs
-// itself, and green for a recovery.
+// eventColour returns red for what needs an operator now, yellow for what an operator should look
+// at soon, and green for a recovery.
 func eventColour(kind string) term.Colour {
-	switch kind {
-	case "loss_possible", "succession_blocked", "spawn_error", "differs", events.Ended, events.DiskFull, events.MemoryTight, events.Lost:
+	switch {
+	case events.LevelOf(kind) == events.Error:
 		return term.Red
-	case "leader_lost", "leader_silent", "member_died", "member_silent", "member_lagging", "spawn_delayed", "degraded", "stopping", events.Stopped, events.Rebuilt:
+	case events.LevelOf(kind) == events.Warning:
 		return term.Yellow
-	case "took_over", "member_in_sync", "restored", events.Serving, events.Started, events.DiskFreed, events.MemoryEased:
+	case events.Recovery(kind):
 		return term.Green
 	}
 	return term.Plain

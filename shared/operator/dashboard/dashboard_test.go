@@ -18,6 +18,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/observe/events"
+	"github.com/dynast-io/dynast/shared/observe/meter"
 	"github.com/dynast-io/dynast/shared/prove/testkit"
 )
 
@@ -29,6 +30,7 @@ const patience = 30 * time.Second
 type still struct{ err error }
 
 func (s still) Tree() ([]byte, error)                           { return []byte("{\n \"epoch\": 1\n}"), s.err }
+func (s still) Load() (meter.Load, *uint64, bool)               { return meter.Load{}, nil, s.err == nil }
 func (s still) Epoch() uint64                                   { return 7 }
 func (s still) Kill(context.Context, string) error              { return s.err }
 func (s still) Promote(context.Context, string) (string, error) { return "127.0.0.1:7401", s.err }
@@ -89,7 +91,8 @@ func get(t *testing.T, url, host string) (*http.Response, string) {
 // The page needs nothing that its own policy forbids, and nothing from other hosts.
 func TestSelfContained(t *testing.T) {
 	url := serve(t, Config{Cluster: still{}})
-	for path, kind := range map[string]string{"/": "text/html", "/app.js": "text/javascript", "/graph.js": "text/javascript", "/style.css": "text/css"} {
+	for path, kind := range map[string]string{"/": "text/html", "/app.js": "text/javascript", "/view.js": "text/javascript",
+		"/dom.js": "text/javascript", "/graph.js": "text/javascript", "/style.css": "text/css", "/favicon.svg": "image/svg+xml"} {
 		resp, body := get(t, url+path, "")
 		if resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), kind) || body == "" {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, resp.Header.Get("Content-Type"))
@@ -162,16 +165,17 @@ func TestStream(t *testing.T) {
 	next("event:", "hello")
 	next("data:", `"actions":true`)
 	next("event:", "past")
-	next("data:", `"started"`)
-	next("event:", "tree")
+	next("data:", `"level":"info","recovery":true`)
+	next("event: tree", "")
 	next("data:", `{"epoch":1}`)
 	next("event:", "services")
 	next("data:", `{"services":[]}`)
 	next("event:", "hosts")
 	next("data:", `{"verdict":"Serving."}`)
+	next("event: samples", "")
 	r.Record(events.Event{Kind: "member_died"})
 	next("event: events", "")
-	next("data:", `"member_died"`)
+	next("data:", `"kind":"member_died","by":"127.0.0.1:7400","level":"warning"`)
 }
 
 // The trees go on when the services are not known.

@@ -12,6 +12,11 @@
 //     header. The token is compared in constant time and appears in no log, URL or answer.
 //   - A page of another site can neither read nor change anything. Requests that name another
 //     host are refused (DNS rebinding), and there are no cookies.
-//   - Without an open page the dashboard does no work. Each open page reads the tree and the
-//     services once a second, and the number of open pages is bounded.
+//   - Without an open page the dashboard only takes a sample of the load once a second, for the
+//     graphs of the next page. It keeps those of five minutes in memory. They end with the leader:
+//     an open page keeps what it has shown, and a page that is opened after a takeover begins with
+//     what the new leader has seen. Each open page reads the tree and the services once a second, and
+//     the number of open pages is bounded.
+//   - The page says when it shows old values: when no message arrives, when one part of the page or
+//     one follower gives none, and when the hosts have no majority.
 package dashboard

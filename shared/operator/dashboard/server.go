@@ -16,6 +16,7 @@ import (
 
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/member"
+	"github.com/dynast-io/dynast/shared/observe/meter"
 )
 
 //go:embed page
@@ -35,6 +36,10 @@ const (
 type Cluster interface {
 	// Tree returns the current state of the cluster, as package tree encodes it.
 	Tree() ([]byte, error)
+	// Load returns the load by clients since this process leads, and how many entries the slowest
+	// follower lacks. That is nil if no follower has been in sync yet. ok is false if this process
+	// is ending.
+	Load() (load meter.Load, lag *uint64, ok bool)
 	// Epoch returns the epoch in which this process is leader.
 	Epoch() uint64
 	// Kill kills the process of a member with SIGKILL. If that is this process, it ends shortly
@@ -64,6 +69,9 @@ type Config struct {
 	Logger    hclog.Logger
 	// Interval is how often the page gets the state. 0 means one second.
 	Interval time.Duration
+	// Heartbeat is how often the leader hears from each follower. The page marks a follower as silent
+	// that has missed several heartbeats.
+	Heartbeat time.Duration
 }
 
 // Server serves the dashboard.
@@ -71,6 +79,7 @@ type Server struct {
 	cfg     Config
 	http    *http.Server
 	streams atomic.Int32
+	history history
 	ended   context.Context
 	end     context.CancelFunc
 }
@@ -96,6 +105,15 @@ func New(c Config) *Server {
 
 // Serve answers the connections of l until Close. Then it returns nil.
 func (s *Server) Serve(l net.Listener) error {
+	sampled := make(chan struct{})
+	go func() {
+		defer close(sampled)
+		s.history.record(s.ended, s.cfg.Interval, s.cfg.Cluster.Load)
+	}()
+	defer func() {
+		s.end()
+		<-sampled
+	}()
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the dashboard: %w", err)
 	}
@@ -124,9 +142,9 @@ func (s *Server) routes() http.Handler {
 	}
 	static := http.FileServerFS(files)
 	mux.Handle("GET /{$}", static)
-	mux.Handle("GET /app.js", static)
-	mux.Handle("GET /graph.js", static)
-	mux.Handle("GET /style.css", static)
+	for _, name := range []string{"app.js", "view.js", "dom.js", "graph.js", "style.css", "favicon.svg"} {
+		mux.Handle("GET /"+name, static)
+	}
 	mux.HandleFunc("GET /api/stream", s.stream)
 	mux.HandleFunc("GET /api/tree", s.tree)
 	s.actions(mux)

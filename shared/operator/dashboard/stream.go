@@ -34,7 +34,8 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	out := &sender{w: w, c: http.NewResponseController(w)}
 	// The read timeout of ordinary requests does not apply to a stream.
 	_ = out.c.SetReadDeadline(time.Time{})
-	hello, err := json.Marshal(map[string]any{"actions": s.cfg.TokenFile != "", "interval_ms": s.cfg.Interval.Milliseconds()})
+	hello, err := json.Marshal(map[string]any{"actions": s.cfg.TokenFile != "", "interval_ms": s.cfg.Interval.Milliseconds(),
+		"heartbeat_ms": s.cfg.Heartbeat.Milliseconds()})
 	if err != nil {
 		return
 	}
@@ -44,6 +45,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	defer reader.Close()
 	tick := time.NewTicker(s.cfg.Interval)
 	defer tick.Stop()
+	sampled := time.Time{}
 	for first := true; out.err == nil; first = false {
 		happened, err := reader.Next()
 		if err != nil {
@@ -53,11 +55,11 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 			happened = happened[max(0, len(happened)-firstEvents):]
 		}
 		if len(happened) > 0 {
-			raw, err := json.Marshal(happened)
-			if err != nil {
-				return
-			}
-			out.send(map[bool]string{true: "past", false: "events"}[first], raw)
+			out.sendJSON(map[bool]string{true: "past", false: "events"}[first], withLevels(happened))
+		}
+		if samples := s.history.since(sampled); len(samples) > 0 {
+			sampled = samples[len(samples)-1].At
+			out.sendJSON("samples", samples)
 		}
 		if raw, err := s.cfg.Cluster.Tree(); err == nil {
 			out.send("tree", raw)
@@ -73,6 +75,21 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// levelledEvent is an event with what the page needs to colour it.
+type levelledEvent struct {
+	events.Event
+	Level    events.Level `json:"level"`
+	Recovery bool         `json:"recovery,omitempty"`
+}
+
+func withLevels(happened []events.Event) []levelledEvent {
+	out := make([]levelledEvent, len(happened))
+	for i, e := range happened {
+		out[i] = levelledEvent{Event: e, Level: events.LevelOf(e.Kind), Recovery: events.Recovery(e.Kind)}
+	}
+	return out
 }
 
 // sendSlowly sends what read returns, unless that takes longer than the interval or there is nothing.
@@ -101,6 +118,15 @@ func (s *sender) printf(format string, args ...any) {
 	if s.err == nil {
 		_, s.err = fmt.Fprintf(s.w, format, args...)
 	}
+}
+
+func (s *sender) sendJSON(kind string, v any) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		s.err = err
+		return
+	}
+	s.send(kind, raw)
 }
 
 // send sends a JSON text as one event. It removes line breaks, because each line would need a mark.

@@ -294,7 +294,7 @@ var orders = []order{
 	{"CPU", []string{"CPU"}, func(x tree.Member) float64 { return x.CPUPercent }, func(i ps.Instance) float64 { return i.CPU }},
 	{"memory", []string{"MEM"}, func(x tree.Member) float64 { return float64(x.RSSBytes) }, func(i ps.Instance) float64 { return float64(i.RSSBytes) }},
 	{"uptime", []string{"UP"}, func(x tree.Member) float64 { return float64(x.UptimeMS) }, func(i ps.Instance) float64 { return float64(i.UptimeMS) }},
-	{"restarts", []string{"DIED", "RESTARTS"}, func(x tree.Member) float64 { return float64(x.Restarts) }, func(i ps.Instance) float64 { return float64(i.Restarts) }},
+	{"restarts", []string{"RESTARTS"}, func(x tree.Member) float64 { return float64(x.Restarts) }, func(i ps.Instance) float64 { return float64(i.Restarts) }},
 }
 
 // members returns the members in the order of the list. Without another order, the leader is first.

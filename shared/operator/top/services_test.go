@@ -175,7 +175,7 @@ func TestSort(t *testing.T) {
 	f.tree.Members[2].CPUPercent = 50
 	m := lived(f)
 	for _, c := range []struct{ head, first, service string }{
-		{"CPU▼", "127.0.0.1:7403", "web/1"}, {"MEM▼", "127.0.0.1:7401", "web/1"}, {"UP▼", "127.0.0.1:7402", "web/1"}, {"DIED▼", "127.0.0.1:7402", "web/2"}, {"CPU ", "127.0.0.1:7401", "web/1"},
+		{"CPU▼", "127.0.0.1:7403", "web/1"}, {"MEM▼", "127.0.0.1:7401", "web/1"}, {"UP▼", "127.0.0.1:7402", "web/1"}, {"RESTARTS▼", "127.0.0.1:7402", "web/2"}, {"CPU ", "127.0.0.1:7401", "web/1"},
 	} {
 		press(t, m, "o")
 		got := m.render()

@@ -95,7 +95,7 @@ func (m *Model) header() []string {
 		parts[1] = term.Cell{Text: "DEGRADED", Colour: term.Red}
 	}
 	lines := flow(append(parts, term.Cell{Text: fmt.Sprintf("epoch %d", t.Epoch)}, term.Cell{Text: fmt.Sprintf("%d of %d in sync", t.InSync(), t.Followers)},
-		term.Cell{Text: t.Client}, term.Cell{Text: plural.Count(t.Takeovers, "takeover")}, term.Cell{Text: plural.Count(t.Restarts, "restart")}))
+		term.Cell{Text: t.Client}, term.Cell{Text: plural.Count(t.Takeovers, "takeover")}, term.Cell{Text: plural.Count(t.Restarts, "death")}))
 	return append(lines, flow(treeview.Store(t.Store))...)
 }
 
@@ -284,7 +284,7 @@ var help = [][2]string{
 	{"q", "quit"},
 	{"", "Before anything is changed, you are asked: y means yes."},
 	{"", "Graphs: ▲ marks a change of leader, × the death of a process."},
-	{"", "DIED counts the new processes that replaced one in this slot."},
+	{"", "RESTARTS counts the new processes that replaced one in this slot."},
 }
 
 // helpKeys is the width of the column of the keys.

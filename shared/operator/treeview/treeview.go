@@ -31,11 +31,11 @@ func (t view) headlines(s term.Style) string {
 	if v, same := Version(t.Tree); same && v != "" {
 		parts = append(parts, term.Cell{Text: "version " + v})
 	}
-	parts = append(parts, term.Cell{Text: plural.Count(t.Restarts, "restart")}, term.Cell{Text: plural.Count(t.Takeovers, "takeover")})
+	parts = append(parts, term.Cell{Text: plural.Count(t.Restarts, "death")}, term.Cell{Text: plural.Count(t.Takeovers, "takeover")})
 	lines := term.Flow(s, parts, s.Columns())
 	lines = append(lines, term.Flow(s, Store(t.Store), s.Columns())...)
 	if t.Degraded {
-		lines = append(lines, s.Paint(term.Red, "DEGRADED: fewer followers are in sync than replication.min_sync requires"))
+		lines = append(lines, s.Paint(term.Yellow, "DEGRADED: fewer followers are in sync than replication.min_sync requires"))
 	}
 	return strings.Join(lines, "\n") + "\n"
 }
@@ -93,7 +93,7 @@ func Columns(t *tree.Tree) []term.Column {
 // Head returns the head of the table of members.
 func Head() []term.Cell {
 	head := []term.Cell{{Text: "PROCESS"}, {Text: "STATE"}}
-	for _, h := range []string{"PID", "UP", "INDEX", "LAG", "HEARD", "CPU", "MEM", "SLOT", "DIED"} {
+	for _, h := range []string{"PID", "UP", "INDEX", "LAG", "HEARD", "CPU", "MEM", "SLOT", "RESTARTS"} {
 		head = append(head, term.Cell{Text: h, Right: true})
 	}
 	head = append(head, term.Cell{Text: "VERSION"})
@@ -112,9 +112,13 @@ func Row(t *tree.Tree, m tree.Member, prefix string) []term.Cell {
 	case t.Heir:
 		name.Text, name.Colour = name.Text+" heir", term.Cyan
 	}
+	lag := fmt.Sprint(m.Lag)
+	if m.State == "starting" {
+		lag = "-" // it has the whole log before it
+	}
 	row := []term.Cell{name, {Text: m.State, Colour: stateColour(m.State)}}
 	for _, text := range []string{
-		fmt.Sprint(m.PID), term.Age(time.Duration(m.UptimeMS) * time.Millisecond), fmt.Sprint(m.Index), fmt.Sprint(m.Lag), heard,
+		fmt.Sprint(m.PID), term.Age(time.Duration(m.UptimeMS) * time.Millisecond), fmt.Sprint(m.Index), lag, heard,
 		fmt.Sprintf("%.1f%%", m.CPUPercent), term.Bytes(m.RSSBytes), fmt.Sprint(m.Slot), fmt.Sprint(m.Restarts),
 	} {
 		row = append(row, term.Cell{Text: text, Right: true})
@@ -142,8 +146,6 @@ func stateColour(state string) term.Colour {
 	switch state {
 	case "serving", "in_sync":
 		return term.Green
-	case "lagging":
-		return term.Red
 	}
 	return term.Yellow
 }

@@ -122,7 +122,11 @@ func TestWriteOthers(t *testing.T) {
 	if strings.Contains(got, "DEATHS") || strings.Contains(got, "version ") || strings.Contains(got, "SERVICE") || strings.Contains(got, "keys") {
 		t.Errorf("got\n%s", got)
 	}
-	if got := render(t, &tree.Tree{Client: "x"}, nil, term.Style{}); !strings.Contains(got, "epoch 0  clients at x  0 restarts") {
+	tr.Members[0].State = "starting"
+	if got := render(t, tr, nil, term.Style{}); strings.Contains(got, "1234 ") {
+		t.Errorf("a starting follower has a lag: %s", got)
+	}
+	if got := render(t, &tree.Tree{Client: "x"}, nil, term.Style{}); !strings.Contains(got, "epoch 0  clients at x  0 deaths") {
 		t.Errorf("an empty tree is\n%s", got)
 	}
 }

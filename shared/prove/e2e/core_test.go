@@ -372,7 +372,11 @@ func TestLaterLeadersLogToTheFirstLeadersTerminal(t *testing.T) {
 
 func TestStopEndsAll(t *testing.T) {
 	c := start(t)
-	tr := c.full()
+	c.full()
+	c.order("scale", "3")
+	c.full(3)
+	c.order("promote")
+	tr := c.full(3)
 	leader := leaderOf(tr).PID
 	eventually(t, "the leader has a reaper", func() bool { _, ok := proc.Reapers()[leader]; return ok || runtime.GOARCH != "amd64" })
 	out, err := exec.Command(binary, "stop", "--config", c.config).CombinedOutput()
@@ -394,6 +398,12 @@ func TestStopEndsAll(t *testing.T) {
 	}
 	if strings.Contains(c.logText(), "did not leave in time") || !strings.Contains(c.logText(), "dismissed by the leader") {
 		t.Error("the followers did not leave by themselves")
+	}
+	// A start, a hand-over and a stop are no reason to warn an operator.
+	for line := range strings.Lines(c.logText()) {
+		if strings.Contains(line, "[WARN]") && (strings.Contains(line, "exit status 0") || strings.Contains(line, "event=degraded")) {
+			t.Errorf("a warning without a fault: %s", line)
+		}
 	}
 	// The cluster starts again with its data, and stopping a stopped cluster succeeds.
 	if out, err := exec.Command(binary, "stop", "--config", c.config).CombinedOutput(); err != nil {

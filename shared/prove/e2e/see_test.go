@@ -215,10 +215,10 @@ func TestTree(t *testing.T) {
 	})
 	out := c.output("tree", "--config", c.config)
 	lines := strings.Split(out, "\n")
-	if !strings.Contains(lines[0], "epoch 2") || !strings.Contains(lines[0], c.client) || !strings.Contains(lines[0], "1 restart  1 takeover") {
+	if !strings.Contains(lines[0], "epoch 2") || !strings.Contains(lines[0], c.client) || !strings.Contains(lines[0], "1 death  1 takeover") {
 		t.Errorf("unexpected first line of the tree: %q", lines[0])
 	}
-	for _, want := range []string{"PROCESS", "PID", "UP", "LAG", "HEARD", "CPU", "MEM", "DIED", now.Heir + " heir",
+	for _, want := range []string{"PROCESS", "PID", "UP", "LAG", "HEARD", "CPU", "MEM", "RESTARTS", now.Heir + " heir",
 		now.Leader + " leader", "├─", "└─", "LAST DEATHS", old.Address, "signal: killed", "5 keys  ", " of 2GiB in use", " on disk", " disk free", "revision 6", "1 client", "1 watcher"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the tree does not contain %q:\n%s", want, out)

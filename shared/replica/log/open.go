@@ -226,7 +226,11 @@ func readyForAppend(w *wal.WAL) error {
 // repair cuts off the unfinished end. No writer can be alive: the log was just locked, and the
 // slot's own lock excludes new ones.
 func repair(o Options, s *scan) error {
-	o.Logger.Warn("cutting off an unfinished end of the log",
+	level := zap.InfoLevel // the usual end of the log of a killed process
+	if len(s.drop) > 0 {
+		level = zap.WarnLevel
+	}
+	o.Logger.Log(level, "cutting off an unfinished end of the log",
 		zap.String("dir", o.Dir), zap.Stringer("segment", s.segment), zap.Int64("offset", s.offset),
 		zap.Stringer("last", s.last()), zap.Int("segments-dropped", len(s.drop)))
 	for i := len(s.drop) - 1; i >= 0; i-- { // from the end, so that there is never a gap

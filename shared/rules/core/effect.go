@@ -181,6 +181,7 @@ type Kind uint8
 // The kinds of reports.
 const (
 	LeaderLost Kind = iota // the leader is dead
+	LeaderLeft             // the leader has ended after it handed over
 	LeaderSilent
 	TakingOver   // this process has taken the lock
 	LossPossible // an acknowledged write may be lost; Detail has the indices
@@ -196,6 +197,7 @@ const (
 	MemberSilent
 	MemberDied
 	MemberLeaving
+	MemberLeft // a follower that was told to leave has ended
 	SpawnError
 	Degraded
 	Restored // enough followers are in sync again
@@ -209,9 +211,9 @@ const (
 )
 
 var kindNames = [...]string{
-	"leader_lost", "leader_silent", "taking_over", "loss_possible", "took_over", "succession_blocked", "following",
+	"leader_lost", "leader_left", "leader_silent", "taking_over", "loss_possible", "took_over", "succession_blocked", "following",
 	"spawning", "spawn_delayed", "member_started", "member_joined", "member_in_sync", "member_lagging",
-	"member_silent", "member_died", "member_leaving", "spawn_error", "degraded", "restored", "stopping",
+	"member_silent", "member_died", "member_leaving", "member_left", "spawn_error", "degraded", "restored", "stopping",
 	"handing_over", "scaled", "differs", "defragmentation", "upgrading", "stranger_found",
 }
 

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"strings"
 	"time"
 
 	"github.com/dynast-io/dynast/shared/rules/roster"
@@ -236,11 +237,15 @@ func (c *Core) died(ev Died) {
 	if c.follow.fenced {
 		reason = "silent, killed"
 	}
+	kind := LeaderLost
 	if c.roster.Successor.IsValid() {
+		if !c.follow.fenced && !strings.HasPrefix(reason, "signal") {
+			kind = LeaderLeft
+		}
 		reason = "handing over to " + c.roster.Successor.String() + ", " + reason
 	}
 	c.takeover.death = Death{ID: ev.ID, Reason: reason, At: ev.At}
-	c.report(LeaderLost, ev.ID, "%s", reason)
+	c.report(kind, ev.ID, "%s", reason)
 	if c.role == Following {
 		c.standInLine()
 	}

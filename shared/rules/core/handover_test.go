@@ -510,3 +510,19 @@ func TestHandoverKnowsWhereTheLogEnds(t *testing.T) {
 	b.expect(b.do(Synced{Last: pos(1, 3)}))
 	find[Exit](t, append(b.do(Progress{ID: id(7001), Index: 3}), b.do(Progress{ID: id(7002), Index: 3})...))
 }
+
+// Only a leader that has handed over and then ends by itself has left; all others were lost.
+func TestLeaderLeftOrLost(t *testing.T) {
+	for reason, want := range map[string]Kind{"exit status 0": LeaderLeft, "gone": LeaderLeft, "signal: killed": LeaderLost} {
+		r := ros(1, 2, 7001, 7002)
+		r.Successor = id(7002).Address
+		b := follower(t, 7001, r)
+		if ks := kinds(b.all(Died{ID: id(7000), Reason: reason})); ks[0] != want {
+			t.Errorf("%s: reports %v, want %s", reason, ks, want)
+		}
+	}
+	b := follower(t, 7001, ros(1, 2, 7001, 7002))
+	if ks := kinds(b.all(Died{ID: id(7000), Reason: "exit status 0"})); ks[0] != LeaderLost {
+		t.Errorf("without a hand-over: reports %v", ks)
+	}
+}

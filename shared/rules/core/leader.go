@@ -21,12 +21,15 @@ type leadState struct {
 	// strangers are processes that are not members and not in peers. Each of them is watched.
 	strangers []*stranger
 	degraded  bool
-	settled   time.Duration // no follower is started before this time, see Config.Settle
-	stop      stopState
-	handover  handoverState
-	defrag    defragState
-	upgrade   upgradeState
-	want      int // how many followers to keep
+	// rising is the time until which missing followers do not make the cluster degraded, because
+	// they are being started for the first time. It is 0 when they were in sync or one has failed.
+	rising   time.Duration
+	settled  time.Duration // no follower is started before this time, see Config.Settle
+	stop     stopState
+	handover handoverState
+	defrag   defragState
+	upgrade  upgradeState
+	want     int // how many followers to keep
 }
 
 // peer is what the leader knows of a follower.
@@ -196,22 +199,33 @@ func (c *Core) publish() {
 
 // commit applies the commit rule.
 func (c *Core) commit() {
+	if to := commitIndex(c.synced, c.acks(), c.cfg.MinSync); to > c.committed {
+		c.committed = to
+		c.emit(Commit{Index: to}, Replicate{})
+	}
+	c.judgeDegraded()
+}
+
+// acks returns the last index of each follower that is in sync.
+func (c *Core) acks() []uint64 {
 	var acks []uint64
 	for _, p := range c.lead.peers {
 		if p.member.State == roster.InSync {
 			acks = append(acks, p.match)
 		}
 	}
-	if to := commitIndex(c.synced, acks, c.cfg.MinSync); to > c.committed {
-		c.committed = to
-		c.emit(Commit{Index: to}, Replicate{})
-	}
-	c.tellDegraded(len(acks) < c.cfg.MinSync)
+	return acks
 }
 
-// tellDegraded reports only changes between degraded and not degraded.
-func (c *Core) tellDegraded(degraded bool) {
-	if degraded == c.lead.degraded || c.lead.stop.phase != stopNot {
+// judgeDegraded reports changes between degraded and not degraded. The first followers of a
+// cluster that was just started are not missing before one of them has failed or is late.
+func (c *Core) judgeDegraded() {
+	degraded := len(c.acks()) < c.cfg.MinSync
+	if degraded && c.now < c.lead.rising || c.lead.stop.phase != stopNot {
+		return
+	}
+	c.lead.rising = 0
+	if degraded == c.lead.degraded {
 		return
 	}
 	c.lead.degraded = degraded

@@ -119,6 +119,9 @@ func (c *Core) superviseFollowers() {
 	}
 	c.endStrangers()
 	c.ensureFollowers()
+	if c.lead.rising > 0 && c.now >= c.lead.rising {
+		c.judgeDegraded()
+	}
 	c.handoverStep()
 	c.upgradeStep()
 	c.stopStep()
@@ -198,7 +201,13 @@ func (c *Core) spawnFailed(ev SpawnFailed) {
 	if ev.SlotBusy {
 		c.lead.barred[ev.Slot] = c.now + slotBar
 	}
-	c.report(SpawnError, ev.ID, "slot %d: %s", ev.Slot, ev.Reason)
+	if c.lead.rising > 0 {
+		c.lead.rising = 0
+		c.judgeDegraded()
+	}
+	if c.lead.stop.phase == stopNot { // a stop ends the starts that are in progress
+		c.report(SpawnError, ev.ID, "slot %d: %s", ev.Slot, ev.Reason)
+	}
 	c.upgradeLost(ev.ID, freshStart{slot: ev.Slot, build: ev.Build}, ev.Reason)
 }
 
@@ -290,14 +299,19 @@ func (c *Core) memberDied(ev Died) {
 	}
 	delete(c.lead.peers, ev.ID.Address)
 	c.emit(Release{ID: ev.ID})
+	kind := MemberDied
 	if p.member.State == roster.Leaving {
 		c.lead.keeper.Cancel(p.member.Slot)
+		if !p.killed {
+			kind = MemberLeft
+		}
 	} else {
+		c.lead.rising = 0
 		c.lead.keeper.Down(c.now, p.member.Slot)
 		c.recordDeath(Death{ID: ev.ID, Reason: reason, At: ev.At})
 		c.emit(PublishDeaths{Deaths: c.deaths})
 	}
-	c.report(MemberDied, ev.ID, "%s", reason)
+	c.report(kind, ev.ID, "%s", reason)
 	c.publish()
 	c.commit()
 	c.defragDied(ev.ID)

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -214,7 +215,10 @@ func TestStopInOrder(t *testing.T) {
 		t.Errorf("a follower that must leave is %s", b.state(7001))
 	}
 	b.expect(b.do(JoinRequested{Member: roster.Member{ID: id(7009)}}), "Admit slot 0 the cluster is being stopped")
-	b.expect(b.do(Died{ID: id(7001)}), "Release", "Publish")
+	es = b.all(Died{ID: id(7001)})
+	if ks := kinds(es); len(ks) != 1 || ks[0] != MemberLeft {
+		t.Errorf("reports %v of a follower that left in order", ks)
+	}
 	b.expect(b.do(Died{ID: id(7002)}), "Release", "Publish", "Exit 0: asked")
 	if len(b.c.Deaths()) != 0 {
 		t.Error("a follower that left in order is in the history of deaths")
@@ -224,13 +228,18 @@ func TestStopInOrder(t *testing.T) {
 func TestStopKillsFollowersThatDoNotLeave(t *testing.T) {
 	b := staffed(t, 7001)
 	b.do(StopRequested{Reason: "asked"})
-	b.expect(b.do(SpawnFailed{Slot: 3})) // its start was aborted
+	if es := b.all(SpawnFailed{Slot: 3}); len(es) != 0 { // its start was aborted
+		t.Errorf("effects %v", es)
+	}
 	b.do(ServingStopped{})
 	for range 250 {
 		b.do(Progress{ID: id(7001), Index: 1})
 		if es := b.pass(interval / 2); len(es) > 0 {
 			b.expect(es, "Kill 127.0.0.1:7001")
-			b.expect(b.do(Died{ID: id(7001)}), "Release", "Publish", "Exit 0")
+			es := b.all(Died{ID: id(7001)})
+			if ks := kinds(es); ks[0] != MemberDied {
+				t.Errorf("reports %v of a follower that was killed", ks)
+			}
 			return
 		}
 	}
@@ -287,4 +296,25 @@ func TestAdoptedStartContinues(t *testing.T) {
 		t.Errorf("7002 is %s", b.state(7002))
 	}
 	b.expect(b.pass(3*time.Second), "Kill 127.0.0.1:7002", "Spawn 5")
+}
+
+// A cluster that has just been started is not degraded while its first followers start, unless one
+// of them fails.
+func TestDegradedOnlyAfterAFailure(t *testing.T) {
+	if es := leader(t).pass(time.Second); len(kinds(es)) != 0 {
+		t.Errorf("reports %v", kinds(es))
+	}
+	for _, failure := range []Event{SpawnFailed{Slot: 2, Reason: "exit status 1"}, Died{ID: id(7001), Reason: "signal: killed"}} {
+		b := leader(t)
+		b.do(Spawned{Member: member(7001, 2, roster.Starting)})
+		b.all(failure)
+		b.pass(interval)
+		if !b.c.View(b.now).Degraded {
+			t.Errorf("not degraded after %T", failure)
+		}
+	}
+	b := staffed(t, 7001)
+	if es := b.all(Died{ID: id(7001), Reason: "signal: killed"}); !slices.Contains(kinds(es), Degraded) {
+		t.Errorf("reports %v after the only follower died", kinds(es))
+	}
 }

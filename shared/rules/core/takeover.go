@@ -385,6 +385,8 @@ func (c *Core) becomeLeader() {
 	}
 	if old.Epoch > 0 {
 		c.lead.want = old.Followers // an operator may have changed it under the earlier leader
+	} else {
+		c.lead.rising = c.now + c.cfg.Keeper.StartTimeout
 	}
 	c.roster = &roster.Roster{Epoch: t.claims.Epoch, Leader: c.self.Address, Client: c.cfg.Client}
 	c.emit(Commit{Index: c.committed}, Lead{Epoch: t.claims.Epoch})

@@ -1,15 +1,19 @@
 "use strict";
-// Graphs of the last minutes, and a timeline. Both are plain SVG.
+// Graphs of the last minutes, and a timeline. Both are plain SVG that is changed in place.
 
 const SVG = "http://www.w3.org/2000/svg";
 const SPAN_MS = 5 * 60 * 1000;
 
 function shape(parent, name, attributes, text) {
   const e = document.createElementNS(SVG, name);
-  for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
+  place(e, attributes);
   if (text !== undefined) e.textContent = text;
-  parent.append(e);
+  if (parent) parent.append(e);
   return e;
+}
+
+function place(e, attributes) {
+  for (const [k, v] of Object.entries(attributes)) setAttribute(e, k, v);
 }
 
 // nice returns a round number that is at least v, for the top of an axis.
@@ -28,68 +32,100 @@ function short(v) {
   return v >= 10 ? v.toFixed(1) : v.toFixed(2);
 }
 
-// Graph draws series of the last minutes. A point is {at, values}. A value that is null is a gap.
-// cuts holds the times of takeovers.
+// path returns the line of a series. A value that is null is a gap. A point between two gaps is
+// drawn as a dot: a line of length 0 with round ends.
+function path(points, value, x, y) {
+  let d = "", pen = false;
+  for (const p of points) {
+    const v = value(p);
+    if (v === null || v === undefined) { pen = false; continue; }
+    d += `${pen ? "L" : "M"}${x(p.at).toFixed(1)} ${y(v).toFixed(1)}${pen ? "" : "h0"}`;
+    pen = true;
+  }
+  return d;
+}
+
+// Graph draws series of the samples. A series has a name and a function that returns its value.
 class Graph {
-  constructor(svg, count) {
-    this.svg = svg;
-    this.count = count;
-    this.points = [];
+  constructor(id, title, series) {
+    this.svg = $(`graph-${id}`);
+    this.now = $(`now-${id}`);
+    this.title = title;
+    this.series = series;
+    this.grid = [0, 0.5, 1].map(part => ({
+      part, line: shape(this.svg, "line", { class: "grid" }), text: shape(this.svg, "text", { "text-anchor": "end" }),
+    }));
+    this.from = shape(this.svg, "text", {}, "5 min ago");
+    this.to = shape(this.svg, "text", { "text-anchor": "end" }, "now");
+    this.cuts = shape(this.svg, "g", {});
+    this.lines = series.map((_, i) => shape(this.svg, "path", { class: `line s${i}` }));
+    this.legend = series.map((s, i) => this.addLegend(s.name, i));
   }
 
-  add(at, values) {
-    this.points.push({ at, values });
-    while (this.points.length > 0 && this.points[0].at < at - SPAN_MS) this.points.shift();
+  addLegend(name, i) {
+    const mark = document.createElement("i"), text = document.createElement("span");
+    mark.className = `s${i}`;
+    this.now.append(mark, text);
+    return text;
   }
 
-  draw(now, cuts) {
+  // draw shows the samples. cuts holds the times of takeovers.
+  draw(samples, cuts, now) {
     const w = this.svg.clientWidth || 300, h = this.svg.clientHeight || 120;
     const left = 36, top = 6, bottom = h - 14;
-    this.svg.setAttribute("viewBox", `0 0 ${w} ${h}`);
-    this.svg.replaceChildren();
-    const max = nice(Math.max(...this.points.flatMap(p => p.values.filter(v => v !== null)), 0));
+    const values = samples.flatMap(p => this.series.map(s => s.of(p))).filter(v => v !== null && v !== undefined);
+    const max = nice(Math.max(...values, 0));
     const x = at => left + (w - left) * (1 - (now - at) / SPAN_MS);
     const y = v => bottom - (bottom - top) * v / max;
-    for (const part of [0, 0.5, 1]) {
-      shape(this.svg, "line", { class: "grid", x1: left, x2: w, y1: y(max * part), y2: y(max * part) });
-      shape(this.svg, "text", { x: left - 5, y: y(max * part) + 3, "text-anchor": "end" }, short(max * part));
+    setAttribute(this.svg, "viewBox", `0 0 ${w} ${h}`);
+    for (const g of this.grid) {
+      place(g.line, { x1: left, x2: w, y1: y(max * g.part), y2: y(max * g.part) });
+      place(g.text, { x: left - 5, y: y(max * g.part) + 3 });
+      setText(g.text, short(max * g.part));
     }
-    shape(this.svg, "text", { x: left, y: h - 2 }, "5 min ago");
-    shape(this.svg, "text", { x: w, y: h - 2, "text-anchor": "end" }, "now");
-    for (const at of cuts) {
-      if (at > now - SPAN_MS) shape(this.svg, "line", { class: "cut", x1: x(at), x2: x(at), y1: top, y2: bottom });
-    }
-    for (let i = 0; i < this.count; i++) {
-      let d = "", pen = false;
-      for (const p of this.points) {
-        const v = p.values[i];
-        if (v === null || v === undefined) { pen = false; continue; }
-        // A point between two gaps is drawn as a dot: a line of length 0 with round ends.
-        d += `${pen ? "L" : "M"}${x(p.at).toFixed(1)} ${y(v).toFixed(1)}${pen ? "" : "h0"}`;
-        pen = true;
-      }
-      if (d !== "") shape(this.svg, "path", { class: `line s${i}`, d });
-    }
+    place(this.from, { x: left, y: h - 2 });
+    place(this.to, { x: w, y: h - 2 });
+    reconcile(this.cuts, cuts.filter(at => at > now - SPAN_MS), at => at, () => shape(null, "line", { class: "cut" }),
+      (line, at) => place(line, { x1: x(at), x2: x(at), y1: top, y2: bottom }));
+    this.series.forEach((s, i) => setAttribute(this.lines[i], "d", path(samples, s.of, x, y)));
+    this.describe(samples.at(-1));
+  }
+
+  // describe shows the latest values beside the title, and for those who do not see the picture.
+  describe(last) {
+    const texts = this.series.map(s => `${s.name} ${last ? short(s.of(last)) : "–"}`);
+    texts.forEach((text, i) => setText(this.legend[i], text));
+    setAttribute(this.svg, "aria-label", `${this.title}, graph of the last five minutes, now: ${texts.join(", ")}`);
   }
 }
 
-// drawTimeline draws marks {at, kind, label} from the first one until now.
+// MARKS are the shapes of the timeline. The legend in the page has the same.
+const MARKS = {
+  start: "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
+  takeover: "M0-7L7 0L0 7L-7 0z",
+  death: "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+  error: "M-5-5H5V5H-5z",
+};
+
+// drawTimeline draws marks {key, at, kind, label} from the first one until now.
 function drawTimeline(svg, marks, now) {
   const w = svg.clientWidth || 600, h = svg.clientHeight || 56, mid = 22;
-  svg.setAttribute("viewBox", `0 0 ${w} ${h}`);
-  svg.replaceChildren();
-  shape(svg, "line", { class: "grid", x1: 0, x2: w, y1: mid, y2: mid });
-  if (marks.length === 0) {
-    shape(svg, "text", { x: 0, y: h - 6 }, "no takeovers or deaths yet");
-    return;
-  }
-  const from = Math.min(marks[0].at, now - 60000);
+  setAttribute(svg, "viewBox", `0 0 ${w} ${h}`);
+  place($("timeline-axis"), { x1: 0, x2: w, y1: mid, y2: mid });
+  place($("timeline-from"), { x: 0, y: h - 6 });
+  place($("timeline-to"), { x: w, y: h - 6 });
+  const from = Math.min(...marks.map(m => m.at), now - 60000);
+  setText($("timeline-from"), marks.length === 0 ? "no takeovers or deaths yet" : clock(from));
   const x = at => 8 + (w - 16) * (at - from) / (now - from);
   // Small marks are drawn last, so that large ones do not hide them.
-  for (const m of [...marks].sort((a, b) => (a.kind === "bad") - (b.kind === "bad"))) {
-    const dot = shape(svg, "circle", { class: `dot-${m.kind}`, cx: x(m.at), cy: mid, r: m.kind === "bad" ? 4 : 6 });
-    shape(dot, "title", {}, m.label);
-  }
-  shape(svg, "text", { x: 0, y: h - 6 }, new Date(from).toLocaleString());
-  shape(svg, "text", { x: w, y: h - 6, "text-anchor": "end" }, "now");
+  const order = [...marks].sort((a, b) => (a.kind === "death") - (b.kind === "death"));
+  reconcile($("timeline-marks"), order, m => m.key, createMark,
+    (e, m) => setAttribute(e, "transform", `translate(${x(m.at).toFixed(1)} ${mid})`));
+  setAttribute(svg, "aria-label", `Timeline of ${marks.length} starts, takeovers, deaths and errors. The table below lists them.`);
+}
+
+function createMark(m) {
+  const e = shape(null, "path", { class: `mark-${m.kind}`, d: MARKS[m.kind] });
+  shape(e, "title", {}, m.label);
+  return e;
 }
