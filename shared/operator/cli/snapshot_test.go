@@ -2,11 +2,36 @@ package cli
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 
 	"github.com/dynast-io/dynast/shared/replica/restore"
 )
+
+// Everything that etcdctl prints before it has saved a snapshot is passed on.
+func TestPassOn(t *testing.T) {
+	for _, c := range []struct {
+		writes     []string
+		file, said string
+	}{
+		{[]string{"Password: ", "\n", "Snapshot saved at /a b.db\n", "Server version 3.7.0\n"}, "/a b.db", "Password: \n"},
+		{[]string{"Snapshot saved at x\nServer version 3.7.0\n"}, "x", ""},
+		{[]string{"Usage:\n", "  snapshot save\n"}, "", "Usage:\n  snapshot save\n"},
+	} {
+		r, w := io.Pipe()
+		go func() {
+			for _, text := range c.writes {
+				_, _ = io.WriteString(w, text)
+			}
+			_ = w.Close()
+		}()
+		var said bytes.Buffer
+		if file := passOn(&said, r); file != c.file || said.String() != c.said {
+			t.Errorf("%q: file %q, passed on %q", c.writes, file, &said)
+		}
+	}
+}
 
 // Each note of a restore is printed if it applies, and only then.
 func TestPrintRestored(t *testing.T) {

@@ -244,7 +244,9 @@ func (m *Model) hostLines() []string {
 			row[0].Text = "  " + row[0].Text
 		}
 		lines = append(lines, m.table(term.Fit(table, m.width, hostsview.Columns()))...)
-		lines = append(lines, "  "+m.hosts.Verdict)
+		for _, l := range strings.Split(term.Wrap(m.hosts.Verdict, m.width-2), "\n") {
+			lines = append(lines, "  "+l)
+		}
 	}
 	if m.hostsProblem != nil {
 		lines = append(lines, "  "+m.style.Paint(term.Red, fit("the hosts cannot be shown: "+m.hostsProblem.Error(), m.width-2)))
