@@ -312,9 +312,9 @@ func backCommand() *cobra.Command {
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version, and the commit of the source", Args: cobra.NoArgs,
 		Run: func(*cobra.Command, []string) {
-			fmt.Printf("dynast %s, %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Printf("dynast %s%s, %s %s/%s\n", buildVersion(), builtFrom(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		},
 	}
 }

@@ -1,0 +1,58 @@
+# The usual tasks. 'make' alone lists them. Each one is a command that you can also run by hand.
+
+GORELEASER = go run github.com/goreleaser/goreleaser/v2@v2.15.2
+SYFT       = github.com/anchore/syft/cmd/syft@v1.57.1
+VERSION   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build install test race lint ci sim chaos bench generate packages release image clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build ./dynast, statically linked
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$(VERSION)" -o dynast .
+
+install: ## Install the program with 'go install'
+	go install .
+
+test: ## Run all tests (about 10 minutes on 2 cores)
+	go test -timeout 20m ./...
+
+race: ## Run the tests with the race detector
+	go test -race -short -timeout 20m ./shared/... ./supervisor/... ./worker/...
+
+lint: ## Check formatting, vet, staticcheck, shell scripts
+	scripts/lint.sh
+
+ci: ## Run everything that a change must pass
+	.ci/run
+
+sim: ## Simulate clusters and services under faults for two minutes
+	go run . sim --seeds 0 --budget 60s
+	go run . sim --services --seeds 0 --budget 60s
+
+chaos: ## Kill, stop and damage real processes under load
+	scripts/chaos.sh
+
+bench: ## Measure dynast beside etcd, and print the results
+	scripts/bench.sh
+
+generate: ## Generate the protocol code again (needs protoc)
+	scripts/generate.sh
+
+packages: build/tools/syft ## Build archives, packages, checksums and SBOMs into dist/
+	PATH="$(CURDIR)/build/tools:$$PATH" $(GORELEASER) release --snapshot --clean
+
+release: build/tools/syft ## Publish a release for the tag of this commit (needs GITHUB_TOKEN)
+	scripts/package/notes.sh "$$(git describe --exact-match --tags)" >build/notes.md
+	PATH="$(CURDIR)/build/tools:$$PATH" $(GORELEASER) release --clean --release-notes build/notes.md
+
+build/tools/syft:
+	GOBIN="$(CURDIR)/build/tools" go install $(SYFT)
+
+image: ## Build the container image dynast
+	docker build -f scripts/Dockerfile --build-arg VERSION=$(VERSION) -t dynast .
+
+clean: ## Remove what was built here
+	rm -rf dynast build dist
