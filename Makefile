@@ -2,13 +2,15 @@
 
 GORELEASER = go run github.com/goreleaser/goreleaser/v2@v2.15.2
 SYFT       = github.com/anchore/syft/cmd/syft@v1.57.1
-VERSION   ?=
+VERSION   ?= $(shell git describe --tags --always --dirty)
+IMAGE     ?= ghcr.io/dynast-io/dynast
+BUILD_ARGS = --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(shell git rev-parse HEAD) --build-arg DATE=$(shell git log -1 --format=%cI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build install test race lint ci sim chaos bench generate packages release image clean
+.PHONY: help build install test race lint ci sim chaos bench generate packages release image push-image clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build ./dynast, statically linked
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$(VERSION)" -o dynast .
@@ -52,7 +54,12 @@ build/tools/syft:
 	GOBIN="$(CURDIR)/build/tools" go install $(SYFT)
 
 image: ## Build the container image dynast
-	docker build -f scripts/Dockerfile --build-arg VERSION=$(VERSION) -t dynast .
+	docker buildx build -f scripts/Dockerfile $(BUILD_ARGS) --tag dynast --load .
+
+push-image: ## Publish the image of a release for both architectures (needs a login to the registry)
+	docker buildx create --use
+	docker buildx build -f scripts/Dockerfile $(BUILD_ARGS) --platform linux/amd64,linux/arm64 --provenance mode=max --sbom true \
+	  --tag "$(IMAGE):$(VERSION)" $(if $(findstring -,$(VERSION)),,--tag "$(IMAGE):latest") --push .
 
 clean: ## Remove what was built here
 	rm -rf dynast build dist

@@ -56,7 +56,10 @@ func TestLinksInTheDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	for _, path := range append(pages, "../../../README.md", "../../../CHANGELOG.md") {
+	for _, name := range []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"} {
+		pages = append(pages, filepath.Join(repository, name))
+	}
+	for _, path := range pages {
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
