@@ -15,7 +15,7 @@ import (
 // build builds the program with another version in it.
 func build(t *testing.T, path, version string) string {
 	t.Helper()
-	args := []string{"build", "-ldflags", "-X main.version=" + version, "-o", path}
+	args := []string{"build", "-ldflags", "-X main.version=" + version + " -X main.commit=0123456789abcdef -X main.date=2030-01-31T12:00:00Z", "-o", path}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
@@ -54,6 +54,9 @@ func TestUpgrade(t *testing.T) {
 	sameProcesses(t, before, c.full())
 
 	next := build(t, filepath.Join(dir, "next"), "v9.9.9")
+	if out, err := exec.Command(next, "version").Output(); err != nil || !strings.HasPrefix(string(out), "dynast v9.9.9, commit 0123456789ab, of 2030-01-31T12:00:00Z, go") {
+		t.Errorf("version of the next build: %q, error %v", out, err)
+	}
 	out := c.order("upgrade", "--binary", next)
 	for _, want := range []string{"from " + old + " to v9.9.9", next, before.Leader} {
 		if !strings.Contains(out, want) {
