@@ -328,7 +328,11 @@ func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version, and the commit of the source", Args: cobra.NoArgs,
 		Run: func(*cobra.Command, []string) {
-			fmt.Printf("dynast %s%s, %s %s/%s\n", buildVersion(), builtFrom(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			from := ""
+			if revision, time := source(); revision != "" {
+				from = fmt.Sprintf(", commit %.12s of %s", revision, time)
+			}
+			fmt.Printf("dynast %s%s, %s %s/%s\n", buildVersion(), from, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		},
 	}
 }

@@ -54,7 +54,7 @@ func TestUpgrade(t *testing.T) {
 	sameProcesses(t, before, c.full())
 
 	next := build(t, filepath.Join(dir, "next"), "v9.9.9")
-	if out, err := exec.Command(next, "version").Output(); err != nil || !strings.HasPrefix(string(out), "dynast v9.9.9, commit 0123456789ab, of 2030-01-31T12:00:00Z, go") {
+	if out, err := exec.Command(next, "version").Output(); err != nil || !strings.HasPrefix(string(out), "dynast v9.9.9, commit 0123456789ab of 2030-01-31T12:00:00Z, go") {
 		t.Errorf("version of the next build: %q, error %v", out, err)
 	}
 	out := c.order("upgrade", "--binary", next)
