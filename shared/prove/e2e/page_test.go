@@ -233,7 +233,7 @@ func TestPage(t *testing.T) {
 	b.actions(c, second, token)
 	b.staysInPlace()
 	b.judges()
-	b.looks("well")
+	b.looks("well", "dark", "light")
 	b.remembers(address)
 	b.outage(c)
 	b.sound()
