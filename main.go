@@ -219,7 +219,8 @@ func joinCommand(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{Use: "join --leader HOST:PORT", Short: "Start an additional follower by hand", Args: cobra.NoArgs}
 	cmd.Flags().StringVar(&leader, "leader", "", "member address `HOST:PORT` of the leader; 'dynast tree' shows it")
 	cmd.Flags().StringVar(&address, "address", "", "member address `HOST:PORT` of the new follower; default: the next free port")
-	c := app.WithConfig(cmd)
+	// All other fields are those of the leader.
+	c := app.WithCluster(cmd, "member.host", "log.level", "log.format", "log.directory", "log.max_size", "log.max_backups")
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if again, err := runAgain(); again {
 			return err

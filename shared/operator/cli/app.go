@@ -62,11 +62,18 @@ type Configured struct {
 	flags    *config.Flags
 }
 
-// WithConfig adds the configuration flags to a command.
-func (a *App) WithConfig(cmd *cobra.Command) *Configured {
+// WithCluster adds to a command the flags that say where the cluster is, and those of the named
+// fields. It is for all commands that do not start a server: there, no other field has an effect.
+func (a *App) WithCluster(cmd *cobra.Command, fields ...string) *Configured {
+	return a.WithConfig(cmd, append([]string{"data_dir"}, fields...)...)
+}
+
+// WithConfig adds --config and the flags of the named fields to a command, or the flags of all
+// fields if none is named.
+func (a *App) WithConfig(cmd *cobra.Command, fields ...string) *Configured {
 	c := &Configured{defaults: a.Defaults}
 	cmd.Flags().StringVar(&c.file, "config", "", "configuration `FILE`; default: the built-in configuration, which is config.hcl")
-	c.flags = config.BindFlags(cmd.Flags())
+	c.flags = config.BindFlags(cmd.Flags(), fields...)
 	return c
 }
 

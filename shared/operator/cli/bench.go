@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"golang.org/x/sys/unix"
 
@@ -39,18 +41,35 @@ type benchTarget struct {
 	asJSON    bool
 }
 
-func (a *App) benchTarget(cmd *cobra.Command) *benchTarget {
+// benchTarget adds the flags of a measurement that needs the named parts: clients, processes or both.
+func (a *App) benchTarget(cmd *cobra.Command, parts ...targetPart) *benchTarget {
 	t := &benchTarget{}
 	f := cmd.Flags()
+	if slices.Contains(parts, targetProcesses) {
+		f.IntSliceVar(&t.pids, "pids", nil, "process ids of all servers, as `PID`,..., to measure their CPU, disk and memory use; default: the processes of the data directory")
+	}
+	if slices.Contains(parts, targetClients) {
+		t.clientFlags(f)
+	}
+	f.BoolVar(&t.asJSON, "json", false, "print one JSON object")
+	t.Configured = a.WithCluster(cmd)
+	return t
+}
+
+// targetPart is a part of a cluster that a measurement needs.
+type targetPart int
+
+const (
+	targetClients   targetPart = iota // the address for clients
+	targetProcesses                   // the processes of the servers
+)
+
+func (t *benchTarget) clientFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&t.endpoints, "endpoints", nil, "addresses of the servers, as `HOST:PORT`,...; default: the cluster of the data directory")
-	f.IntSliceVar(&t.pids, "pids", nil, "process ids of all servers, as `PID`,..., to measure their CPU, disk and memory use; default: the processes of the data directory")
 	f.StringVar(&t.tls.TrustedCAFile, "cacert", "", "CA of the server certificates (PEM); turns TLS on")
 	f.StringVar(&t.tls.CertFile, "cert", "", "client certificate (PEM)")
 	f.StringVar(&t.tls.KeyFile, "key", "", "private key of the client certificate (PEM)")
 	f.BoolVar(&t.tls.InsecureSkipVerify, "insecure-skip-tls-verify", false, "use TLS, but do not verify the server certificates")
-	f.BoolVar(&t.asJSON, "json", false, "print one JSON object")
-	t.Configured = a.WithConfig(cmd)
-	return t
 }
 
 // resolve finds the servers. If --endpoints names them, the data directory is used only if
@@ -137,7 +156,7 @@ func (a *App) benchLoadCommand(workload string) *cobra.Command {
 		f.IntVar(&l.ReadPercent, "reads", 90, "`PERCENT` of the requests that are reads")
 	}
 	dataFlags(cmd, &l)
-	t := a.benchTarget(cmd)
+	t := a.benchTarget(cmd, targetClients, targetProcesses)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if l.Target, err = t.resolve(cmd); err != nil {
 			return err
@@ -171,7 +190,7 @@ func dataFlags(cmd *cobra.Command, l *bench.Load) {
 func (a *App) benchIdleCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "idle", Short: "Measure CPU, disk and memory use of the server processes without requests", Args: cobra.NoArgs}
 	d := cmd.Flags().Duration("duration", 20*time.Second, "how long to measure")
-	t := a.benchTarget(cmd)
+	t := a.benchTarget(cmd, targetProcesses)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		target, err := t.resolve(cmd)
 		if err != nil {
@@ -191,7 +210,7 @@ func (a *App) benchMemoryCommand() *cobra.Command {
 	l := bench.Load{Clients: 1, Connections: 1}
 	cmd.Flags().DurationVar(&l.Duration, "rest", 3*time.Second, "pause between the last write and the measurement")
 	dataFlags(cmd, &l)
-	t := a.benchTarget(cmd)
+	t := a.benchTarget(cmd, targetClients, targetProcesses)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if l.Target, err = t.resolve(cmd); err != nil {
 			return err
@@ -219,7 +238,7 @@ func (a *App) benchFailoverCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&stop, "stop", false, "send SIGSTOP instead of SIGKILL: the leader hangs, and its followers have to detect that")
 	cmd.Flags().BoolVar(&promote, "promote", false, "do not kill the leader; hand the leadership over, as 'dynast promote' does")
 	cmd.MarkFlagsMutuallyExclusive("stop", "promote")
-	t := a.benchTarget(cmd)
+	t := a.benchTarget(cmd, targetClients)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		target, err := t.resolve(cmd)
 		if err != nil {
@@ -233,7 +252,7 @@ func (a *App) benchFailoverCommand() *cobra.Command {
 		if stop {
 			signal = unix.SIGSTOP
 		}
-		action, find := "kill", FindLeader(cfg.DataDir, cfg.Followers, signal)
+		action, find := "kill", FindLeader(cfg.DataDir, signal)
 		if promote {
 			action, find = "hand-over", handingOver(find, cfg.DataDir)
 		}

@@ -31,7 +31,7 @@ func (a *App) hostsLeaveCommand() *cobra.Command {
 			"switch. If it fails, everything is as before; if it is interrupted, repeat it."}
 	cmd.Flags().BoolVar(&q.Last, "last", false, "go back to a single host and keep the data; this host must be the last one")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		r, err := leave(ctx, cfg.DataDir, q)
 		if err != nil {
@@ -149,7 +149,7 @@ func (a *App) hostsRecoverCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&q.Force, "force", false, "also discard a longer copy on another host")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		return recoverHost(ctx, cfg.DataDir, q, recoverOptions{yes: yes, json: asJSON, terminal: term.IsTerminal(os.Stdin) && term.IsTerminal(os.Stdout)}, os.Stdin, os.Stdout)
 	})

@@ -41,7 +41,7 @@ func (a *App) logsCommand() *cobra.Command {
 	cmd.Flags().StringVar(&since, "since", "", "print only entries since then: a `DURATION` before now (10m) or a time (2026-01-02T15:04:05Z)")
 	cmd.Flags().IntVarP(&o.Tail, "tail", "n", -1, "print only the last `N` entries, and then those that --follow adds; -1: all entries")
 	cmd.MarkFlagsMutuallyExclusive("json", "text", "raw")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd, "log.directory")
 	cmd.ValidArgsFunction = c.completeLogs
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, args []string) error {
 		var err error

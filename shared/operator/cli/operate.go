@@ -30,7 +30,7 @@ const handoverPatience = 30 * time.Second
 // directory.
 func (a *App) onCluster(use, short string, args cobra.PositionalArgs, do func(ctx context.Context, dataDir string, args []string) error) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: args}
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	if strings.Contains(use, "ADDRESS") {
 		cmd.ValidArgsFunction = c.completeMember
 	}

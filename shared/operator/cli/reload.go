@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,14 +39,14 @@ func (a *App) reloadCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what would change")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	cmd.ValidArgsFunction = c.completeService
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
 		if len(names) == 0 {
 			return Reload(ctx, cfg.DataDir, dry, asJSON, os.Stdout)
 		}
-		if dry || asJSON {
-			return &Error{Code: ExitUsage, Err: errors.New("reload: --dry-run and --json are for the configuration, not for the reload of a service")}
+		if err := without(cmd, true, "is for the configuration, not for the reload of a service", "dry-run", "json"); err != nil {
+			return err
 		}
 		return Act(ctx, cfg.DataDir, &wire.ActRequest{Action: string(w.action), Names: names}, w, os.Stdout)
 	})

@@ -31,7 +31,7 @@ func (a *App) psCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "ps [NAME...]", Short: "List the instances of the services", Args: cobra.ArbitraryArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	cmd.ValidArgsFunction = c.completeService
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
 		return PS(ctx, cfg.DataDir, names, asJSON, os.Stdout, term.StyleOf(os.Stdout))
@@ -107,7 +107,7 @@ func (a *App) serviceCommand(use, short string, action member.Action, flags func
 		flags(cmd, req)
 	}
 	w.bind(cmd)
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	cmd.ValidArgsFunction = c.completeService
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
 		req.Names = names
@@ -309,7 +309,7 @@ func (a *App) runCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&follow, "tail", false, "print the output until the service has ended; then exit with the exit code of the program")
 	w.bind(cmd)
 	cmd.MarkFlagsMutuallyExclusive("tail", "wait")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, argv []string) error {
 		s := config.NewService()
 		s.Name, s.Command, s.Instances = name, argv, instances

@@ -41,7 +41,7 @@ func (a *App) snapshotRestoreCommand() *cobra.Command {
 	cmd.Flags().Uint64Var(&o.BumpRevision, "bump-revision", 0, "raise the latest revision by `N`, for clients that saw later revisions than the snapshot has")
 	cmd.Flags().BoolVar(&o.MarkCompacted, "mark-compacted", false, "compact all revisions before the raised one, so that watching clients read everything again; needs --bump-revision")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, args []string) error {
 		o.Source, o.DataDir, o.Client, o.Member = args[0], cfg.DataDir, cfg.Client.Listen, firstMember(cfg)
 		res, err := restore.Restore(ctx, o)

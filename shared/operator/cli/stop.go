@@ -44,18 +44,17 @@ func (a *App) stopCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&remove, "remove", false, "with names: also remove services that were added with 'dynast run'")
 	cmd.Flags().BoolVar(&all, "all", false, "without a name: stop all hosts of the cluster, and not only this one")
 	w.bind(cmd)
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	cmd.ValidArgsFunction = c.completeService
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
+		err := errors.Join(
+			without(cmd, len(names) == 0, "needs the name of a service", "remove", "wait"),
+			without(cmd, len(names) > 0, "cannot be used with the name of a service", "timeout", "keep-services", "all"))
 		switch {
+		case err != nil:
+			return err
 		case o.timeout < 0:
 			return &Error{Code: ExitUsage, Err: fmt.Errorf("stop: invalid --timeout %s: must not be negative", o.timeout)}
-		case len(names) == 0 && remove:
-			return &Error{Code: ExitUsage, Err: errors.New("stop: --remove needs the name of a service")}
-		case len(names) > 0 && o.keepServices:
-			return &Error{Code: ExitUsage, Err: errors.New("stop: --keep-services cannot be used with the name of a service")}
-		case len(names) > 0 && all:
-			return &Error{Code: ExitUsage, Err: errors.New("stop: --all cannot be used with the name of a service")}
 		case all:
 			return stopHosts(ctx, cfg.DataDir, o, os.Stdout)
 		case len(names) == 0:

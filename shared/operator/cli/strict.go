@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/dynast-io/dynast/shared/config"
 )
 
 // Strict gives every command below root better errors for wrong arguments and flags: each error
@@ -82,6 +84,25 @@ func quotedList(args []string) string {
 	return strings.Join(args, ", ")
 }
 
+// without returns an error if one of the flags was given although, on a condition, it has no effect.
+func without(cmd *cobra.Command, condition bool, why string, flags ...string) error {
+	for _, flag := range flags {
+		if condition && cmd.Flags().Changed(flag) {
+			return &Error{Code: ExitUsage, Err: fmt.Errorf("%s: --%s %s", name(cmd), flag, why)}
+		}
+	}
+	return nil
+}
+
+// noFlag says what is wrong with a flag that the command does not have.
+func noFlag(flag string) string {
+	text := "unknown flag: --" + flag
+	if field, ok := config.FieldOfFlag(flag); ok {
+		text += fmt.Sprintf(" (%s is a setting of the server: give the flag to 'dynast up', or set the field in the configuration file)", field)
+	}
+	return text
+}
+
 var goSyntax = regexp.MustCompile(`(strconv\.\w+: parsing "[^"]*": |time: )`)
 
 // wants says which values the types of package pflag take. The errors of configuration flags
@@ -92,6 +113,10 @@ var wants = map[string]string{
 }
 
 func flagError(flags *pflag.FlagSet, err error) string {
+	var missing *pflag.NotExistError
+	if errors.As(err, &missing) && missing.GetSpecifiedShortnames() == "" {
+		return noFlag(missing.GetSpecifiedName())
+	}
 	text := goSyntax.ReplaceAllString(err.Error(), "")
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) && !strings.Contains(text, "want ") {

@@ -33,7 +33,7 @@ func (a *App) topCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "top", Short: "Show a running cluster live in the terminal, with keys that change members and services", Args: cobra.NoArgs,
 	}
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		return Top(ctx, cfg.DataDir, os.Stdin, os.Stdout)
 	})

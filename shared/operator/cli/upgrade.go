@@ -31,7 +31,7 @@ func (a *App) upgradeCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&binary, "binary", "", "executable `FILE` of the new build; default: the file that the leader was started from, which must have changed")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		if binary != "" {
 			var err error

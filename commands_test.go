@@ -1,0 +1,109 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dynast-io/dynast/shared/config"
+)
+
+// everyCommand calls f for each command, also for hidden ones.
+func everyCommand(cmd *cobra.Command, f func(*cobra.Command)) {
+	f(cmd)
+	for _, child := range cmd.Commands() {
+		everyCommand(child, f)
+	}
+}
+
+// TestServerSettingsOnlyWhereTheyAct: a command offers the flag of a configuration field only if the
+// field changes what the command does. Whoever adds such a flag has to add it to this table, too.
+func TestServerSettingsOnlyWhereTheyAct(t *testing.T) {
+	all := config.Fields()
+	own := slices.DeleteFunc(config.Fields(), func(field string) bool { // chaos chooses these itself
+		return slices.Contains([]string{"client.listen", "member.ports", "hosts.join", "hosts.token_file", "hosts.name", "hosts.address"}, field)
+	})
+	acts := map[string][]string{
+		"dynast up":    all,
+		"dynast check": all,
+		"dynast chaos": own,
+		"dynast join":  {"data_dir", "member.host", "log.level", "log.format", "log.directory", "log.max_size", "log.max_backups"},
+		"dynast logs":  {"data_dir", "log.directory"},
+	}
+	known := map[string]bool{}
+	everyCommand(newRoot(), func(cmd *cobra.Command) {
+		path := cmd.CommandPath()
+		want, listed := acts[path]
+		known[path] = true
+		if !listed {
+			want = []string{"data_dir"} // or nothing
+		}
+		var got []string
+		cmd.Flags().VisitAll(func(flag *pflag.Flag) {
+			if field, ok := config.FieldOfFlag(flag.Name); ok {
+				got = append(got, field)
+				if !slices.Contains(want, field) {
+					t.Errorf("%s has the flag --%s, which has no effect there", path, flag.Name)
+				}
+			}
+		})
+		if listed && len(got) != len(want) {
+			t.Errorf("%s has flags for %v, want %v", path, got, want)
+		}
+	})
+	for path := range maps.Keys(acts) {
+		if !known[path] {
+			t.Errorf("there is no command %q", path)
+		}
+	}
+}
+
+// fails runs a command line that must fail before it does anything, and returns its error.
+func fails(t *testing.T, args ...string) string {
+	t.Helper()
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.Execute()
+	if err == nil {
+		t.Fatalf("%v is not refused", args)
+	}
+	return err.Error()
+}
+
+// TestFlagsWithoutEffectAreRefused: a flag that does nothing in a command, or not together with the
+// other arguments, is an error that says why.
+func TestFlagsWithoutEffectAreRefused(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for line, want := range map[string]string{
+		"tree --followers 3":                           "followers is a setting of the server: give the flag to 'dynast up'",
+		"ps --log-level debug":                         "log.level is a setting of the server",
+		"tree --nonsense":                              "tree: unknown flag: --nonsense",
+		"join --leader 127.0.0.1:1 --store-quota 1GiB": "store.quota is a setting of the server",
+		"bench idle --endpoints 127.0.0.1:1":           "unknown flag: --endpoints",
+		"bench failover --pids 1":                      "unknown flag: --pids",
+		"stop --wait 1s":                               "--wait needs the name of a service",
+		"stop --remove":                                "--remove needs the name of a service",
+		"stop web --timeout 1s":                        "--timeout cannot be used with the name of a service",
+		"stop web --all":                               "--all cannot be used with the name of a service",
+		"stop web --keep-services":                     "--keep-services cannot be used with the name of a service",
+		"reload web --dry-run":                         "--dry-run is for the configuration",
+		"hosts token --json":                           "--json needs --list",
+		"hosts token --list --once":                    "--once is for a new token",
+		"hosts token --revoke x --for 1h":              "--for is for a new token",
+		"sim --seed 1 --first 2":                       "--first cannot be used with --seed",
+		"sim --seed 1 --keep-going":                    "--keep-going cannot be used with --seed",
+		"chaos --data-dir x --services 1":              "--services cannot be used with --data-dir",
+		"chaos --data-dir x --followers 1":             "--followers cannot be used with --data-dir",
+		"chaos --hosts 3 --services 1":                 "--services cannot be used with --hosts",
+		"chaos --hosts-election 1s":                    "--hosts-election needs --hosts",
+		"chaos --soak --duration 1s":                   "[duration soak]",
+	} {
+		if got := fails(t, strings.Fields(line)...); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
+}
