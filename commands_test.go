@@ -1,15 +1,21 @@
 package main
 
 import (
+	"context"
 	"maps"
+	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/host/datadir"
+	"github.com/dynast-io/dynast/shared/host/proc"
 )
 
 // everyCommand calls f for each command, also for hidden ones.
@@ -67,7 +73,7 @@ func fails(t *testing.T, args ...string) string {
 	t.Helper()
 	root := newRoot()
 	root.SetArgs(args)
-	err := root.Execute()
+	err := root.ExecuteContext(context.Background())
 	if err == nil {
 		t.Fatalf("%v is not refused", args)
 	}
@@ -105,5 +111,63 @@ func TestFlagsWithoutEffectAreRefused(t *testing.T) {
 		if got := fails(t, strings.Fields(line)...); !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", line, got, want)
 		}
+	}
+}
+
+// TestClientsSayAtOnceThatNothingRuns: a command that would connect to the cluster says what 'dynast
+// tree' says if nothing runs, and it tries no connection. Something else may use the address.
+func TestClientsSayAtOnceThatNothingRuns(t *testing.T) {
+	for _, variable := range []string{"ETCDCTL_ENDPOINTS", "ETCDCTL_DISCOVERY_SRV"} {
+		t.Setenv(variable, "")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client := l.Addr().String()
+	path := t.TempDir()
+	dir, err := datadir.Open(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot, err := proc.BootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.WriteSuccession(datadir.Succession{ClusterID: 1, Epoch: 1, Slot: 1, Client: client, BootID: boot, At: time.Now(),
+		Leader: datadir.Leader{Address: "127.0.0.1:7400", PID: 1 << 30, StartTime: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, dataDir := range []string{path, filepath.Join(path, "missing")} {
+		want := fails(t, "tree", "--data-dir", dataDir)
+		if !strings.Contains(want, "'dynast up'") {
+			t.Errorf("tree says %q", want)
+		}
+		for _, line := range []string{
+			"put a b", "get a", "del a", "snapshot save f", "ctl get a", "ctl lease list", "ctl --endpoints " + client + " get a",
+			"bench put", "bench memory", "bench failover",
+		} {
+			args := append(strings.Fields(line), "--data-dir", dataDir)
+			if strings.Contains(line, "--endpoints") && dataDir != path {
+				continue // there, the address is that of another cluster
+			}
+			if got := fails(t, args...); got != want {
+				t.Errorf("%s says %q, want %q", line, got, want)
+			}
+		}
+	}
+	own, err := net.Dial("tcp", client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	first, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if first.RemoteAddr().String() != own.LocalAddr().String() {
+		t.Error("a command connected to " + client)
 	}
 }

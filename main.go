@@ -45,7 +45,6 @@ var defaults []byte
 var version = ""
 
 func main() {
-	cobra.EnablePrefixMatching = false // the etcdctl package turns it on
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := execute(ctx, newRoot())
 	stop()

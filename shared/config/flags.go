@@ -58,6 +58,11 @@ func BindFlags(fs *pflag.FlagSet, paths ...string) *Flags {
 	return f
 }
 
+// Given reports whether the flag of a field was given.
+func (f *Flags) Given(path string) bool {
+	return slices.ContainsFunc(f.values, func(v *flagValue) bool { return v.field.path == path && v.isSet })
+}
+
 // Apply applies the given flags to a configuration and checks the result. If that fails, c is
 // unchanged.
 func (f *Flags) Apply(c *Config) error {

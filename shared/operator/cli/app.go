@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.etcd.io/etcd/etcdctl/v3/ctlv3/command"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/rules/core"
@@ -48,10 +50,10 @@ func (a *App) Commands() []*cobra.Command {
 		a.manCommand(),
 	}
 	commands = append(commands, a.serviceCommands()...)
-	for _, name := range []string{"put", "get", "del"} {
-		commands = append(commands, a.ctlAlias(name))
-	}
-	return commands
+	return append(commands,
+		a.ctlShortcut(command.NewPutCommand(), "Write a key"),
+		a.ctlShortcut(command.NewGetCommand(), "Read a key, or a range of keys"),
+		a.ctlShortcut(command.NewDelCommand(), "Delete a key, or a range of keys"))
 }
 
 // Configured gives a command its configuration: a file or the built-in default, and then the
@@ -71,9 +73,13 @@ func (a *App) WithCluster(cmd *cobra.Command, fields ...string) *Configured {
 // WithConfig adds --config and the flags of the named fields to a command, or the flags of all
 // fields if none is named.
 func (a *App) WithConfig(cmd *cobra.Command, fields ...string) *Configured {
+	return a.bind(cmd.Flags(), fields...)
+}
+
+func (a *App) bind(fs *pflag.FlagSet, fields ...string) *Configured {
 	c := &Configured{defaults: a.Defaults}
-	cmd.Flags().StringVar(&c.file, "config", "", "configuration `FILE`; default: the built-in configuration, which is config.hcl")
-	c.flags = config.BindFlags(cmd.Flags(), fields...)
+	fs.StringVar(&c.file, "config", "", "configuration `FILE`; default: the built-in configuration, which is config.hcl")
+	c.flags = config.BindFlags(fs, fields...)
 	return c
 }
 

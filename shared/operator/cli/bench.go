@@ -35,6 +35,7 @@ func (a *App) benchCommand() *cobra.Command {
 // is the cluster in the data directory of the configuration.
 type benchTarget struct {
 	*Configured
+	parts     []targetPart
 	endpoints []string
 	pids      []int
 	tls       transport.TLSInfo
@@ -43,7 +44,7 @@ type benchTarget struct {
 
 // benchTarget adds the flags of a measurement that needs the named parts: clients, processes or both.
 func (a *App) benchTarget(cmd *cobra.Command, parts ...targetPart) *benchTarget {
-	t := &benchTarget{}
+	t := &benchTarget{parts: parts}
 	f := cmd.Flags()
 	if slices.Contains(parts, targetProcesses) {
 		f.IntSliceVar(&t.pids, "pids", nil, "process ids of all servers, as `PID`,..., to measure their CPU, disk and memory use; default: the processes of the data directory")
@@ -85,8 +86,12 @@ func (t *benchTarget) resolve(cmd *cobra.Command) (bench.Target, error) {
 		return out, &Error{Code: ExitUsage, Err: err}
 	}
 	out.TLS = secure
-	if len(out.Endpoints) == 0 {
-		out.Endpoints = []string{Endpoint(cfg.DataDir, cfg.Client.Listen)}
+	if len(out.Endpoints) == 0 && slices.Contains(t.parts, targetClients) {
+		endpoint, err := t.running(cmd.Context(), cfg)
+		if err != nil {
+			return out, err
+		}
+		out.Endpoints = []string{endpoint}
 	}
 	if len(out.PIDs) == 0 && (len(t.endpoints) == 0 || cmd.Flags().Changed("data-dir")) {
 		dir, err := openDir(cfg.DataDir)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/etcdctl/v3/ctlv3/command"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/replica/restore"
@@ -17,14 +18,8 @@ import (
 
 func (a *App) snapshotCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "snapshot", Short: "Save, check and restore snapshots, including those of etcd"}
-	cmd.AddCommand(a.snapshotRestoreCommand(), snapshotStatusCommand(), &cobra.Command{
-		Use:                "save FILE",
-		Short:              "Short for 'dynast ctl snapshot save'",
-		DisableFlagParsing: true,
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.ctl(append([]string{"snapshot", "save"}, args...))
-		},
-	})
+	cmd.AddCommand(a.snapshotRestoreCommand(), snapshotStatusCommand(),
+		a.ctlShortcut(command.NewSnapshotSaveCommand(), "Write a snapshot of the running cluster to a file"))
 	return cmd
 }
 

@@ -17,12 +17,15 @@ import (
 // these out. An unknown command of a group is an error too, where cobra would print the help.
 // Strict does not change commands that parse their own arguments.
 func Strict(root *cobra.Command) {
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%s: %s", name(cmd), flagError(cmd.Flags(), err))
-	})
+	root.SetFlagErrorFunc(flagProblem)
 	for _, cmd := range root.Commands() {
 		strict(cmd)
 	}
+}
+
+// flagProblem is the error of a command for a wrong flag.
+func flagProblem(cmd *cobra.Command, err error) error {
+	return fmt.Errorf("%s: %s", name(cmd), flagError(err))
 }
 
 func strict(cmd *cobra.Command) {
@@ -112,7 +115,7 @@ var wants = map[string]string{
 	"duration": "a duration with its unit, for example 30s", "float64": "a number",
 }
 
-func flagError(flags *pflag.FlagSet, err error) string {
+func flagError(err error) string {
 	var missing *pflag.NotExistError
 	if errors.As(err, &missing) && missing.GetSpecifiedShortnames() == "" {
 		return noFlag(missing.GetSpecifiedName())

@@ -186,7 +186,7 @@ func (c *cluster) maintenanceCommands() {
 		{"defrag", "", 0, `Finished defragmenting`},
 		{"downgrade validate 4.0.0", "", 1, `invalid downgrade target version`},
 		{"snapshot save " + file, "", 0, `Snapshot saved at`},
-		{"completion bash", "", 0, `bash completion`},
+		{"compact 9999", "", 1, `future revision`},
 	})
 	st, err := restore.Status(file)
 	if err != nil || st.TotalKey == 0 {
