@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -76,7 +75,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	app := &cli.App{Defaults: defaults, Version: buildVersion()}
-	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), engineCommand(), backCommand(), versionCommand())
+	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), engineCommand(), backCommand())
 	root.AddCommand(app.Commands()...)
 	cli.Strict(root)
 	return root
@@ -308,15 +307,6 @@ func backCommand() *cobra.Command {
 		return json.NewEncoder(os.Stdout).Encode(left)
 	}
 	return cmd
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		Run: func(*cobra.Command, []string) {
-			fmt.Printf("dynast %s, %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-		},
-	}
 }
 
 func buildVersion() string {

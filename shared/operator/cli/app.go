@@ -48,6 +48,8 @@ func (a *App) Commands() []*cobra.Command {
 		a.importCommand(),
 		a.hostsCommand(),
 		a.manCommand(),
+		a.statusCommand(),
+		a.versionCommand(),
 	}
 	commands = append(commands, a.serviceCommands()...)
 	return append(commands,

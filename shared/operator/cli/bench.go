@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -124,15 +123,7 @@ func (t *benchTarget) clientTLS(wanted bool) (*tls.Config, error) {
 	return c, nil
 }
 
-// rendered is the result of a measurement.
-type rendered interface{ Render(io.Writer) error }
-
-func (t *benchTarget) print(r rendered) error {
-	if t.asJSON {
-		return json.NewEncoder(os.Stdout).Encode(r)
-	}
-	return r.Render(os.Stdout)
-}
+func (t *benchTarget) print(r rendered) error { return printResult(os.Stdout, t.asJSON, r) }
 
 var benchTexts = map[string]string{
 	"put":   "Write keys",

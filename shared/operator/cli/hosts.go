@@ -241,12 +241,24 @@ func (a *App) hostsRemoveCommand() *cobra.Command {
 	return cmd
 }
 
+// promotedHost is the result of 'dynast promote HOST'.
+type promotedHost struct {
+	Schema  int    `json:"schema"`
+	Host    string `json:"host"`
+	Address string `json:"address"`
+}
+
+// Render prints which host leads.
+func (p *promotedHost) Render(out io.Writer) error {
+	_, err := fmt.Fprintf(out, "%s (%s) leads\n", p.Host, p.Address)
+	return err
+}
+
 // promoteHost makes a host the leading one.
-func promoteHost(ctx context.Context, dataDir, name string, out io.Writer) error {
+func promoteHost(ctx context.Context, dataDir, name string) (*promotedHost, error) {
 	var h hosts.Host
 	if err := askHosts(ctx, dataDir, hosts.PathPromote, hosts.NameRequest{Name: name}, &h, changeTimeout); err != nil {
-		return err
+		return nil, err
 	}
-	_, err := fmt.Fprintf(out, "%s (%s) leads\n", h.Name, h.Address)
-	return err
+	return &promotedHost{resultSchema, h.Name, h.Address}, nil
 }

@@ -126,7 +126,7 @@ func (a *App) serviceCommands() []*cobra.Command {
 		a.serviceCommand("signal NAME[/N]...", "Send a signal to the main process of services or instances", member.ActionSignal, func(cmd *cobra.Command, r *wire.ActRequest) {
 			cmd.Flags().StringVarP(&r.Signal, "signal", "s", "HUP", "`NAME` of the signal, for example HUP or USR1")
 		}),
-		a.serviceCommand("kill NAME[/N]...", "Kill all processes of services or instances; they start again as after a crash", member.ActionKill, nil),
+		a.killCommand(),
 		a.runCommand(),
 	}
 }
@@ -136,10 +136,13 @@ type waiting struct {
 	action  member.Action
 	rolling bool
 	timeout time.Duration
+	// json prints the instances as 'dynast ps --json' does.
+	json bool
 }
 
 func (w *waiting) bind(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&w.timeout, "wait", 30*time.Second, "how long to wait until the instances have followed; 0 does not wait")
+	cmd.Flags().BoolVar(&w.json, "json", false, "print one JSON object, as 'dynast ps --json' does")
 }
 
 // Act sends a command about services to the leader and waits until the instances have followed.
@@ -157,6 +160,9 @@ func Act(ctx context.Context, dataDir string, req *wire.ActRequest, w waiting, o
 		return err
 	}
 	if w.timeout == 0 {
+		if w.json {
+			return w.show(before, ids, out)
+		}
 		return nil
 	}
 	w.rolling = req.Rolling
@@ -211,10 +217,8 @@ func (w waiting) await(ctx context.Context, dir *datadir.Dir, before *ps.Report,
 				return ctx.Err()
 			}
 		}
-		if shown, err := only(now, existing(now, ids)); err == nil && len(shown.Services) > 0 {
-			if err := psview.Write(out, shown, time.Now(), term.Style{}); err != nil {
-				return err
-			}
+		if err := w.show(now, ids, out); err != nil {
+			return err
 		}
 		switch {
 		case len(ended) > 0:
@@ -226,6 +230,20 @@ func (w waiting) await(ctx context.Context, dir *datadir.Dir, before *ps.Report,
 		}
 		return nil
 	}
+}
+
+// show prints the instances that still exist.
+func (w waiting) show(r *ps.Report, ids []string, out io.Writer) error {
+	shown, err := only(r, existing(r, ids))
+	switch {
+	case err != nil:
+		return err
+	case w.json:
+		return json.NewEncoder(out).Encode(shown)
+	case len(shown.Services) == 0:
+		return nil
+	}
+	return psview.Write(out, shown, time.Now(), term.Style{})
 }
 
 // endedEarly says why rolling restarts have ended that the command began.
@@ -309,6 +327,7 @@ func (a *App) runCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&follow, "tail", false, "print the output until the service has ended; then exit with the exit code of the program")
 	w.bind(cmd)
 	cmd.MarkFlagsMutuallyExclusive("tail", "wait")
+	cmd.MarkFlagsMutuallyExclusive("tail", "json")
 	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, argv []string) error {
 		s := config.NewService()
