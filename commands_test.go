@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"maps"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -169,5 +173,141 @@ func TestClientsSayAtOnceThatNothingRuns(t *testing.T) {
 	defer first.Close()
 	if first.RemoteAddr().String() != own.LocalAddr().String() {
 		t.Error("a command connected to " + client)
+	}
+}
+
+// TestHelpOfEveryCommand: the help of a command fits on 80 columns, has an example, and speaks of dynast.
+// The commands of dynast itself are in groups.
+func TestHelpOfEveryCommand(t *testing.T) {
+	everyCommand(newRoot(), func(cmd *cobra.Command) {
+		path := cmd.CommandPath()
+		if cmd.Hidden {
+			return
+		}
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		if err := cmd.Help(); err != nil {
+			t.Error(err)
+		}
+		text := out.String()
+		for line := range strings.Lines(text) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+				t.Errorf("%s --help has a line of %d columns: %s", path, n, line)
+			}
+		}
+		ofCtl := strings.HasPrefix(path, "dynast ctl ") // etcdctl's own texts, mostly without an example
+		generated := strings.HasPrefix(path, "dynast completion") || path == "dynast help" || path == "dynast"
+		if !ofCtl && !generated && !strings.Contains(text, "Examples:\n") {
+			t.Errorf("%s --help has no example", path)
+		}
+		if strings.Contains(strings.ReplaceAll(text, "etcdctl's", ""), "etcdctl") && !slices.Contains([]string{"dynast ctl", "dynast ctl version", "dynast"}, path) {
+			t.Errorf("%s --help speaks of etcdctl:\n%s", path, text)
+		}
+		if cmd.HasParent() && !cmd.Parent().HasParent() && cmd.GroupID == "" {
+			t.Errorf("%s is in no group", path)
+		}
+	})
+}
+
+// TestDefaultsInTheHelp: the flags of configuration fields show the built-in values.
+func TestDefaultsInTheHelp(t *testing.T) {
+	root := newRoot()
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetArgs([]string{"up", "--help"})
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(out.String()), " ")
+	for _, want := range []string{"(default 127.0.0.1:2379)", "(default dynast-data)", "(default 2GiB)", "(default 250ms)"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+}
+
+// TestUnknownCommands: the error names the command that the user may have meant.
+func TestUnknownCommands(t *testing.T) {
+	for line, want := range map[string]string{
+		"stat":         "unknown command \"stat\": did you mean 'dynast status'?",
+		"health":       "did you mean 'dynast status'?",
+		"terminate":    "did you mean 'dynast kill'?",
+		"serve":        "did you mean 'dynast up'?",
+		"set a b":      "did you mean 'dynast put'?",
+		"watch":        "did you mean 'dynast bench watch' or 'dynast ctl watch'?",
+		"token":        "did you mean 'dynast hosts token'?",
+		"hosts tokens": "hosts: unknown command \"tokens\": did you mean 'dynast hosts token'?",
+		"nonsense":     "unknown command \"nonsense\": 'dynast --help' lists all",
+		"start":        "'dynast up' starts dynast itself",
+		"restart":      "'dynast upgrade' replaces all processes",
+	} {
+		if got := fails(t, strings.Fields(line)...); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
+}
+
+// TestManualPagesAreComplete: each command has a page with all sections, and the page of the
+// configuration file has every field.
+func TestManualPagesAreComplete(t *testing.T) {
+	dir := t.TempDir()
+	root := newRoot()
+	root.SetArgs([]string{"man", dir})
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	everyCommand(newRoot(), func(cmd *cobra.Command) {
+		if !cmd.IsAvailableCommand() && cmd.HasParent() {
+			return
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, strings.ReplaceAll(cmd.CommandPath(), " ", "-")+".1"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		want := []string{".TH ", ".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION", ".SH OPTIONS", ".SH EXIT STATUS", ".SH FILES"}
+		if cmd.HasExample() {
+			want = append(want, ".SH EXAMPLES")
+		}
+		for _, section := range want {
+			if !strings.Contains(string(raw), section) {
+				t.Errorf("%s: the page has no %s", cmd.CommandPath(), section)
+			}
+		}
+	})
+	raw, err := os.ReadFile(filepath.Join(dir, "dynast-config.5"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := strings.ReplaceAll(string(raw), `\`, "")
+	for _, want := range append(config.Fields(), ".SH NAME", ".SH FILES", ".SH EXAMPLES", "service \"web\" {") {
+		if !strings.Contains(page, want) {
+			t.Errorf("dynast-config(5) does not have %s", want)
+		}
+	}
+}
+
+// TestVersion: --version and -v print what 'dynast version' prints.
+func TestVersion(t *testing.T) {
+	line := func(args ...string) string {
+		root := newRoot()
+		var out bytes.Buffer
+		root.SetOut(&out)
+		root.SetArgs(args)
+		if err := root.Execute(); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	want := line("version")
+	if !strings.HasPrefix(want, "dynast ") || line("--version") != want || line("-v") != want {
+		t.Errorf("version: %q, --version: %q, -v: %q", want, line("--version"), line("-v"))
+	}
+	var v struct {
+		Schema                int
+		Version, Go, OS, Arch string
+	}
+	if err := json.Unmarshal([]byte(line("version", "--json")), &v); err != nil || v.Schema != 1 || v.Version == "" || v.Go == "" || v.OS != "linux" || v.Arch == "" {
+		t.Errorf("version --json: %+v, %v", v, err)
 	}
 }

@@ -69,14 +69,17 @@ func execute(ctx context.Context, root *cobra.Command) core.ExitCode {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "dynast",
-		Short:         "A key-value store that keeps serving when any of its processes is killed",
+		Use:   "dynast",
+		Short: "A key-value store that keeps serving when any of its processes is killed",
+		Long: "A replicated key-value store with etcd's API, and a supervisor of programs, for one host or several. It keeps\n" +
+			"serving when any of its processes is killed. 'dynast up' starts it.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	app := &cli.App{Defaults: defaults, Version: buildVersion()}
 	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), engineCommand(), backCommand())
 	root.AddCommand(app.Commands()...)
+	app.Describe(root)
 	cli.Strict(root)
 	return root
 }

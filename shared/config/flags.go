@@ -33,6 +33,16 @@ func Fields() []string {
 	return paths
 }
 
+// Text returns the value of a field as it is written, or an empty text if there is no such field.
+func (c *Config) Text(path string) string {
+	for _, field := range fields {
+		if field.path == path {
+			return field.text(c)
+		}
+	}
+	return ""
+}
+
 // FieldOfFlag returns the field whose flag has a name, and whether there is one.
 func FieldOfFlag(name string) (path string, ok bool) {
 	for _, field := range fields {

@@ -22,6 +22,8 @@ type App struct {
 	Defaults []byte
 	// Version is the version of this build.
 	Version string
+
+	builtIn *config.Config // Defaults, parsed for the help
 }
 
 // Commands returns all commands except those that run a member, which are in package main.
@@ -53,9 +55,12 @@ func (a *App) Commands() []*cobra.Command {
 	}
 	commands = append(commands, a.serviceCommands()...)
 	return append(commands,
-		a.ctlShortcut(command.NewPutCommand(), "Write a key"),
-		a.ctlShortcut(command.NewGetCommand(), "Read a key, or a range of keys"),
-		a.ctlShortcut(command.NewDelCommand(), "Delete a key, or a range of keys"))
+		a.ctlShortcut(command.NewPutCommand(), "put KEY [VALUE]", "Write a key",
+			"A missing VALUE is read from standard input. A -- must stand before a key or a value that begins with a dash.\n\n"),
+		a.ctlShortcut(command.NewGetCommand(), "get KEY [RANGE_END]", "Read a key, or a range of keys",
+			"With RANGE_END it reads all keys from KEY on that are less than RANGE_END.\n\n"),
+		a.ctlShortcut(command.NewDelCommand(), "del KEY [RANGE_END]", "Delete a key, or a range of keys",
+			"With RANGE_END it deletes all keys from KEY on that are less than RANGE_END. It prints how many it has deleted.\n\n"))
 }
 
 // Configured gives a command its configuration: a file or the built-in default, and then the

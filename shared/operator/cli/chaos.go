@@ -71,7 +71,7 @@ type chaosFlags struct {
 
 func (a *App) chaosCommand() *cobra.Command {
 	var f chaosFlags
-	cmd := &cobra.Command{Use: "chaos", Short: "Kill, stop and damage members and services under load, then check the guarantees", Long: chaosLong, Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "chaos", Short: "Inject faults under load, then check all guarantees", Long: chaosLong, Args: cobra.NoArgs}
 	flags := cmd.Flags()
 	flags.DurationVar(&f.cfg.Duration, "duration", time.Minute, "how long to inject faults")
 	flags.BoolVar(&f.cfg.Soak, "soak", false, "run until interrupted and check every 30 s; the first finding ends the run")

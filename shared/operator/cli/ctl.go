@@ -96,9 +96,9 @@ func withoutServer(cmd *cobra.Command) *cobra.Command {
 }
 
 // ctlShortcut makes a command of etcdctl a command of dynast.
-func (a *App) ctlShortcut(cmd *cobra.Command, short string) *cobra.Command {
+func (a *App) ctlShortcut(cmd *cobra.Command, use, short, long string) *cobra.Command {
 	c := a.ctlFlags(cmd.Flags())
-	cmd.Short, cmd.GroupID = short, ""
+	cmd.Use, cmd.Short, cmd.Long, cmd.GroupID = use, short, long+"The other flags of 'dynast ctl options' have an effect here, too.", ""
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
 		// etcdctl's commands look up the environment for inherited flags, which these are not.
 		if err := flags.SetPflagsFromEnv(nil, ctlEnv, c.etcdctl); err != nil {
@@ -119,10 +119,18 @@ func ctlFlagError(cmd *cobra.Command, err error) error {
 
 // speakOf replaces the name of etcdctl in the texts of a command.
 func speakOf(program string, cmd *cobra.Command) {
+	cmd.Short, _, _ = strings.Cut(cmd.Short, ". Use `") // every command has --help
 	for _, text := range []*string{&cmd.Short, &cmd.Long, &cmd.Example} {
 		*text = strings.ReplaceAll(*text, "./etcdctl", "etcdctl")
 		*text = strings.ReplaceAll(*text, "etcdctl", program)
 	}
+	var examples []string // those that fit
+	for line := range strings.Lines(cmd.Example) {
+		if len(line) <= helpWidth {
+			examples = append(examples, line)
+		}
+	}
+	cmd.Example = strings.TrimRight(strings.Join(examples, ""), "\n")
 	for _, child := range cmd.Commands() {
 		speakOf(program, child)
 	}

@@ -25,7 +25,7 @@ func (a *App) logsCommand() *cobra.Command {
 	var since string
 	var asJSON, asText bool
 	cmd := &cobra.Command{
-		Use: "logs [NAME...]", Short: "Show the output of services and the logs of members, merged by time", Args: cobra.ArbitraryArgs,
+		Use: "logs [NAME...]", Short: "Show the output of services and the logs of members, by time", Args: cobra.ArbitraryArgs,
 		Long: "Show the output of all services and the logs of all members, merged by time, also from before rotations, restarts\n" +
 			"and takeovers, and also when nothing runs. Each NAME is a service (web), an instance (web/1), or the address of a\n" +
 			"member (127.0.0.1:7401); then only these are shown.\n\n" +

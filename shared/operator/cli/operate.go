@@ -46,7 +46,7 @@ func (a *App) onCluster(use, short string, args cobra.PositionalArgs, do func(ct
 }
 
 func (a *App) promoteCommand() *cobra.Command {
-	return a.onCluster("promote [ADDRESS|HOST]", "Hand the leadership over to the heir, to the given follower, or to the given host", cobra.MaximumNArgs(1),
+	return a.onCluster("promote [ADDRESS|HOST]", "Hand the leadership to the heir, to a follower, or to a host", cobra.MaximumNArgs(1),
 		func(ctx context.Context, dataDir string, args []string) (rendered, error) {
 			if len(args) == 1 && config.CheckHostName(args[0]) == nil {
 				return promoteHost(ctx, dataDir, args[0])
@@ -60,7 +60,7 @@ func (a *App) promoteCommand() *cobra.Command {
 }
 
 func (a *App) removeCommand() *cobra.Command {
-	return a.onCluster("remove ADDRESS", "Stop a member; the leader replaces it if too few followers are left", cobra.ExactArgs(1),
+	return a.onCluster("remove ADDRESS", "Stop a member; the leader replaces it if too few are left", cobra.ExactArgs(1),
 		func(ctx context.Context, dataDir string, args []string) (rendered, error) {
 			address, err := addressArgument(args)
 			if err != nil {

@@ -28,7 +28,7 @@ func (a *App) reloadCommand() *cobra.Command {
 	w := waiting{action: member.ActionReload}
 	cmd := &cobra.Command{
 		Use:   "reload [NAME[/N]...]",
-		Short: "Apply the changed configuration, or make the named services reload theirs",
+		Short: "Apply the changed configuration, or make services reload theirs",
 		Long: "The leader reads its configuration again: the file and the flags that 'dynast up' got, even if another process\n" +
 			"leads now. Fields that can change at run time have their new values when the command returns. The command lists\n" +
 			"the fields that need a restart. The flags of this command only say where the cluster is.\n" +

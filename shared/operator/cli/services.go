@@ -102,7 +102,7 @@ func readServices(ctx context.Context, dir *datadir.Dir) (*ps.Report, error) {
 func (a *App) serviceCommand(use, short string, action member.Action, flags func(*cobra.Command, *wire.ActRequest)) *cobra.Command {
 	req := &wire.ActRequest{Action: string(action)}
 	w := waiting{action: action}
-	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1)}
+	cmd := &cobra.Command{Use: use, Short: short, Args: needsService}
 	if flags != nil {
 		flags(cmd, req)
 	}
@@ -116,10 +116,23 @@ func (a *App) serviceCommand(use, short string, action member.Action, flags func
 	return cmd
 }
 
+// ofDynast says, for a command about services, what does the same with dynast itself.
+var ofDynast = map[string]string{
+	"start":   "; 'dynast up' starts dynast itself",
+	"restart": "; for dynast itself, 'dynast upgrade' replaces all processes, and 'dynast promote' only the leader",
+}
+
+func needsService(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return nil
+	}
+	return fmt.Errorf("the name of a service is missing ('dynast ps' lists them)%s", ofDynast[cmd.Name()])
+}
+
 func (a *App) serviceCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.psCommand(),
-		a.serviceCommand("start NAME[/N]...", "Start services or instances that were stopped, have failed or are done", member.ActionStart, nil),
+		a.serviceCommand("start NAME[/N]...", "Start services that were stopped, have failed or are done", member.ActionStart, nil),
 		a.serviceCommand("restart NAME[/N]...", "Restart services or instances", member.ActionRestart, func(cmd *cobra.Command, r *wire.ActRequest) {
 			cmd.Flags().BoolVar(&r.Rolling, "rolling", false, "start a new instance and wait until it is ready before an old one is stopped, one after the other")
 		}),

@@ -37,7 +37,7 @@ func (a *App) simCommand() *cobra.Command {
 	var o SimOptions
 	cmd := &cobra.Command{
 		Use:   "sim",
-		Short: "Simulate clusters under faults, and check that no acknowledged write is lost",
+		Short: "Simulate clusters under faults, and check the guarantees",
 		Long: `Runs the decision logic of all members of a cluster under a seeded scheduler. The kernel and
 the disk are simulated and fail in many ways. An oracle checks each step. The command touches
 nothing outside of its own process. The same seed gives the same run with the same build.

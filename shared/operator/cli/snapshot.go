@@ -19,7 +19,8 @@ import (
 func (a *App) snapshotCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "snapshot", Short: "Save, check and restore snapshots, including those of etcd"}
 	cmd.AddCommand(a.snapshotRestoreCommand(), snapshotStatusCommand(),
-		a.ctlShortcut(command.NewSnapshotSaveCommand(), "Write a snapshot of the running cluster to a file"))
+		a.ctlShortcut(command.NewSnapshotSaveCommand(), "save FILE", "Write a snapshot of the running cluster to a file",
+			"It is the same as 'dynast ctl snapshot save'.\n\n"))
 	return cmd
 }
 
@@ -28,7 +29,7 @@ func (a *App) snapshotRestoreCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "restore FILE|DIR",
-		Short: "Create a data directory from an etcd snapshot or from the data directory of a stopped etcd",
+		Short: "Create a data directory from a snapshot or from a stopped etcd",
 		Args:  cobra.ExactArgs(1),
 	}
 	cmd.Flags().BoolVar(&o.SkipHashCheck, "skip-hash-check", false, "accept a file without a checksum, for example a copied database file")

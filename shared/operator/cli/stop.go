@@ -34,7 +34,7 @@ func (a *App) stopCommand() *cobra.Command {
 	w := waiting{action: member.ActionStop}
 	cmd := &cobra.Command{
 		Use:   "stop [NAME[/N]...]",
-		Short: "Stop services, or without a name everything: the services, then all members",
+		Short: "Stop the cluster with its services, or single services",
 		Long: "With names, the services or instances stop and stay stopped until 'dynast start' or the next 'dynast up'.\n" +
 			"Without a name, all services stop first, those that need others before those, and then all processes of the cluster.",
 		Args: cobra.ArbitraryArgs,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,20 +13,18 @@ import (
 	"github.com/dynast-io/dynast/shared/config"
 )
 
-// Strict gives every command below root better errors for wrong arguments and flags: each error
+// Strict gives root and every command below it better errors for wrong arguments and flags: each error
 // names the command, the mistake and what the command wants. The errors of cobra leave one of
 // these out. An unknown command of a group is an error too, where cobra would print the help.
 // Strict does not change commands that parse their own arguments.
 func Strict(root *cobra.Command) {
 	root.SetFlagErrorFunc(flagProblem)
-	for _, cmd := range root.Commands() {
-		strict(cmd)
-	}
+	strict(root)
 }
 
 // flagProblem is the error of a command for a wrong flag.
 func flagProblem(cmd *cobra.Command, err error) error {
-	return fmt.Errorf("%s: %s", name(cmd), flagError(err))
+	return fmt.Errorf("%s: %s", commandPath(cmd), flagError(err))
 }
 
 func strict(cmd *cobra.Command) {
@@ -38,7 +37,10 @@ func strict(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return fmt.Errorf("%s: %s; usage: %s", name(cmd), argumentError(args, err), cmd.UseLine())
+				if cmd.HasSubCommands() && len(args) > 0 {
+					return group(cmd, args)
+				}
+				return fmt.Errorf("%s: %s; usage: %s", commandPath(cmd), argumentError(args, err), cmd.UseLine())
 			}
 			return nil
 		}
@@ -49,8 +51,8 @@ func strict(cmd *cobra.Command) {
 	}
 }
 
-// name returns the path of a command without the name of the program.
-func name(cmd *cobra.Command) string {
+// commandPath returns the path of a command without the name of the program.
+func commandPath(cmd *cobra.Command) string {
 	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
 }
 
@@ -59,13 +61,41 @@ func group(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
 	}
-	var names []string
+	text := unknownCommand(cmd, args[0])
+	if cmd.HasParent() {
+		text = commandPath(cmd) + ": " + text
+	}
+	return errors.New(text)
+}
+
+// unknownCommand says that a command has no such subcommand, and what the user may have meant.
+func unknownCommand(cmd *cobra.Command, word string) string {
+	var names, near []string
 	for _, c := range cmd.Commands() {
-		if c.IsAvailableCommand() {
-			names = append(names, c.Name())
+		if !c.IsAvailableCommand() {
+			continue
+		}
+		names = append(names, c.Name())
+		if slices.Contains(c.SuggestFor, word) {
+			return fmt.Sprintf("unknown command %q: did you mean '%s'?", word, c.CommandPath())
+		}
+		if below, _, err := c.Find([]string{word}); err == nil && below != c && below.Name() == word {
+			near = append(near, below.CommandPath())
 		}
 	}
-	return fmt.Errorf("%s: unknown command %q: must be one of %s", name(cmd), args[0], strings.Join(names, ", "))
+	cmd.SuggestionsMinimumDistance = 2 // as cobra has it for the root
+	for _, suggestion := range cmd.SuggestionsFor(word) {
+		near = append(near, cmd.CommandPath()+" "+suggestion)
+	}
+	slices.Sort(near)
+	near = slices.Compact(near)
+	switch {
+	case len(near) == 0 && !cmd.HasParent():
+		return fmt.Sprintf("unknown command %q: '%s --help' lists all", word, cmd.CommandPath())
+	case len(near) == 0:
+		return fmt.Sprintf("unknown command %q: must be one of %s", word, strings.Join(names, ", "))
+	}
+	return fmt.Sprintf("unknown command %q: did you mean '%s'?", word, strings.Join(near, "' or '"))
 }
 
 // argumentError rewrites an error of cobra about arguments.
@@ -91,7 +121,7 @@ func quotedList(args []string) string {
 func without(cmd *cobra.Command, condition bool, why string, flags ...string) error {
 	for _, flag := range flags {
 		if condition && cmd.Flags().Changed(flag) {
-			return &Error{Code: ExitUsage, Err: fmt.Errorf("%s: --%s %s", name(cmd), flag, why)}
+			return &Error{Code: ExitUsage, Err: fmt.Errorf("%s: --%s %s", commandPath(cmd), flag, why)}
 		}
 	}
 	return nil

@@ -29,7 +29,7 @@ import (
 
 func (a *App) topCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "top", Short: "Show a running cluster live in the terminal, with keys that change members and services", Args: cobra.NoArgs,
+		Use: "top", Short: "Show a cluster live in the terminal, with keys that change it", Args: cobra.NoArgs,
 	}
 	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {

@@ -23,7 +23,7 @@ func (a *App) upgradeCommand() *cobra.Command {
 	var binary string
 	cmd := &cobra.Command{
 		Use:   "upgrade",
-		Short: "Replace all processes with those of another build; no request fails",
+		Short: "Replace all processes with another build; no request fails",
 		Long: "The leader starts followers of another build, waits until they are in sync, stops the old followers and hands the\n" +
 			"leadership over to a new one. If the new build does not start, everything stays as it was, and the command prints\n" +
 			"the reason. Members that were started with 'dynast join' are not replaced. In a cluster of several hosts it goes from host to\n" +
