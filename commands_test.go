@@ -200,7 +200,7 @@ func TestHelpOfEveryCommand(t *testing.T) {
 		if !ofCtl && !generated && !strings.Contains(text, "Examples:\n") {
 			t.Errorf("%s --help has no example", path)
 		}
-		if strings.Contains(strings.ReplaceAll(text, "etcdctl's", ""), "etcdctl") && !slices.Contains([]string{"dynast ctl", "dynast ctl version", "dynast"}, path) {
+		if strings.Contains(strings.ReplaceAll(text, "/etcdctl-check-", ""), "etcdctl") && !slices.Contains([]string{"dynast ctl", "dynast ctl version", "dynast"} /* they say what ctl is */, path) {
 			t.Errorf("%s --help speaks of etcdctl:\n%s", path, text)
 		}
 		if cmd.HasParent() && !cmd.Parent().HasParent() && cmd.GroupID == "" {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -135,7 +136,8 @@ var benchTexts = map[string]string{
 }
 
 func (a *App) benchLoadCommand(workload string) *cobra.Command {
-	cmd := &cobra.Command{Use: workload, Short: benchTexts[workload], Args: cobra.NoArgs}
+	short, _, _ := strings.Cut(benchTexts[workload], ";")
+	cmd := &cobra.Command{Use: workload, Short: short, Long: benchTexts[workload] + ".", Args: cobra.NoArgs}
 	l := bench.Load{Workload: workload}
 	f := cmd.Flags()
 	f.IntVar(&l.Clients, "clients", 1, "number of clients, each with one request at a time")
@@ -184,7 +186,7 @@ func dataFlags(cmd *cobra.Command, l *bench.Load) {
 }
 
 func (a *App) benchIdleCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "idle", Short: "Measure CPU, disk and memory use of the server processes without requests", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "idle", Short: "Measure CPU, disk and memory of idle server processes", Args: cobra.NoArgs}
 	d := cmd.Flags().Duration("duration", 20*time.Second, "how long to measure")
 	t := a.benchTarget(cmd, targetProcesses)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -202,7 +204,7 @@ func (a *App) benchIdleCommand() *cobra.Command {
 }
 
 func (a *App) benchMemoryCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "memory", Short: "Measure memory use of the server processes after each key was written once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "memory", Short: "Measure the memory of the server processes with all keys", Args: cobra.NoArgs}
 	l := bench.Load{Clients: 1, Connections: 1}
 	cmd.Flags().DurationVar(&l.Duration, "rest", 3*time.Second, "pause between the last write and the measurement")
 	dataFlags(cmd, &l)
@@ -226,7 +228,7 @@ func (a *App) benchFailoverCommand() *cobra.Command {
 	var stop, promote bool
 	cmd := &cobra.Command{
 		Use:   "failover",
-		Short: "Kill the leader repeatedly while clients write, and measure the gaps",
+		Short: "Kill the leader while clients write, and measure the gaps",
 		Args:  cobra.NoArgs,
 	}
 	cmd.Flags().IntVar(&kills, "kills", 100, "number of times that the leader is killed")

@@ -120,6 +120,9 @@ func ctlFlagError(cmd *cobra.Command, err error) error {
 // speakOf replaces the name of etcdctl in the texts of a command.
 func speakOf(program string, cmd *cobra.Command) {
 	cmd.Short, _, _ = strings.Cut(cmd.Short, ". Use `") // every command has --help
+	for _, plain := range []string{" specified in `--endpoints` flag", " on a given server endpoint."} {
+		cmd.Short = strings.TrimSuffix(cmd.Short, plain) // so that it fits into the list of commands
+	}
 	for _, text := range []*string{&cmd.Short, &cmd.Long, &cmd.Example} {
 		*text = strings.ReplaceAll(*text, "./etcdctl", "etcdctl")
 		*text = strings.ReplaceAll(*text, "etcdctl", program)

@@ -20,7 +20,7 @@ func (a *App) eventsCommand() *cobra.Command {
 	var o EventsOptions
 	var since string
 	cmd := &cobra.Command{
-		Use: "events", Short: "Show the events of a cluster: starts, deaths, takeovers and so on", Args: cobra.NoArgs,
+		Use: "events", Short: "Show what happened in a cluster: starts, deaths, takeovers", Args: cobra.NoArgs,
 		Long: "Show the events of a cluster, also those from before takeovers and restarts: which members started, died,\n" +
 			"took over, were killed because they were silent, or were rebuilt. The command reads the data directory, so it\n" +
 			"also works when nothing runs.",

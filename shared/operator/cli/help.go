@@ -41,7 +41,7 @@ Flags:
 Global Flags:
 {{flags .InheritedFlags}}{{end}}{{if .HasAvailableSubCommands}}
 
-Use "{{.CommandPath}} [command] --help" for more information about a command.{{end}}
+"{{.CommandPath}} [command] --help" says more about a command.{{end}}
 `
 
 const helpTemplate = `{{with (or .Long .Short)}}{{wrapText .}}
