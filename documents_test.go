@@ -29,7 +29,7 @@ type commandLine struct {
 // such as 'dynast ctl', is only checked by name.
 func (c commandLine) check() error {
 	root := newRoot()
-	root.InitDefaultCompletionCmd()
+	root.InitDefaultVersionFlag()
 	cmd, rest, err := root.Find(c.words)
 	if err != nil {
 		return err
@@ -47,7 +47,10 @@ func (c commandLine) check() error {
 		return err
 	}
 	args := cmd.Flags().Args()
-	if c.whole || cmd.HasSubCommands() && len(args) > 0 {
+	if cmd.HasSubCommands() && len(args) > 0 {
+		return fmt.Errorf("there is no command %q", strings.Join(c.words, " "))
+	}
+	if c.whole {
 		return cmd.ValidateArgs(args)
 	}
 	return nil

@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -45,7 +44,6 @@ var defaults []byte
 var version = ""
 
 func main() {
-	cobra.EnablePrefixMatching = false // the etcdctl package turns it on
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := execute(ctx, newRoot())
 	stop()
@@ -71,14 +69,18 @@ func execute(ctx context.Context, root *cobra.Command) core.ExitCode {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "dynast",
-		Short:         "A key-value store that keeps serving when any of its processes is killed",
+		Use:   "dynast",
+		Short: "A key-value store that keeps serving when any of its processes is killed",
+		Long: "A replicated key-value store with etcd's API, and a supervisor of programs, for one host or several. It keeps\n" +
+			"serving when any of its processes is killed. 'dynast up' starts it.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	app := &cli.App{Defaults: defaults, Version: buildVersion()}
-	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), engineCommand(), backCommand(), versionCommand())
+	revision, time := source()
+	app := &cli.App{Defaults: defaults, Version: buildVersion(), Commit: revision, Date: time}
+	root.AddCommand(upCommand(app), joinCommand(app), workerCommand(), engineCommand(), backCommand())
 	root.AddCommand(app.Commands()...)
+	app.Describe(root)
 	cli.Strict(root)
 	return root
 }
@@ -233,7 +235,8 @@ func joinCommand(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{Use: "join --leader HOST:PORT", Short: "Start an additional follower by hand", Args: cobra.NoArgs}
 	cmd.Flags().StringVar(&leader, "leader", "", "member address `HOST:PORT` of the leader; 'dynast tree' shows it")
 	cmd.Flags().StringVar(&address, "address", "", "member address `HOST:PORT` of the new follower; default: the next free port")
-	c := app.WithConfig(cmd)
+	// All other fields are those of the leader.
+	c := app.WithCluster(cmd, "member.host", "log.level", "log.format", "log.directory", "log.max_size", "log.max_backups")
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if again, err := runAgain(); again {
 			return err
@@ -322,19 +325,6 @@ func backCommand() *cobra.Command {
 		return json.NewEncoder(os.Stdout).Encode(left)
 	}
 	return cmd
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version, and the commit of the source", Args: cobra.NoArgs,
-		Run: func(*cobra.Command, []string) {
-			from := ""
-			if revision, time := source(); revision != "" {
-				from = fmt.Sprintf(", commit %.12s of %s", revision, time)
-			}
-			fmt.Printf("dynast %s%s, %s %s/%s\n", buildVersion(), from, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-		},
-	}
 }
 
 func buildVersion() string {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -25,16 +26,53 @@ func FlagName(path string) string {
 	return strings.NewReplacer(".", "-", "_", "-").Replace(path)
 }
 
-// BindFlags registers a flag for every field. The help shows no defaults, because without a
-// flag the file decides.
-func BindFlags(fs *pflag.FlagSet) *Flags {
+// Fields returns the paths of all fields, in the order of config.hcl.
+func Fields() []string {
+	var paths []string
+	for _, field := range fields {
+		paths = append(paths, field.path)
+	}
+	return paths
+}
+
+// Text returns the value of a field as it is written, or an empty text if there is no such field.
+func (c *Config) Text(path string) string {
+	for _, field := range fields {
+		if field.path == path {
+			return field.text(c)
+		}
+	}
+	return ""
+}
+
+// FieldOfFlag returns the field whose flag has a name, and whether there is one.
+func FieldOfFlag(name string) (path string, ok bool) {
+	for _, field := range fields {
+		if FlagName(field.path) == name {
+			return field.path, true
+		}
+	}
+	return "", false
+}
+
+// BindFlags registers a flag for each field in paths, or for every field if there are none. The
+// help shows no defaults, because without a flag the file decides.
+func BindFlags(fs *pflag.FlagSet, paths ...string) *Flags {
 	f := &Flags{}
 	for _, field := range fields {
+		if len(paths) > 0 && !slices.Contains(paths, field.path) {
+			continue
+		}
 		v := &flagValue{field: field}
 		f.values = append(f.values, v)
 		fs.Var(v, FlagName(field.path), field.usage)
 	}
 	return f
+}
+
+// Given reports whether the flag of a field was given.
+func (f *Flags) Given(path string) bool {
+	return slices.ContainsFunc(f.values, func(v *flagValue) bool { return v.field.path == path && v.isSet })
 }
 
 // Apply applies the given flags to a configuration and checks the result. If that fails, c is

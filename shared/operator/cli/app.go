@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.etcd.io/etcd/etcdctl/v3/ctlv3/command"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/rules/core"
@@ -19,8 +21,11 @@ const ExitUsage core.ExitCode = 2
 type App struct {
 	// Defaults is the built-in configuration, which is the file config.hcl of the repository.
 	Defaults []byte
-	// Version is the version of this build.
-	Version string
+	// Version is the version of this build. Commit is the commit of its source, and Date its time
+	// (RFC 3339); both may be empty.
+	Version, Commit, Date string
+
+	builtIn *config.Config // Defaults, parsed for the help
 }
 
 // Commands returns all commands except those that run a member, which are in package main.
@@ -48,12 +53,17 @@ func (a *App) Commands() []*cobra.Command {
 		a.importCommand(),
 		a.hostsCommand(),
 		a.manCommand(),
+		a.statusCommand(),
+		a.versionCommand(),
 	}
 	commands = append(commands, a.serviceCommands()...)
-	for _, name := range []string{"put", "get", "del"} {
-		commands = append(commands, a.ctlAlias(name))
-	}
-	return commands
+	return append(commands,
+		a.ctlShortcut(command.NewPutCommand(), "put KEY [VALUE]", "Write a key",
+			"A missing VALUE is read from standard input. A -- must stand before a key or a value that begins with a dash.\n\n"),
+		a.ctlShortcut(command.NewGetCommand(), "get KEY [RANGE_END]", "Read a key, or a range of keys",
+			"With RANGE_END it reads all keys from KEY on that are less than RANGE_END.\n\n"),
+		a.ctlShortcut(command.NewDelCommand(), "del KEY [RANGE_END]", "Delete a key, or a range of keys",
+			"With RANGE_END it deletes all keys from KEY on that are less than RANGE_END. It prints how many it has deleted.\n\n"))
 }
 
 // Configured gives a command its configuration: a file or the built-in default, and then the
@@ -64,11 +74,22 @@ type Configured struct {
 	flags    *config.Flags
 }
 
-// WithConfig adds the configuration flags to a command.
-func (a *App) WithConfig(cmd *cobra.Command) *Configured {
+// WithCluster adds to a command the flags that say where the cluster is, and those of the named
+// fields. It is for all commands that do not start a server: there, no other field has an effect.
+func (a *App) WithCluster(cmd *cobra.Command, fields ...string) *Configured {
+	return a.WithConfig(cmd, append([]string{"data_dir"}, fields...)...)
+}
+
+// WithConfig adds --config and the flags of the named fields to a command, or the flags of all
+// fields if none is named.
+func (a *App) WithConfig(cmd *cobra.Command, fields ...string) *Configured {
+	return a.bind(cmd.Flags(), fields...)
+}
+
+func (a *App) bind(fs *pflag.FlagSet, fields ...string) *Configured {
 	c := &Configured{defaults: a.Defaults}
-	cmd.Flags().StringVar(&c.file, "config", "", "configuration `FILE`, or off for the built-in one; default: $DYNAST_CONFIG, ./config.hcl, /etc/dynast/config.hcl, or the built-in one")
-	c.flags = config.BindFlags(cmd.Flags())
+	fs.StringVar(&c.file, "config", "", "configuration `FILE`, or off for the built-in one; default: $DYNAST_CONFIG, ./config.hcl, /etc/dynast/config.hcl, or the built-in one")
+	c.flags = config.BindFlags(fs, fields...)
 	return c
 }
 

@@ -3,14 +3,16 @@ package cli
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"golang.org/x/sys/unix"
 
@@ -33,24 +35,42 @@ func (a *App) benchCommand() *cobra.Command {
 // is the cluster in the data directory of the configuration.
 type benchTarget struct {
 	*Configured
+	parts     []targetPart
 	endpoints []string
 	pids      []int
 	tls       transport.TLSInfo
 	asJSON    bool
 }
 
-func (a *App) benchTarget(cmd *cobra.Command) *benchTarget {
-	t := &benchTarget{}
+// benchTarget adds the flags of a measurement that needs the named parts: clients, processes or both.
+func (a *App) benchTarget(cmd *cobra.Command, parts ...targetPart) *benchTarget {
+	t := &benchTarget{parts: parts}
 	f := cmd.Flags()
+	if slices.Contains(parts, targetProcesses) {
+		f.IntSliceVar(&t.pids, "pids", nil, "process ids of all servers, as `PID`,..., to measure their CPU, disk and memory use; default: the processes of the data directory")
+	}
+	if slices.Contains(parts, targetClients) {
+		t.clientFlags(f)
+	}
+	f.BoolVar(&t.asJSON, "json", false, "print one JSON object")
+	t.Configured = a.WithCluster(cmd)
+	return t
+}
+
+// targetPart is a part of a cluster that a measurement needs.
+type targetPart int
+
+const (
+	targetClients   targetPart = iota // the address for clients
+	targetProcesses                   // the processes of the servers
+)
+
+func (t *benchTarget) clientFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&t.endpoints, "endpoints", nil, "addresses of the servers, as `HOST:PORT`,...; default: the cluster of the data directory")
-	f.IntSliceVar(&t.pids, "pids", nil, "process ids of all servers, as `PID`,..., to measure their CPU, disk and memory use; default: the processes of the data directory")
 	f.StringVar(&t.tls.TrustedCAFile, "cacert", "", "CA of the server certificates (PEM); turns TLS on")
 	f.StringVar(&t.tls.CertFile, "cert", "", "client certificate (PEM)")
 	f.StringVar(&t.tls.KeyFile, "key", "", "private key of the client certificate (PEM)")
 	f.BoolVar(&t.tls.InsecureSkipVerify, "insecure-skip-tls-verify", false, "use TLS, but do not verify the server certificates")
-	f.BoolVar(&t.asJSON, "json", false, "print one JSON object")
-	t.Configured = a.WithConfig(cmd)
-	return t
 }
 
 // resolve finds the servers. If --endpoints names them, the data directory is used only if
@@ -66,8 +86,12 @@ func (t *benchTarget) resolve(cmd *cobra.Command) (bench.Target, error) {
 		return out, &Error{Code: ExitUsage, Err: err}
 	}
 	out.TLS = secure
-	if len(out.Endpoints) == 0 {
-		out.Endpoints = []string{Endpoint(cfg.DataDir, cfg.Client.Listen)}
+	if len(out.Endpoints) == 0 && slices.Contains(t.parts, targetClients) {
+		endpoint, err := t.running(cmd.Context(), cfg)
+		if err != nil {
+			return out, err
+		}
+		out.Endpoints = []string{endpoint}
 	}
 	if len(out.PIDs) == 0 && (len(t.endpoints) == 0 || cmd.Flags().Changed("data-dir")) {
 		dir, err := openDir(cfg.DataDir)
@@ -100,15 +124,7 @@ func (t *benchTarget) clientTLS(wanted bool) (*tls.Config, error) {
 	return c, nil
 }
 
-// rendered is the result of a measurement.
-type rendered interface{ Render(io.Writer) error }
-
-func (t *benchTarget) print(r rendered) error {
-	if t.asJSON {
-		return json.NewEncoder(os.Stdout).Encode(r)
-	}
-	return r.Render(os.Stdout)
-}
+func (t *benchTarget) print(r rendered) error { return printResult(os.Stdout, t.asJSON, r) }
 
 var benchTexts = map[string]string{
 	"put":   "Write keys",
@@ -120,7 +136,8 @@ var benchTexts = map[string]string{
 }
 
 func (a *App) benchLoadCommand(workload string) *cobra.Command {
-	cmd := &cobra.Command{Use: workload, Short: benchTexts[workload], Args: cobra.NoArgs}
+	short, _, _ := strings.Cut(benchTexts[workload], ";")
+	cmd := &cobra.Command{Use: workload, Short: short, Long: benchTexts[workload] + ".", Args: cobra.NoArgs}
 	l := bench.Load{Workload: workload}
 	f := cmd.Flags()
 	f.IntVar(&l.Clients, "clients", 1, "number of clients, each with one request at a time")
@@ -137,7 +154,7 @@ func (a *App) benchLoadCommand(workload string) *cobra.Command {
 		f.IntVar(&l.ReadPercent, "reads", 90, "`PERCENT` of the requests that are reads")
 	}
 	dataFlags(cmd, &l)
-	t := a.benchTarget(cmd)
+	t := a.benchTarget(cmd, targetClients, targetProcesses)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if l.Target, err = t.resolve(cmd); err != nil {
 			return err
@@ -169,9 +186,9 @@ func dataFlags(cmd *cobra.Command, l *bench.Load) {
 }
 
 func (a *App) benchIdleCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "idle", Short: "Measure CPU, disk and memory use of the server processes without requests", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "idle", Short: "Measure CPU, disk and memory of idle server processes", Args: cobra.NoArgs}
 	d := cmd.Flags().Duration("duration", 20*time.Second, "how long to measure")
-	t := a.benchTarget(cmd)
+	t := a.benchTarget(cmd, targetProcesses)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		target, err := t.resolve(cmd)
 		if err != nil {
@@ -187,11 +204,11 @@ func (a *App) benchIdleCommand() *cobra.Command {
 }
 
 func (a *App) benchMemoryCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "memory", Short: "Measure memory use of the server processes after each key was written once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "memory", Short: "Measure the memory of the server processes with all keys", Args: cobra.NoArgs}
 	l := bench.Load{Clients: 1, Connections: 1}
 	cmd.Flags().DurationVar(&l.Duration, "rest", 3*time.Second, "pause between the last write and the measurement")
 	dataFlags(cmd, &l)
-	t := a.benchTarget(cmd)
+	t := a.benchTarget(cmd, targetClients, targetProcesses)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if l.Target, err = t.resolve(cmd); err != nil {
 			return err
@@ -211,7 +228,7 @@ func (a *App) benchFailoverCommand() *cobra.Command {
 	var stop, promote bool
 	cmd := &cobra.Command{
 		Use:   "failover",
-		Short: "Kill the leader repeatedly while clients write, and measure the gaps",
+		Short: "Kill the leader while clients write, and measure the gaps",
 		Args:  cobra.NoArgs,
 	}
 	cmd.Flags().IntVar(&kills, "kills", 100, "number of times that the leader is killed")
@@ -219,7 +236,7 @@ func (a *App) benchFailoverCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&stop, "stop", false, "send SIGSTOP instead of SIGKILL: the leader hangs, and its followers have to detect that")
 	cmd.Flags().BoolVar(&promote, "promote", false, "do not kill the leader; hand the leadership over, as 'dynast promote' does")
 	cmd.MarkFlagsMutuallyExclusive("stop", "promote")
-	t := a.benchTarget(cmd)
+	t := a.benchTarget(cmd, targetClients)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		target, err := t.resolve(cmd)
 		if err != nil {
@@ -233,7 +250,7 @@ func (a *App) benchFailoverCommand() *cobra.Command {
 		if stop {
 			signal = unix.SIGSTOP
 		}
-		action, find := "kill", FindLeader(cfg.DataDir, cfg.Followers, signal)
+		action, find := "kill", FindLeader(cfg.DataDir, signal)
 		if promote {
 			action, find = "hand-over", handingOver(find, cfg.DataDir)
 		}

@@ -60,7 +60,7 @@ needs root and iproute2. Faults there: kill-engine, kill-leader (of one host), s
 engine), kill-host, kill-hosts, restart-host, cut-host, cut-one-way, slow-links, join-host,
 replace-host, promote-host, fill-disk.`
 
-// chaosFlags holds the flags that are not configuration flags.
+// chaosFlags holds the flags that are not those of configuration fields.
 type chaosFlags struct {
 	cfg    chaos.Config
 	faults string
@@ -71,34 +71,46 @@ type chaosFlags struct {
 
 func (a *App) chaosCommand() *cobra.Command {
 	var f chaosFlags
-	cmd := &cobra.Command{Use: "chaos", Short: "Kill, stop and damage members and services under load, then check the guarantees", Long: chaosLong, Args: cobra.NoArgs}
-	own := pflag.NewFlagSet("chaos", pflag.ContinueOnError)
-	own.DurationVar(&f.cfg.Duration, "duration", time.Minute, "how long to inject faults")
-	own.BoolVar(&f.cfg.Soak, "soak", false, "run until interrupted and check every 30 s; the first finding ends the run")
-	own.StringVar(&f.faults, "faults", "default", "faults to inject, as `KIND=WEIGHT,...`")
-	own.IntVar(&f.cfg.Hosts, "hosts", 0, "number of hosts of a cluster of several, each in a network namespace, which needs root and iproute2; 0: a single host")
-	own.IntVar(&f.cfg.Clients, "clients", 8, "number of clients that put, get, delete and compare-and-swap values")
-	own.IntVar(&f.cfg.Keys, "keys", 16, "number of keys that the clients share")
-	own.IntVar(&f.cfg.ValueBytes, "value-size", 128, "size of each value in bytes")
-	own.Float64Var(&f.cfg.Rate, "rate", 1500, "operations per second of all clients together; 0: no limit")
-	own.IntVar(&f.cfg.Services, "services", 2, "number of instances of the service that is hit most often, beside 5 other services; 0: no services")
-	own.IntVar(&f.cfg.MaxFaults, "max-faults", 0, "end after so many faults; 0: no limit")
-	own.DurationVar(&f.cfg.Between, "between", 400*time.Millisecond, "longest pause after a fault")
-	own.Uint64Var(&f.seed, "seed", 0, "seed of an earlier run, to repeat its choices; 0: a new seed")
-	own.BoolVar(&f.json, "json", false, "print one JSON object")
-	own.StringVar(&f.html, "html", "", "also write the report as an HTML page with a timeline to `FILE`")
-	cmd.Flags().AddFlagSet(own)
-	c := a.WithConfig(cmd)
+	cmd := &cobra.Command{Use: "chaos", Short: "Inject faults under load, then check all guarantees", Long: chaosLong, Args: cobra.NoArgs}
+	flags := cmd.Flags()
+	flags.DurationVar(&f.cfg.Duration, "duration", time.Minute, "how long to inject faults")
+	flags.BoolVar(&f.cfg.Soak, "soak", false, "run until interrupted and check every 30 s; the first finding ends the run")
+	flags.StringVar(&f.faults, "faults", "default", "faults to inject, as `KIND=WEIGHT,...`")
+	flags.IntVar(&f.cfg.Hosts, "hosts", 0, "number of hosts of a cluster of several, each in a network namespace, which needs root and iproute2; 0: a single host")
+	flags.IntVar(&f.cfg.Clients, "clients", 8, "number of clients that put, get, delete and compare-and-swap values")
+	flags.IntVar(&f.cfg.Keys, "keys", 16, "number of keys that the clients share")
+	flags.IntVar(&f.cfg.ValueBytes, "value-size", 128, "size of each value in bytes")
+	flags.Float64Var(&f.cfg.Rate, "rate", 1500, "operations per second of all clients together; 0: no limit")
+	flags.IntVar(&f.cfg.Services, "services", 2, "number of instances of the service that is hit most often, beside 5 other services; 0: no services")
+	flags.IntVar(&f.cfg.MaxFaults, "max-faults", 0, "end after so many faults; 0: no limit")
+	flags.DurationVar(&f.cfg.Between, "between", 400*time.Millisecond, "longest pause after a fault")
+	flags.Uint64Var(&f.seed, "seed", 0, "seed of an earlier run, to repeat its choices; 0: a new seed")
+	flags.BoolVar(&f.json, "json", false, "print one JSON object")
+	flags.StringVar(&f.html, "html", "", "also write the report as an HTML page with a timeline to `FILE`")
+	cmd.MarkFlagsMutuallyExclusive("soak", "duration")
+	c := a.WithConfig(cmd, chaosFields()...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		running := cmd.Flags().Changed("data-dir")
+		ofUp := []string{"services"}
+		for _, field := range chaosFields()[1:] {
+			ofUp = append(ofUp, config.FlagName(field))
+		}
+		if err := errors.Join(
+			without(cmd, running, "cannot be used with --data-dir: that cluster runs already", ofUp...),
+			without(cmd, f.cfg.Hosts != 0, "cannot be used with --hosts", "services"),
+			without(cmd, f.cfg.Hosts == 0, "needs --hosts", "hosts-election", "hosts-heartbeat", "hosts-snapshot-count"),
+		); err != nil {
+			return err
+		}
 		cfg, err := c.Load()
 		if err != nil {
 			return err
 		}
-		if err := f.check(cfg, cmd.Flags().Changed("data-dir")); err != nil {
+		if err := f.check(cfg, running); err != nil {
 			return &Error{Code: ExitUsage, Err: err}
 		}
 		if f.cfg.DataDir == "" {
-			f.cfg.UpArgs = configArgs(cmd.Flags(), own)
+			f.cfg.UpArgs = configArgs(cmd.Flags())
 			if f.cfg.File, err = withoutServices(c.Location().File); err != nil {
 				return &Error{Code: ExitUsage, Err: fmt.Errorf("chaos: %w", err)}
 			}
@@ -177,16 +189,26 @@ func (f *chaosFlags) checkHosts(cfg *config.Config, running bool) error {
 	return nil
 }
 
+// chaosFields returns data_dir, and then the fields whose flags the command passes on to the cluster
+// that it starts. It chooses the others itself.
+func chaosFields() []string {
+	fields := []string{"data_dir"}
+	for _, field := range config.Fields() {
+		switch field {
+		case "data_dir", "client.listen", "member.ports", "hosts.join", "hosts.token_file", "hosts.name", "hosts.address":
+		default:
+			fields = append(fields, field)
+		}
+	}
+	return fields
+}
+
 // configArgs returns the configuration flags that were given, as arguments for "up".
-func configArgs(given, own *pflag.FlagSet) []string {
+func configArgs(given *pflag.FlagSet) []string {
 	var args []string
 	given.Visit(func(flag *pflag.Flag) {
-		switch flag.Name {
-		case "config", "data-dir", "client-listen", "member-ports", "join", "token-file", "hosts-join", "hosts-token-file", "hosts-name", "hosts-address": // chosen by chaos
-		default:
-			if own.Lookup(flag.Name) == nil {
-				args = append(args, "--"+flag.Name+"="+flag.Value.String())
-			}
+		if field, ok := config.FieldOfFlag(flag.Name); ok && field != "data_dir" {
+			args = append(args, "--"+flag.Name+"="+flag.Value.String())
 		}
 	})
 	return args

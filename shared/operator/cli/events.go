@@ -20,7 +20,7 @@ func (a *App) eventsCommand() *cobra.Command {
 	var o EventsOptions
 	var since string
 	cmd := &cobra.Command{
-		Use: "events", Short: "Show the events of a cluster: starts, deaths, takeovers and so on", Args: cobra.NoArgs,
+		Use: "events", Short: "Show what happened in a cluster: starts, deaths, takeovers", Args: cobra.NoArgs,
 		Long: "Show the events of a cluster, also those from before takeovers and restarts: which members started, died,\n" +
 			"took over, were killed because they were silent, or were rebuilt. The command reads the data directory, so it\n" +
 			"also works when nothing runs.",
@@ -28,7 +28,7 @@ func (a *App) eventsCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&o.Follow, "follow", "f", false, "also print new events, until interrupted")
 	cmd.Flags().BoolVar(&o.JSON, "json", false, "print one JSON object per line")
 	cmd.Flags().StringVar(&since, "since", "", "print only events since then: a `DURATION` before now (10m) or a time (2026-01-02T15:04:05Z)")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		var err error
 		if o.Since, err = parseSince(since, time.Now()); err != nil {

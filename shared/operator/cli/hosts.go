@@ -35,7 +35,7 @@ func (a *App) hostsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "hosts", Short: "Show and change the hosts of the cluster", Args: cobra.NoArgs,
 		Long: "Without a command it lists the hosts. One host becomes the first of several with 'dynast hosts init'; see docs/hosts.md."}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		return Hosts(ctx, cfg.DataDir, asJSON, os.Stdout, term.StyleOf(os.Stdout))
 	})
@@ -123,7 +123,7 @@ func (a *App) hostsInitCommand() *cobra.Command {
 	cmd.Flags().StringVar(&q.Address, "address", "", "`IP:PORT` at which the other hosts reach this one")
 	cmd.Flags().StringVar(&q.Name, "name", "", "`NAME` of this host in the cluster; default: hosts.name, or the host's own name")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		if q.Address == "" {
 			q.Address = cfg.Hosts.Address
@@ -172,9 +172,14 @@ func (a *App) hostsTokenCommand() *cobra.Command {
 	cmd.Flags().StringVar(&revoke, "revoke", "", "`NAME` of a token that shall admit nobody any more")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "with --list: print JSON")
 	cmd.MarkFlagsMutuallyExclusive("list", "revoke")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
+		err := errors.Join(
+			without(cmd, !list, "needs --list", "json"),
+			without(cmd, list || revoke != "", "is for a new token", "for", "once"))
 		switch {
+		case err != nil:
+			return err
 		case list:
 			var all []hosts.Issued
 			if err := askHosts(ctx, cfg.DataDir, hosts.PathTokens, nil, &all, lookTimeout); err != nil {
@@ -188,14 +193,14 @@ func (a *App) hostsTokenCommand() *cobra.Command {
 			if err := askHosts(ctx, cfg.DataDir, hosts.PathRevoke, hosts.NameRequest{Name: revoke}, nil, changeTimeout); err != nil {
 				return err
 			}
-			_, err := fmt.Printf("token %s admits nobody any more\n", revoke)
+			_, err = fmt.Printf("token %s admits nobody any more\n", revoke)
 			return err
 		}
 		var r hosts.TokenResponse
 		if err := askHosts(ctx, cfg.DataDir, hosts.PathToken, q, &r, changeTimeout); err != nil {
 			return err
 		}
-		_, err := fmt.Println(r.Token)
+		_, err = fmt.Println(r.Token)
 		return err
 	})
 	return cmd
@@ -223,7 +228,7 @@ func (a *App) hostsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "remove NAME", Short: "Remove a host from the cluster, for example one that is dead", Args: cobra.ExactArgs(1),
 		Long: "Remove a dead host before you add its replacement. Otherwise the dead one still counts for the majority."}
 	cmd.Flags().BoolVar(&q.Force, "force", false, "remove it also if the hosts that are left have no majority that answers")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, args []string) error {
 		q.Name = args[0]
 		var h hosts.Host
@@ -236,12 +241,24 @@ func (a *App) hostsRemoveCommand() *cobra.Command {
 	return cmd
 }
 
+// promotedHost is the result of 'dynast promote HOST'.
+type promotedHost struct {
+	Schema  int    `json:"schema"`
+	Host    string `json:"host"`
+	Address string `json:"address"`
+}
+
+// Render prints which host leads.
+func (p *promotedHost) Render(out io.Writer) error {
+	_, err := fmt.Fprintf(out, "%s (%s) leads\n", p.Host, p.Address)
+	return err
+}
+
 // promoteHost makes a host the leading one.
-func promoteHost(ctx context.Context, dataDir, name string, out io.Writer) error {
+func promoteHost(ctx context.Context, dataDir, name string) (*promotedHost, error) {
 	var h hosts.Host
 	if err := askHosts(ctx, dataDir, hosts.PathPromote, hosts.NameRequest{Name: name}, &h, changeTimeout); err != nil {
-		return err
+		return nil, err
 	}
-	_, err := fmt.Fprintf(out, "%s (%s) leads\n", h.Name, h.Address)
-	return err
+	return &promotedHost{resultSchema, h.Name, h.Address}, nil
 }

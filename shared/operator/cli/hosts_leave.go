@@ -25,13 +25,13 @@ import (
 func (a *App) hostsLeaveCommand() *cobra.Command {
 	var q hosts.LeaveRequest
 	var asJSON bool
-	cmd := &cobra.Command{Use: "leave", Short: "Take this host out of the cluster, or go back from the last host to a single host", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "leave", Short: "Take this host out of the cluster, or go back to one host", Args: cobra.NoArgs,
 		Long: "Without --last the other hosts go on, and this host serves no clients any more. With --last, the last host goes back to a\n" +
 			"single host's store. Keys, revisions, leases, users and roles are kept, and clients keep their address. Writes pause for the\n" +
 			"switch. If it fails, everything is as before; if it is interrupted, repeat it."}
 	cmd.Flags().BoolVar(&q.Last, "last", false, "go back to a single host and keep the data; this host must be the last one")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		r, err := leave(ctx, cfg.DataDir, q)
 		if err != nil {
@@ -141,7 +141,7 @@ To let it join again, as an empty host:
 func (a *App) hostsRecoverCommand() *cobra.Command {
 	var q hosts.RecoverRequest
 	var asJSON, yes bool
-	cmd := &cobra.Command{Use: "recover", Short: "Form a new cluster of this host alone, after the loss of most hosts", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "recover", Short: "Form a new cluster of this host, after the loss of most hosts", Args: cobra.NoArgs,
 		Long: "Run it on the host whose copy ends last. It first shows where the copy of this host ends and what may be missing, and\n" +
 			"asks. It is refused as long as a majority answers. The hosts of the old cluster can never rejoin by mistake: each has to be\n" +
 			"emptied and to join again."}
@@ -149,7 +149,7 @@ func (a *App) hostsRecoverCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&q.Force, "force", false, "also discard a longer copy on another host")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		return recoverHost(ctx, cfg.DataDir, q, recoverOptions{yes: yes, json: asJSON, terminal: term.IsTerminal(os.Stdin) && term.IsTerminal(os.Stdout)}, os.Stdin, os.Stdout)
 	})

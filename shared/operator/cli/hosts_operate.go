@@ -109,18 +109,18 @@ func inSync(l *hosts.List) error {
 	return nil
 }
 
-// stopHosts stops all hosts, this one last.
-func stopHosts(ctx context.Context, dataDir string, o stopOptions, out io.Writer) error {
+// stopHosts stops all hosts, this one last. The result is about this one.
+func stopHosts(ctx context.Context, dataDir string, o stopOptions, notes io.Writer) (*stopped, error) {
 	dir, err := openDir(dataDir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !dir.ManyHosts() {
-		return &Error{Code: ExitUsage, Err: errors.New("stop: --all is for a cluster of several hosts; this is a single host: 'dynast stop' stops everything")}
+		return nil, &Error{Code: ExitUsage, Err: errors.New("stop: --all is for a cluster of several hosts; this is a single host: 'dynast stop' stops everything")}
 	}
 	var l hosts.List
 	if err := askHosts(ctx, dataDir, hosts.PathList, nil, &l, lookTimeout); err != nil {
-		return err
+		return nil, err
 	}
 	failed := 0
 	for _, h := range l.Hosts {
@@ -129,16 +129,17 @@ func stopHosts(ctx context.Context, dataDir string, o stopOptions, out io.Writer
 		}
 		if err := askHosts(ctx, dataDir, hosts.PathStop, hosts.NameRequest{Name: h.Name}, nil, changeTimeout); err != nil {
 			failed++
-			fmt.Fprintf(out, "%s was not stopped: %v\n", h.Name, err)
+			fmt.Fprintf(notes, "%s was not stopped: %v\n", h.Name, err)
 			continue
 		}
-		fmt.Fprintf(out, "%s stops\n", h.Name)
+		fmt.Fprintf(notes, "%s stops\n", h.Name)
 	}
-	if err := stop(ctx, dataDir, o, out); err != nil {
-		return err
+	s, err := stop(ctx, dataDir, o, notes)
+	if err != nil {
+		return nil, err
 	}
 	if failed > 0 {
-		return &Error{Code: core.ExitError, Err: fmt.Errorf("stop: %d of %d hosts were not stopped: run 'dynast stop' there", failed, len(l.Hosts))}
+		return s, &Error{Code: core.ExitError, Err: fmt.Errorf("stop: %d of %d hosts were not stopped: run 'dynast stop' there", failed, len(l.Hosts))}
 	}
-	return nil
+	return s, nil
 }

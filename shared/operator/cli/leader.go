@@ -15,7 +15,7 @@ import (
 
 // FindLeader returns a function that finds the leader of a data directory and reports whether
 // enough followers are in sync. The Kill function of the result sends sig to the leader.
-func FindLeader(dataDir string, followers int, sig unix.Signal) func(context.Context) (bench.Leader, error) {
+func FindLeader(dataDir string, sig unix.Signal) func(context.Context) (bench.Leader, error) {
 	return func(ctx context.Context) (bench.Leader, error) {
 		dir, err := datadir.OpenForReading(dataDir)
 		if err != nil {
@@ -32,12 +32,12 @@ func FindLeader(dataDir string, followers int, sig unix.Signal) func(context.Con
 		if err != nil {
 			return bench.Leader{}, err
 		}
-		return leaderOf(t, followers, sig)
+		return leaderOf(t, sig)
 	}
 }
 
-func leaderOf(t *tree.Tree, followers int, sig unix.Signal) (bench.Leader, error) {
-	l := bench.Leader{PID: t.LeaderMember().PID, Full: t.InSync() >= followers}
+func leaderOf(t *tree.Tree, sig unix.Signal) (bench.Leader, error) {
+	l := bench.Leader{PID: t.LeaderMember().PID, Full: t.InSync() >= t.Followers}
 	if l.PID == 0 {
 		return l, fmt.Errorf("no member of the cluster is the leader")
 	}

@@ -25,7 +25,7 @@ func (a *App) logsCommand() *cobra.Command {
 	var since string
 	var asJSON, asText bool
 	cmd := &cobra.Command{
-		Use: "logs [NAME...]", Short: "Show the output of services and the logs of members, merged by time", Args: cobra.ArbitraryArgs,
+		Use: "logs [NAME...]", Short: "Show the output of services and the logs of members, by time", Args: cobra.ArbitraryArgs,
 		Long: "Show the output of all services and the logs of all members, merged by time, also from before rotations, restarts\n" +
 			"and takeovers, and also when nothing runs. Each NAME is a service (web), an instance (web/1), or the address of a\n" +
 			"member (127.0.0.1:7401); then only these are shown.\n\n" +
@@ -41,7 +41,7 @@ func (a *App) logsCommand() *cobra.Command {
 	cmd.Flags().StringVar(&since, "since", "", "print only entries since then: a `DURATION` before now (10m) or a time (2026-01-02T15:04:05Z)")
 	cmd.Flags().IntVarP(&o.Tail, "tail", "n", -1, "print only the last `N` entries, and then those that --follow adds; -1: all entries")
 	cmd.MarkFlagsMutuallyExclusive("json", "text", "raw")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd, "log.directory")
 	cmd.ValidArgsFunction = c.completeLogs
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, args []string) error {
 		var err error

@@ -27,59 +27,64 @@ import (
 const handoverPatience = 30 * time.Second
 
 // onCluster makes a command that sends a request to the current leader of the cluster in a data
-// directory.
-func (a *App) onCluster(use, short string, args cobra.PositionalArgs, do func(ctx context.Context, dataDir string, args []string) error) *cobra.Command {
+// directory, and prints the result.
+func (a *App) onCluster(use, short string, args cobra.PositionalArgs, do func(ctx context.Context, dataDir string, args []string) (rendered, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: args}
-	c := a.WithConfig(cmd)
+	asJSON := jsonFlag(cmd)
+	c := a.WithCluster(cmd)
 	if strings.Contains(use, "ADDRESS") {
 		cmd.ValidArgsFunction = c.completeMember
 	}
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, args []string) error {
-		return do(ctx, cfg.DataDir, args)
+		r, err := do(ctx, cfg.DataDir, args)
+		if err != nil {
+			return err
+		}
+		return printResult(os.Stdout, *asJSON, r)
 	})
 	return cmd
 }
 
 func (a *App) promoteCommand() *cobra.Command {
-	return a.onCluster("promote [ADDRESS|HOST]", "Hand the leadership over to the heir, to the given follower, or to the given host", cobra.MaximumNArgs(1),
-		func(ctx context.Context, dataDir string, args []string) error {
+	return a.onCluster("promote [ADDRESS|HOST]", "Hand the leadership to the heir, to a follower, or to a host", cobra.MaximumNArgs(1),
+		func(ctx context.Context, dataDir string, args []string) (rendered, error) {
 			if len(args) == 1 && config.CheckHostName(args[0]) == nil {
-				return promoteHost(ctx, dataDir, args[0], os.Stdout)
+				return promoteHost(ctx, dataDir, args[0])
 			}
 			to, err := addressArgument(args)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			return Promote(ctx, dataDir, to, os.Stdout)
+			return promote(ctx, dataDir, to)
 		})
 }
 
 func (a *App) removeCommand() *cobra.Command {
-	return a.onCluster("remove ADDRESS", "Stop a member; the leader replaces it if too few followers are left", cobra.ExactArgs(1),
-		func(ctx context.Context, dataDir string, args []string) error {
+	return a.onCluster("remove ADDRESS", "Stop a member; the leader replaces it if too few are left", cobra.ExactArgs(1),
+		func(ctx context.Context, dataDir string, args []string) (rendered, error) {
 			address, err := addressArgument(args)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			return Remove(ctx, dataDir, address, os.Stdout)
+			return remove(ctx, dataDir, address)
 		})
 }
 
 func (a *App) addCommand() *cobra.Command {
 	return a.onCluster("add", "Add a follower; later leaders keep the new number", cobra.NoArgs,
-		func(ctx context.Context, dataDir string, _ []string) error {
-			return Scale(ctx, dataDir, 1, true, os.Stdout)
+		func(ctx context.Context, dataDir string, _ []string) (rendered, error) {
+			return scale(ctx, dataDir, 1, true)
 		})
 }
 
 func (a *App) scaleCommand() *cobra.Command {
 	return a.onCluster("scale N", "Set the number of followers to N; later leaders keep that number", cobra.ExactArgs(1),
-		func(ctx context.Context, dataDir string, args []string) error {
+		func(ctx context.Context, dataDir string, args []string) (rendered, error) {
 			n, err := strconv.Atoi(args[0])
 			if err != nil || n < 0 || n > core.MaxFollowers {
-				return &Error{Code: ExitUsage, Err: fmt.Errorf("scale: invalid follower count %s: must be between 0 and %d", args[0], core.MaxFollowers)}
+				return nil, &Error{Code: ExitUsage, Err: fmt.Errorf("scale: invalid follower count %s: must be between 0 and %d", args[0], core.MaxFollowers)}
 			}
-			return Scale(ctx, dataDir, n, false, os.Stdout)
+			return scale(ctx, dataDir, n, false)
 		})
 }
 
@@ -94,11 +99,41 @@ func addressArgument(args []string) (roster.Address, error) {
 	return a, nil
 }
 
+// promoted is the result of 'dynast promote'.
+type promoted struct {
+	Schema int    `json:"schema"`
+	Before string `json:"before"` // the leader before
+	Leader string `json:"leader"`
+	Epoch  uint64 `json:"epoch"`
+	// Successor is the follower that was asked to lead. If it failed, another one leads.
+	Successor string  `json:"successor"`
+	Seconds   float64 `json:"seconds"`
+}
+
+// Render prints the new leader.
+func (p *promoted) Render(out io.Writer) (err error) {
+	if p.Leader != p.Successor {
+		_, err = fmt.Fprintf(out, "%s leads in epoch %d, after %s: the successor %s failed to take over\n", p.Leader, p.Epoch, p.Before, p.Successor)
+		return err
+	}
+	took := time.Duration(p.Seconds * float64(time.Second)).Round(time.Millisecond)
+	_, err = fmt.Fprintf(out, "%s leads in epoch %d, after %s; it took %s\n", p.Leader, p.Epoch, p.Before, took)
+	return err
+}
+
 // Promote hands the leadership over and returns when the successor serves clients.
 func Promote(ctx context.Context, dataDir string, to roster.Address, out io.Writer) error {
-	dir, before, _, err := openTree(ctx, dataDir)
+	p, err := promote(ctx, dataDir, to)
 	if err != nil {
 		return err
+	}
+	return p.Render(out)
+}
+
+func promote(ctx context.Context, dataDir string, to roster.Address) (*promoted, error) {
+	dir, before, _, err := openTree(ctx, dataDir)
+	if err != nil {
+		return nil, err
 	}
 	request := &wire.PromoteRequest{}
 	if to.IsValid() {
@@ -110,20 +145,14 @@ func Promote(ctx context.Context, dataDir string, to roster.Address, out io.Writ
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	began := time.Now()
 	after, err := ledAfter(ctx, dir, before.Epoch)
 	if err != nil {
-		return fmt.Errorf("hand-over from %s to %s: %w", before.Leader, answer.Address, err)
+		return nil, fmt.Errorf("hand-over from %s to %s: %w", before.Leader, answer.Address, err)
 	}
-	took := time.Since(began).Round(time.Millisecond)
-	if after.Leader != answer.Address {
-		_, err = fmt.Fprintf(out, "%s leads in epoch %d, after %s: the successor %s failed to take over\n", after.Leader, after.Epoch, before.Leader, answer.Address)
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%s leads in epoch %d, after %s; it took %s\n", after.Leader, after.Epoch, before.Leader, took)
-	return err
+	return &promoted{resultSchema, before.Leader, after.Leader, after.Epoch, answer.Address, time.Since(began).Seconds()}, nil
 }
 
 // ledAfter waits for the leader of a later epoch.
@@ -187,11 +216,24 @@ func withoutPrefix(message string) string {
 	return message
 }
 
-// Scale sets the number of followers to n or, if relative, changes it by n.
-func Scale(ctx context.Context, dataDir string, n int, relative bool, out io.Writer) error {
+// scaled is the result of 'dynast add' and 'dynast scale'.
+type scaled struct {
+	Schema    int    `json:"schema"`
+	Before    uint32 `json:"before"`
+	Followers uint32 `json:"followers"`
+}
+
+// Render prints the numbers of followers.
+func (s *scaled) Render(out io.Writer) error {
+	_, err := fmt.Fprintf(out, "followers: %d -> %d\n", s.Before, s.Followers)
+	return err
+}
+
+// scale sets the number of followers to n or, if relative, changes it by n.
+func scale(ctx context.Context, dataDir string, n int, relative bool) (*scaled, error) {
 	dir, err := openDir(dataDir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var answer *wire.ScaleResponse
 	request := func(ctx context.Context, a *admin) (err error) {
@@ -204,17 +246,30 @@ func Scale(ctx context.Context, dataDir string, n int, relative bool, out io.Wri
 		err = ask(ctx, dir, request)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = fmt.Fprintf(out, "followers: %d -> %d\n", answer.Before, answer.Followers)
+	return &scaled{resultSchema, answer.Before, answer.Followers}, nil
+}
+
+// removed is the result of 'dynast remove'.
+type removed struct {
+	Schema  int    `json:"schema"`
+	Address string `json:"address"`
+	PID     int    `json:"pid"`
+	id      roster.ID
+}
+
+// Render prints which member is gone.
+func (r *removed) Render(out io.Writer) error {
+	_, err := fmt.Fprintf(out, "%s is gone\n", r.id)
 	return err
 }
 
-// Remove retires a member and returns when its process is gone.
-func Remove(ctx context.Context, dataDir string, address roster.Address, out io.Writer) error {
+// remove retires a member and returns when its process is gone.
+func remove(ctx context.Context, dataDir string, address roster.Address) (*removed, error) {
 	dir, err := openDir(dataDir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var answer *wire.RemoveResponse
 	err = ask(ctx, dir, func(ctx context.Context, a *admin) (err error) {
@@ -222,21 +277,20 @@ func Remove(ctx context.Context, dataDir string, address roster.Address, out io.
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	gone, err := wire.ToMember(answer.Member)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, handoverPatience)
 	defer cancel()
 	for alive(proc.Identity{PID: gone.PID, StartTime: gone.StartTime}) {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s was told to exit, but still runs after %s: 'dynast tree' shows its state", gone.ID, handoverPatience)
+			return nil, fmt.Errorf("%s was told to exit, but still runs after %s: 'dynast tree' shows its state", gone.ID, handoverPatience)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	_, err = fmt.Fprintf(out, "%s is gone\n", gone.ID)
-	return err
+	return &removed{resultSchema, gone.ID.Address.String(), gone.PID, gone.ID}, nil
 }

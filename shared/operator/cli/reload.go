@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,7 +28,7 @@ func (a *App) reloadCommand() *cobra.Command {
 	w := waiting{action: member.ActionReload}
 	cmd := &cobra.Command{
 		Use:   "reload [NAME[/N]...]",
-		Short: "Apply the changed configuration, or make the named services reload theirs",
+		Short: "Apply the changed configuration, or make services reload theirs",
 		Long: "The leader reads its configuration again: the file and the flags that 'dynast up' got, even if another process\n" +
 			"leads now. Fields that can change at run time have their new values when the command returns. The command lists\n" +
 			"the fields that need a restart. The flags of this command only say where the cluster is.\n" +
@@ -40,14 +39,14 @@ func (a *App) reloadCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what would change")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	cmd.ValidArgsFunction = c.completeService
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
 		if len(names) == 0 {
 			return Reload(ctx, cfg.DataDir, dry, asJSON, os.Stdout)
 		}
-		if dry || asJSON {
-			return &Error{Code: ExitUsage, Err: errors.New("reload: --dry-run and --json are for the configuration, not for the reload of a service")}
+		if err := without(cmd, true, "is for the configuration, not for the reload of a service", "dry-run", "json"); err != nil {
+			return err
 		}
 		return Act(ctx, cfg.DataDir, &wire.ActRequest{Action: string(w.action), Names: names}, w, os.Stdout)
 	})

@@ -31,7 +31,7 @@ func (a *App) psCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "ps [NAME...]", Short: "List the instances of the services", Args: cobra.ArbitraryArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	cmd.ValidArgsFunction = c.completeService
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
 		return PS(ctx, cfg.DataDir, names, asJSON, os.Stdout, term.StyleOf(os.Stdout))
@@ -102,12 +102,12 @@ func readServices(ctx context.Context, dir *datadir.Dir) (*ps.Report, error) {
 func (a *App) serviceCommand(use, short string, action member.Action, flags func(*cobra.Command, *wire.ActRequest)) *cobra.Command {
 	req := &wire.ActRequest{Action: string(action)}
 	w := waiting{action: action}
-	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1)}
+	cmd := &cobra.Command{Use: use, Short: short, Args: needsService}
 	if flags != nil {
 		flags(cmd, req)
 	}
 	w.bind(cmd)
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	cmd.ValidArgsFunction = c.completeService
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
 		req.Names = names
@@ -116,17 +116,30 @@ func (a *App) serviceCommand(use, short string, action member.Action, flags func
 	return cmd
 }
 
+// ofDynast says, for a command about services, what does the same with dynast itself.
+var ofDynast = map[string]string{
+	"start":   "; 'dynast up' starts dynast itself",
+	"restart": "; for dynast itself, 'dynast upgrade' replaces all processes, and 'dynast promote' only the leader",
+}
+
+func needsService(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return nil
+	}
+	return fmt.Errorf("the name of a service is missing ('dynast ps' lists them)%s", ofDynast[cmd.Name()])
+}
+
 func (a *App) serviceCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.psCommand(),
-		a.serviceCommand("start NAME[/N]...", "Start services or instances that were stopped, have failed or are done", member.ActionStart, nil),
+		a.serviceCommand("start NAME[/N]...", "Start services that were stopped, have failed or are done", member.ActionStart, nil),
 		a.serviceCommand("restart NAME[/N]...", "Restart services or instances", member.ActionRestart, func(cmd *cobra.Command, r *wire.ActRequest) {
 			cmd.Flags().BoolVar(&r.Rolling, "rolling", false, "start a new instance and wait until it is ready before an old one is stopped, one after the other")
 		}),
 		a.serviceCommand("signal NAME[/N]...", "Send a signal to the main process of services or instances", member.ActionSignal, func(cmd *cobra.Command, r *wire.ActRequest) {
 			cmd.Flags().StringVarP(&r.Signal, "signal", "s", "HUP", "`NAME` of the signal, for example HUP or USR1")
 		}),
-		a.serviceCommand("kill NAME[/N]...", "Kill all processes of services or instances; they start again as after a crash", member.ActionKill, nil),
+		a.killCommand(),
 		a.runCommand(),
 	}
 }
@@ -136,10 +149,13 @@ type waiting struct {
 	action  member.Action
 	rolling bool
 	timeout time.Duration
+	// json prints the instances as 'dynast ps --json' does.
+	json bool
 }
 
 func (w *waiting) bind(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&w.timeout, "wait", 30*time.Second, "how long to wait until the instances have followed; 0 does not wait")
+	cmd.Flags().BoolVar(&w.json, "json", false, "print one JSON object, as 'dynast ps --json' does")
 }
 
 // Act sends a command about services to the leader and waits until the instances have followed.
@@ -157,6 +173,9 @@ func Act(ctx context.Context, dataDir string, req *wire.ActRequest, w waiting, o
 		return err
 	}
 	if w.timeout == 0 {
+		if w.json {
+			return w.show(before, ids, out)
+		}
 		return nil
 	}
 	w.rolling = req.Rolling
@@ -211,10 +230,8 @@ func (w waiting) await(ctx context.Context, dir *datadir.Dir, before *ps.Report,
 				return ctx.Err()
 			}
 		}
-		if shown, err := only(now, existing(now, ids)); err == nil && len(shown.Services) > 0 {
-			if err := psview.Write(out, shown, time.Now(), term.Style{}); err != nil {
-				return err
-			}
+		if err := w.show(now, ids, out); err != nil {
+			return err
 		}
 		switch {
 		case len(ended) > 0:
@@ -226,6 +243,20 @@ func (w waiting) await(ctx context.Context, dir *datadir.Dir, before *ps.Report,
 		}
 		return nil
 	}
+}
+
+// show prints the instances that still exist.
+func (w waiting) show(r *ps.Report, ids []string, out io.Writer) error {
+	shown, err := only(r, existing(r, ids))
+	switch {
+	case err != nil:
+		return err
+	case w.json:
+		return json.NewEncoder(out).Encode(shown)
+	case len(shown.Services) == 0:
+		return nil
+	}
+	return psview.Write(out, shown, time.Now(), term.Style{})
 }
 
 // endedEarly says why rolling restarts have ended that the command began.
@@ -309,7 +340,8 @@ func (a *App) runCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&follow, "tail", false, "print the output until the service has ended; then exit with the exit code of the program")
 	w.bind(cmd)
 	cmd.MarkFlagsMutuallyExclusive("tail", "wait")
-	c := a.WithConfig(cmd)
+	cmd.MarkFlagsMutuallyExclusive("tail", "json")
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, argv []string) error {
 		s := config.NewService()
 		s.Name, s.Command, s.Instances = name, argv, instances

@@ -37,7 +37,7 @@ func (a *App) simCommand() *cobra.Command {
 	var o SimOptions
 	cmd := &cobra.Command{
 		Use:   "sim",
-		Short: "Simulate clusters under faults, and check that no acknowledged write is lost",
+		Short: "Simulate clusters under faults, and check the guarantees",
 		Long: `Runs the decision logic of all members of a cluster under a seeded scheduler. The kernel and
 the disk are simulated and fail in many ways. An oracle checks each step. The command touches
 nothing outside of its own process. The same seed gives the same run with the same build.
@@ -62,6 +62,9 @@ command prints one line for each seed that breaks a rule.`,
 	f.IntVar(&o.Search.Workers, "workers", 0, "number of seeds that run at the same time; 0: one per processor")
 	f.BoolVar(&o.Services, "services", false, "simulate the supervision of the user's services instead of a cluster")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := without(cmd, o.Seed != 0, "cannot be used with --seed, which runs a single seed", "seeds", "first", "budget", "workers", "keep-going"); err != nil {
+			return err
+		}
 		if err := o.check(); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/client/pkg/v3/logutil"
+	"go.etcd.io/etcd/etcdctl/v3/ctlv3/command"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/replica/restore"
@@ -20,22 +22,28 @@ import (
 
 func (a *App) snapshotCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "snapshot", Short: "Save, check and restore snapshots, including those of etcd"}
-	cmd.AddCommand(a.snapshotRestoreCommand(), snapshotStatusCommand(), &cobra.Command{
-		Use:                "save FILE",
-		Short:              "Write a snapshot of the running cluster to a file, and check it; the flags are those of 'dynast ctl snapshot save'",
-		DisableFlagParsing: true,
-		RunE:               func(cmd *cobra.Command, args []string) error { return a.saveSnapshot(cmd.OutOrStdout(), args) },
-	})
+	cmd.AddCommand(a.snapshotRestoreCommand(), snapshotStatusCommand(), a.snapshotSaveCommand())
+	return cmd
+}
+
+func (a *App) snapshotSaveCommand() *cobra.Command {
+	cmd := a.ctlShortcut(command.NewSnapshotSaveCommand(), "save FILE", "Write a snapshot of the running cluster to a file, and check it",
+		"It has the flags of 'dynast ctl snapshot save'.\n\n")
+	run := cmd.Run
+	cmd.Run = nil
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return saveSnapshot(cmd.OutOrStdout(), func() { run(cmd, args) })
+	}
 	return cmd
 }
 
 // saved is what etcdctl prints before the name of the file when it has saved a snapshot.
 const saved = "Snapshot saved at "
 
-// saveSnapshot runs etcdctl's command. If it succeeds, saveSnapshot checks the file and prints one line
+// saveSnapshot runs etcdctl's command, which exits on an error. If it succeeds, saveSnapshot checks the file and prints one line
 // instead of etcdctl's messages and log lines. Everything else that etcdctl prints, for example the
 // question for a password, is passed on.
-func (a *App) saveSnapshot(out io.Writer, args []string) error {
+func saveSnapshot(out io.Writer, save func()) error {
 	logutil.DefaultZapLoggerConfig.OutputPaths = []string{os.DevNull}
 	terminal := os.Stdout
 	r, w, err := os.Pipe()
@@ -45,13 +53,13 @@ func (a *App) saveSnapshot(out io.Writer, args []string) error {
 	said := make(chan string)
 	go func() { said <- passOn(terminal, r) }()
 	os.Stdout = w
-	err = a.ctl(append([]string{"snapshot", "save"}, args...))
+	save()
 	os.Stdout = terminal
 	_ = w.Close()
 	file := <-said
 	_ = r.Close()
-	if err != nil || file == "" {
-		return err
+	if file == "" {
+		return asError(errors.New("etcdctl does not say that it saved a snapshot"))
 	}
 	st, err := restore.Status(file)
 	if err != nil {
@@ -86,7 +94,7 @@ func (a *App) snapshotRestoreCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "restore FILE|DIR",
-		Short: "Create a data directory from an etcd snapshot or from the data directory of a stopped etcd",
+		Short: "Create a data directory from a snapshot or from a stopped etcd",
 		Args:  cobra.ExactArgs(1),
 	}
 	cmd.Flags().BoolVar(&o.SkipHashCheck, "skip-hash-check", false, "accept a file without a checksum, for example a copied database file")
@@ -94,7 +102,7 @@ func (a *App) snapshotRestoreCommand() *cobra.Command {
 	cmd.Flags().Uint64Var(&o.BumpRevision, "bump-revision", 0, "raise the latest revision by `N`, for clients that saw later revisions than the snapshot has")
 	cmd.Flags().BoolVar(&o.MarkCompacted, "mark-compacted", false, "compact all revisions before the raised one, so that watching clients read everything again; needs --bump-revision")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, args []string) error {
 		o.Source, o.DataDir, o.Client, o.Member = args[0], cfg.DataDir, cfg.Client.Listen, firstMember(cfg)
 		res, err := restore.Restore(ctx, o)

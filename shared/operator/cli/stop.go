@@ -34,7 +34,7 @@ func (a *App) stopCommand() *cobra.Command {
 	w := waiting{action: member.ActionStop}
 	cmd := &cobra.Command{
 		Use:   "stop [NAME[/N]...]",
-		Short: "Stop services, or without a name everything: the services, then all members",
+		Short: "Stop the cluster with its services, or single services",
 		Long: "With names, the services or instances stop and stay stopped until 'dynast start' or the next 'dynast up'.\n" +
 			"Without a name, all services stop first, those that need others before those, and then all processes of the cluster.",
 		Args: cobra.ArbitraryArgs,
@@ -44,22 +44,21 @@ func (a *App) stopCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&remove, "remove", false, "with names: also remove services that were added with 'dynast run'")
 	cmd.Flags().BoolVar(&all, "all", false, "without a name: stop all hosts of the cluster, and not only this one")
 	w.bind(cmd)
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	cmd.ValidArgsFunction = c.completeService
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, names []string) error {
+		err := errors.Join(
+			without(cmd, len(names) == 0, "needs the name of a service", "remove", "wait"),
+			without(cmd, len(names) > 0, "cannot be used with the name of a service", "timeout", "keep-services", "all"))
 		switch {
+		case err != nil:
+			return err
 		case o.timeout < 0:
 			return &Error{Code: ExitUsage, Err: fmt.Errorf("stop: invalid --timeout %s: must not be negative", o.timeout)}
-		case len(names) == 0 && remove:
-			return &Error{Code: ExitUsage, Err: errors.New("stop: --remove needs the name of a service")}
-		case len(names) > 0 && o.keepServices:
-			return &Error{Code: ExitUsage, Err: errors.New("stop: --keep-services cannot be used with the name of a service")}
-		case len(names) > 0 && all:
-			return &Error{Code: ExitUsage, Err: errors.New("stop: --all cannot be used with the name of a service")}
 		case all:
-			return stopHosts(ctx, cfg.DataDir, o, os.Stdout)
+			return stopAndPrint(ctx, stopHosts, cfg.DataDir, o, w.json)
 		case len(names) == 0:
-			return stop(ctx, cfg.DataDir, o, os.Stdout)
+			return stopAndPrint(ctx, stop, cfg.DataDir, o, w.json)
 		case remove:
 			w.action = member.ActionRemove
 		}
@@ -82,39 +81,79 @@ const killPatience = 5 * time.Second
 // Stop ends the cluster of a data directory. It kills the processes that still run after the
 // timeout. It returns nil only when every process is gone.
 func Stop(ctx context.Context, dataDir string, timeout time.Duration, out io.Writer) error {
-	return stop(ctx, dataDir, stopOptions{timeout: timeout}, out)
+	s, err := stop(ctx, dataDir, stopOptions{timeout: timeout}, out)
+	if err != nil {
+		return err
+	}
+	return s.Render(out)
 }
 
-func stop(ctx context.Context, dataDir string, o stopOptions, out io.Writer) error {
-	dir, err := openDir(dataDir)
-	if err != nil {
-		return err
-	}
-	seen := map[proc.Identity]bool{}
-	if n, err := remaining(dir, seen); err != nil || n == 0 {
-		if err == nil {
-			fmt.Fprintf(out, "nothing runs in %s\n", dir.Path())
-		}
-		return err
-	}
-	rs := reapers{}
-	left, err := stopInOrder(ctx, dir, o, seen, rs, out)
-	if err != nil {
-		return err
-	}
+// stopped is the result of 'dynast stop' for a cluster.
+type stopped struct {
+	Schema  int    `json:"schema"`
+	DataDir string `json:"data_dir"`
+	// Processes is the number of processes that are gone. It is 0 if nothing ran.
+	Processes int `json:"processes"`
+	// Killed is true if processes had to be killed because the time was up.
+	Killed bool `json:"killed"`
+}
+
+// Render prints how many processes are gone.
+func (s *stopped) Render(out io.Writer) (err error) {
 	how := "stopped"
-	if left > 0 {
-		fmt.Fprintf(out, "%s did not exit within %s: killing what is left\n", plural.Count(left, "process"), o.timeout)
-		if err := killAll(ctx, dir, seen, rs); err != nil {
-			return err
-		}
+	if s.Killed {
 		how = "killed"
 	}
-	if err := rs.await(ctx); err != nil {
-		return err
+	if s.Processes == 0 {
+		_, err = fmt.Fprintf(out, "nothing runs in %s\n", s.DataDir)
+	} else {
+		_, err = fmt.Fprintf(out, "%s, %s %s gone\n", how, plural.Count(s.Processes, "process"), plural.Are(s.Processes))
 	}
-	fmt.Fprintf(out, "%s, %s %s gone\n", how, plural.Count(len(seen), "process"), plural.Are(len(seen)))
-	return nil
+	return err
+}
+
+// stopAndPrint calls f, which is stop or stopHosts. Its notes do not get into the JSON.
+func stopAndPrint(ctx context.Context, f func(context.Context, string, stopOptions, io.Writer) (*stopped, error), dataDir string, o stopOptions, asJSON bool) error {
+	notes := os.Stdout
+	if asJSON {
+		notes = os.Stderr
+	}
+	s, err := f(ctx, dataDir, o, notes)
+	if s != nil {
+		err = errors.Join(printResult(os.Stdout, asJSON, s), err)
+	}
+	return err
+}
+
+// stop returns a result only when every process is gone.
+func stop(ctx context.Context, dataDir string, o stopOptions, notes io.Writer) (*stopped, error) {
+	dir, err := openDir(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	s := &stopped{Schema: resultSchema, DataDir: dir.Path()}
+	seen := map[proc.Identity]bool{}
+	if n, err := remaining(dir, seen); err != nil {
+		return nil, err
+	} else if n == 0 {
+		return s, nil
+	}
+	rs := reapers{}
+	left, err := stopInOrder(ctx, dir, o, seen, rs, notes)
+	if err != nil {
+		return nil, err
+	}
+	if s.Killed = left > 0; s.Killed {
+		fmt.Fprintf(notes, "%s did not exit within %s: killing what is left\n", plural.Count(left, "process"), o.timeout)
+		if err := killAll(ctx, dir, seen, rs); err != nil {
+			return nil, err
+		}
+	}
+	if err := rs.await(ctx); err != nil {
+		return nil, err
+	}
+	s.Processes = len(seen)
+	return s, nil
 }
 
 // reapers is a set of reaper processes, which free the memory of dead members. A reaper ends soon

@@ -4,23 +4,27 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/dynast-io/dynast/shared/config"
 )
 
-// Strict gives every command below root better errors for wrong arguments and flags: each error
+// Strict gives root and every command below it better errors for wrong arguments and flags: each error
 // names the command, the mistake and what the command wants. The errors of cobra leave one of
 // these out. An unknown command of a group is an error too, where cobra would print the help.
 // Strict does not change commands that parse their own arguments.
 func Strict(root *cobra.Command) {
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%s: %s", name(cmd), flagError(cmd.Flags(), err))
-	})
-	for _, cmd := range root.Commands() {
-		strict(cmd)
-	}
+	root.SetFlagErrorFunc(flagProblem)
+	strict(root)
+}
+
+// flagProblem is the error of a command for a wrong flag.
+func flagProblem(cmd *cobra.Command, err error) error {
+	return fmt.Errorf("%s: %s", commandPath(cmd), flagError(err))
 }
 
 func strict(cmd *cobra.Command) {
@@ -33,7 +37,10 @@ func strict(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return fmt.Errorf("%s: %s; usage: %s", name(cmd), argumentError(args, err), cmd.UseLine())
+				if cmd.HasSubCommands() && len(args) > 0 {
+					return group(cmd, args)
+				}
+				return fmt.Errorf("%s: %s; usage: %s", commandPath(cmd), argumentError(args, err), cmd.UseLine())
 			}
 			return nil
 		}
@@ -44,8 +51,8 @@ func strict(cmd *cobra.Command) {
 	}
 }
 
-// name returns the path of a command without the name of the program.
-func name(cmd *cobra.Command) string {
+// commandPath returns the path of a command without the name of the program.
+func commandPath(cmd *cobra.Command) string {
 	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
 }
 
@@ -54,13 +61,41 @@ func group(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
 	}
-	var names []string
+	text := unknownCommand(cmd, args[0])
+	if cmd.HasParent() {
+		text = commandPath(cmd) + ": " + text
+	}
+	return errors.New(text)
+}
+
+// unknownCommand says that a command has no such subcommand, and what the user may have meant.
+func unknownCommand(cmd *cobra.Command, word string) string {
+	var names, near []string
 	for _, c := range cmd.Commands() {
-		if c.IsAvailableCommand() {
-			names = append(names, c.Name())
+		if !c.IsAvailableCommand() {
+			continue
+		}
+		names = append(names, c.Name())
+		if slices.Contains(c.SuggestFor, word) {
+			return fmt.Sprintf("unknown command %q: did you mean '%s'?", word, c.CommandPath())
+		}
+		if below, _, err := c.Find([]string{word}); err == nil && below != c && below.Name() == word {
+			near = append(near, below.CommandPath())
 		}
 	}
-	return fmt.Errorf("%s: unknown command %q: must be one of %s", name(cmd), args[0], strings.Join(names, ", "))
+	cmd.SuggestionsMinimumDistance = 2 // as cobra has it for the root
+	for _, suggestion := range cmd.SuggestionsFor(word) {
+		near = append(near, cmd.CommandPath()+" "+suggestion)
+	}
+	slices.Sort(near)
+	near = slices.Compact(near)
+	switch {
+	case len(near) == 0 && !cmd.HasParent():
+		return fmt.Sprintf("unknown command %q: '%s --help' lists all", word, cmd.CommandPath())
+	case len(near) == 0:
+		return fmt.Sprintf("unknown command %q: must be one of %s", word, strings.Join(names, ", "))
+	}
+	return fmt.Sprintf("unknown command %q: did you mean '%s'?", word, strings.Join(near, "' or '"))
 }
 
 // argumentError rewrites an error of cobra about arguments.
@@ -82,6 +117,25 @@ func quotedList(args []string) string {
 	return strings.Join(args, ", ")
 }
 
+// without returns an error if one of the flags was given although, on a condition, it has no effect.
+func without(cmd *cobra.Command, condition bool, why string, flags ...string) error {
+	for _, flag := range flags {
+		if condition && cmd.Flags().Changed(flag) {
+			return &Error{Code: ExitUsage, Err: fmt.Errorf("%s: --%s %s", commandPath(cmd), flag, why)}
+		}
+	}
+	return nil
+}
+
+// noFlag says what is wrong with a flag that the command does not have.
+func noFlag(flag string) string {
+	text := "unknown flag: --" + flag
+	if field, ok := config.FieldOfFlag(flag); ok {
+		text += fmt.Sprintf(" (%s is a setting of the server: give the flag to 'dynast up', or set the field in the configuration file)", field)
+	}
+	return text
+}
+
 var goSyntax = regexp.MustCompile(`(strconv\.\w+: parsing "[^"]*": |time: )`)
 
 // wants says which values the types of package pflag take. The errors of configuration flags
@@ -91,7 +145,11 @@ var wants = map[string]string{
 	"duration": "a duration with its unit, for example 30s", "float64": "a number",
 }
 
-func flagError(flags *pflag.FlagSet, err error) string {
+func flagError(err error) string {
+	var missing *pflag.NotExistError
+	if errors.As(err, &missing) && missing.GetSpecifiedShortnames() == "" {
+		return noFlag(missing.GetSpecifiedName())
+	}
 	text := goSyntax.ReplaceAllString(err.Error(), "")
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) && !strings.Contains(text, "want ") {

@@ -9,14 +9,12 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
-	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/hosts"
 	"github.com/dynast-io/dynast/shared/member/wire"
@@ -31,9 +29,9 @@ import (
 
 func (a *App) topCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "top", Short: "Show a running cluster live in the terminal, with keys that change members and services", Args: cobra.NoArgs,
+		Use: "top", Short: "Show a cluster live in the terminal, with keys that change it", Args: cobra.NoArgs,
 	}
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		return Top(ctx, cfg, os.Stdin, os.Stdout)
 	})
@@ -112,24 +110,19 @@ func (w *watched) Promote(ctx context.Context, address string) (string, error) {
 }
 
 func (w *watched) Scale(ctx context.Context, by int) (string, error) {
-	return said(func(out *bytes.Buffer) error { return Scale(ctx, w.cfg.DataDir, by, true, out) })
+	return said(func(out *bytes.Buffer) error {
+		s, err := scale(ctx, w.cfg.DataDir, by, true)
+		if err != nil {
+			return err
+		}
+		return s.Render(out)
+	})
 }
 
 // Kill kills the process of a member. It asks the leader for the pid first, so that it does not
 // kill another process that got the pid later.
 func (w *watched) Kill(ctx context.Context, address string) (string, error) {
-	t, _, err := readTree(ctx, w.dir)
-	if err != nil {
-		return "", err
-	}
-	m, ok := t.MemberAt(address)
-	if !ok {
-		return "", fmt.Errorf("kill %s: this member no longer exists", address)
-	}
-	id, err := proc.Identify(m.PID)
-	if err == nil {
-		err = proc.Signal(id, syscall.SIGKILL)
-	}
+	m, _, err := killMember(ctx, w.dir, address)
 	return fmt.Sprintf("killed %s (pid %d)", address, m.PID), err
 }
 

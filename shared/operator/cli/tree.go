@@ -31,7 +31,7 @@ func (a *App) treeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "tree", Short: "Show the processes and services of a running cluster", Args: cobra.NoArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object; with --watch, one per line")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "refresh every second, in place, until interrupted")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		if watch {
 			w := &treeWatch{json: asJSON, out: os.Stdout, terminal: term.IsTerminal(os.Stdout), every: time.Second}

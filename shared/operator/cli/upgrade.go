@@ -23,7 +23,7 @@ func (a *App) upgradeCommand() *cobra.Command {
 	var binary string
 	cmd := &cobra.Command{
 		Use:   "upgrade",
-		Short: "Replace all processes with those of another build; no request fails",
+		Short: "Replace all processes with another build; no request fails",
 		Long: "The leader starts followers of another build, waits until they are in sync, stops the old followers and hands the\n" +
 			"leadership over to a new one. If the new build does not start, everything stays as it was, and the command prints\n" +
 			"the reason. Members that were started with 'dynast join' are not replaced. In a cluster of several hosts it goes from host to\n" +
@@ -31,7 +31,7 @@ func (a *App) upgradeCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&binary, "binary", "", "executable `FILE` of the new build; default: the file that the leader was started from, which must have changed")
-	c := a.WithConfig(cmd)
+	c := a.WithCluster(cmd)
 	c.run(cmd, func(ctx context.Context, cfg *config.Config, _ []string) error {
 		if binary != "" {
 			var err error

@@ -376,11 +376,14 @@ func (m *Model) event(e events.Event) string {
 		text = fmt.Sprintf("%-16s %s", e.Member, text)
 	}
 	line := fit(fmt.Sprintf("%s  %-16s %s", e.At.Local().Format("15:04:05.000"), e.Kind, text), m.width)
-	switch e.Kind {
-	case "leader_lost", "leader_silent", "member_died", "member_silent", "spawn_error", "loss_possible", "disk_full", "memory_tight":
+	switch events.LevelOf(e.Kind) {
+	case events.Error:
 		return m.style.Paint(term.Red, line)
-	case "took_over", "serving":
+	case events.Warning:
 		return m.style.Paint(term.Yellow, line)
+	}
+	if events.Recovery(e.Kind) {
+		return m.style.Paint(term.Green, line)
 	}
 	return line
 }

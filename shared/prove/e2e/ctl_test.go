@@ -186,7 +186,7 @@ func (c *cluster) maintenanceCommands() {
 		{"defrag", "", 0, `Finished defragmenting`},
 		{"downgrade validate 4.0.0", "", 1, `invalid downgrade target version`},
 		{"snapshot save " + file, "", 0, `Snapshot saved at`},
-		{"completion bash", "", 0, `bash completion`},
+		{"compact 9999", "", 1, `future revision`},
 	})
 	if code, out := c.run("snapshot", "save", file, "--data-dir", c.dir); code != 0 ||
 		!regexp.MustCompile(`^saved `+regexp.QuoteMeta(file)+`: \d+ bytes, revision \d+, hash [0-9a-f]{8}\n$`).MatchString(out) {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -209,15 +210,31 @@ func TestHandoverDoesNotWaitForClientsThatHang(t *testing.T) {
 	l.end()
 }
 
-// TestScaleAndRemove: the requested number of followers also holds under later leaders.
+// decoded runs a command that prints JSON.
+func decoded[T any](c *cluster, args ...string) (v T) {
+	c.t.Helper()
+	out := c.order(append(args, "--json")...)
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		c.t.Fatalf("%v: %v in %s", args, err, out)
+	}
+	return v
+}
+
+// TestScaleAndRemove: the requested number of followers also holds under later leaders. On the way, it
+// kills members by command, and looks at the status.
 func TestScaleAndRemove(t *testing.T) {
 	c := start(t)
 	if out := c.order("add"); !strings.Contains(out, "followers: 2 -> 3") {
 		t.Errorf("add printed %q", out)
 	}
 	before := c.full(3)
-	c.signal(leaderOf(before), 9)
+	if out := c.order("kill", "leader"); !strings.HasPrefix(out, fmt.Sprintf("killed the leader %s (pid %d); ", before.Leader, leaderOf(before).PID)) {
+		t.Errorf("kill leader printed %q", out)
+	}
 	after := c.full(3)
+	if out := c.order("status", "--check"); !strings.HasPrefix(out, "healthy: epoch 2, 3 of 3 followers, clients at ") {
+		t.Errorf("status --check printed %q", out)
+	}
 	if after.Leader == before.Leader || after.Followers != 3 {
 		t.Errorf("after the death of the leader: leader %s, %d requested followers; want another leader and 3", after.Leader, after.Followers)
 	}
@@ -234,9 +251,30 @@ func TestScaleAndRemove(t *testing.T) {
 			t.Errorf("the removed follower is listed as a death: %+v", d)
 		}
 	}
-	c.order("scale", "1")
+	type killed struct {
+		Schema, PID           int
+		Address, Role, Leader string
+	}
+	heir, _ := find(now, now.Heir)
+	if k := decoded[killed](c, "kill", "heir"); k != (killed{1, heir.PID, heir.Address, "follower", now.Leader}) {
+		t.Errorf("kill heir printed %+v", k)
+	}
+	type scaled struct{ Schema, Before, Followers int }
+	if s := decoded[scaled](c, "scale", "1"); s != (scaled{1, 3, 1}) {
+		t.Errorf("scale printed %+v", s)
+	}
 	c.wait("one follower is left", func(t *tree.Tree) bool { return len(t.Members) == 2 && count(t, "in_sync") == 1 })
-	for _, args := range [][]string{{"scale", "33"}, {"scale", "-1"}, {"scale", "x"}, {"remove", "127.0.0.1:1"}, {"remove", "x"}, {"promote", "127.0.0.1:1"}} {
+	type promoted struct {
+		Schema                    int
+		Before, Leader, Successor string
+		Epoch                     uint64
+	}
+	now = c.tree()
+	if p := decoded[promoted](c, "promote"); p != (promoted{1, now.Leader, now.Heir, now.Heir, now.Epoch + 1}) {
+		t.Errorf("promote printed %+v, the tree was %+v", p, now)
+	}
+	c.full(1)
+	for _, args := range [][]string{{"kill", "127.0.0.1:1"}, {"kill", "leader", "heir"}, {"scale", "33"}, {"scale", "-1"}, {"scale", "x"}, {"remove", "127.0.0.1:1"}, {"remove", "x"}, {"promote", "127.0.0.1:1"}} {
 		if code, out := c.run(append(args, "--config", c.config)...); code == 0 || !strings.Contains(out, "dynast: ") {
 			t.Errorf("%v: exit code %d, want an error: %q", args, code, out)
 		}
@@ -245,6 +283,16 @@ func TestScaleAndRemove(t *testing.T) {
 	c.wait("only the leader is left", func(t *tree.Tree) bool { return len(t.Members) == 1 })
 	if code, out := c.run("promote", "--config", c.config); code != 1 || !strings.Contains(out, "nobody to hand over to") {
 		t.Errorf("promote without followers: exit code %d, want 1: %q", code, out)
+	}
+	type stopped struct {
+		Schema, Processes int
+		Killed            bool
+	}
+	if s := decoded[stopped](c, "stop"); s != (stopped{1, 1, false}) {
+		t.Errorf("stop printed %+v", s)
+	}
+	if code, out := c.run("status", "--check", "--config", c.config); code != 4 || !strings.Contains(out, "'dynast up' starts it") {
+		t.Errorf("status of a stopped cluster: exit code %d, want 4: %q", code, out)
 	}
 }
 

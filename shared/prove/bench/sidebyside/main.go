@@ -129,6 +129,9 @@ func compare(args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := os.Unsetenv("DYNAST_DATA_DIR"); err != nil { // it overrides the files that this program writes
+		return err
+	}
 	r := &runner{dynast: o.dynast, self: self, dir: dir, valueBytes: o.valueBytes}
 	defer func() {
 		err = errors.Join(err, r.end())
