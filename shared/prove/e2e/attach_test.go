@@ -188,8 +188,19 @@ func TestAttach(t *testing.T) {
 		t.Errorf("'dynast stop' ends 'up --attach' with %v, want exit code 0", err)
 	}
 	c.nothingRuns()
-	if !strings.Contains(c.logText(), "became leader") {
-		t.Error("the log is missing on standard error")
+	for _, want := range []string{"became leader", "config.hcl (--config)"} {
+		if !strings.Contains(c.logText(), want) {
+			t.Errorf("the log on standard error lacks %q", want)
+		}
+	}
+	cmd = c.command("up", "--attach", "--config", c.config, "--followers", "0", "--replication-min-sync", "0")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	alone := c.full(0)
+	c.signal(leaderOf(alone), syscall.SIGKILL)
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 128+int(syscall.SIGKILL) {
+		t.Errorf("all members were killed: %v, want exit code 137", err)
 	}
 }
 

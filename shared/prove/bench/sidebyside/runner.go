@@ -220,8 +220,11 @@ func measure[T any](ctx context.Context, r *runner, run *running, args ...string
 		args = append(args, "--keep") // the next measurement then has the same database on every system
 	}
 	args = append([]string{"bench"}, args...)
-	args = append(args, "--json", "--endpoints", strings.Join(run.endpoints, ","))
-	if len(pids) > 0 {
+	if args[1] != "idle" { // it connects to no server
+		args = append(args, "--endpoints", strings.Join(run.endpoints, ","))
+	}
+	args = append(args, "--json")
+	if len(pids) > 0 && args[1] != "failover" { // it does not measure the processes
 		args = append(args, "--pids", strings.Join(pids, ","))
 	}
 	if run.config != "" {
