@@ -73,8 +73,8 @@ type Budget struct {
 	scaling  sync.Mutex
 	promised atomic.Int64
 
-	gate    atomic.Pointer[gate.Gate] // of clients; nil until they are served
-	queue   atomic.Pointer[net.TCPListener]
+	gate  atomic.Pointer[gate.Gate] // of clients; nil until they are served
+	queue atomic.Pointer[net.TCPListener]
 	// services are those that run now. It is nil until they are known; then those of the
 	// configuration count.
 	services atomic.Pointer[openfiles.Services]

@@ -16,9 +16,9 @@ type version struct {
 	// does not know them.
 	Commit string `json:"commit,omitempty"`
 	Date   string `json:"date,omitempty"`
-	Go      string `json:"go"`
-	OS      string `json:"os"`
-	Arch    string `json:"arch"`
+	Go     string `json:"go"`
+	OS     string `json:"os"`
+	Arch   string `json:"arch"`
 }
 
 func (a *App) version() version {
