@@ -46,7 +46,7 @@ require (
 
 require github.com/robfig/cron/v3 v3.0.1
 
-require go.etcd.io/etcd/etcdutl/v3 v3.7.3 // indirect
+require go.etcd.io/etcd/etcdutl/v3 v3.7.3
 
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect
