@@ -203,7 +203,7 @@ func upCommand(app *cli.App) *cobra.Command {
 			return stayAttached(cfg, c.Location(), reach(cmd, cfg))
 		}
 		return run(cfg, "", func(o worker.Options) (core.ExitCode, error) {
-			o.Logs.Logger("worker").Info("starting", "version", o.Version, "config", c.Location().String(), "data_dir", cfg.DataDir)
+			o.ConfiguredBy = c.Location().String()
 			return worker.Up(o)
 		})
 	}

@@ -81,6 +81,10 @@ main() {
 	chmod 755 "$work/files/dynast"
 	mv -f "$work/files/dynast" "$prefix/bin/dynast"
 	mv -f "$work"/files/man1/*.gz "$prefix/share/man/man1/"
+	if [ -d "$work/files/man5" ]; then
+		mkdir -p "$prefix/share/man/man5"
+		mv -f "$work"/files/man5/*.gz "$prefix/share/man/man5/"
+	fi
 	echo "installed $prefix/bin/dynast: $installed"
 	case :$PATH: in
 	*:"$prefix/bin":*) ;;

@@ -50,6 +50,7 @@ func Up(opts Options) (core.ExitCode, error) {
 	if err != nil {
 		return core.ExitError, err
 	}
+	opts.Logs.Logger("worker").Info("starting", "version", opts.Version, "config", opts.ConfiguredBy, "data_dir", cfg.DataDir)
 	if err := operate.DropReadyFile(os.Getenv(member.ReadyFileEnv)); err != nil {
 		return core.ExitError, err
 	}

@@ -46,6 +46,8 @@ type Options struct {
 	// first leader of the host begins, and does nothing if the host has joined already.
 	Join func(context.Context, *config.Config, *datadir.Dir, hclog.Logger) error
 	Logs *logging.Logs
+	// ConfiguredBy says where the configuration came from, for the log. It may be empty.
+	ConfiguredBy string
 	// Reload reads the configuration again from where it came from. file names that place
 	// in messages.
 	Reload func() (cfg *config.Config, file string, err error)

@@ -17,7 +17,9 @@ program=${DYNAST:-$dir/dynast}
 # The same source gives the same files: manual pages have the commit's date, gzip writes no time.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$repo" log -1 --format=%ct)}
 "$program" man "$dir/man1"
-gzip -9n "$dir"/man1/*.1
+mkdir "$dir/man5"
+mv "$dir"/man1/*.5 "$dir/man5"
+gzip -9n "$dir"/man1/*.1 "$dir"/man5/*.5
 mkdir "$dir/completions"
 for shell in bash zsh fish; do "$program" completion "$shell" >"$dir/completions/dynast.$shell"; done
 [ -n "${DYNAST:-}" ] || rm "$program"

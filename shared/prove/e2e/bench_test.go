@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,7 +122,6 @@ func TestBenchErrorsNameTheMissingFlag(t *testing.T) {
 	for want, args := range map[string][]string{
 		"workload":     {"nonsense"},
 		"at least one": {"put", "--clients", "0", "--endpoints", c.client},
-		"--pids":       {"idle", "--endpoints", c.client},
 		"TLS":          {"put", "--endpoints", c.client, "--cacert", filepath.Join(t.TempDir(), "none.pem")},
 	} {
 		cmd := exec.Command(binary, append(append([]string{"bench"}, args...), "--config", c.config)...)
@@ -140,16 +140,20 @@ func TestBenchOverTLS(t *testing.T) {
 	cert, key := ca.issue("server")
 	roots := filepath.Join(ca.dir, "ca.crt")
 	c := newCluster(t)
-	secure := []string{"--client-cert-file", cert, "--client-key-file", key, "--client-client-ca-file", roots}
-	c.up(secure...)
+	raw := must(os.ReadFile(c.config))(t)
+	secure := fmt.Sprintf("client {\n  cert_file = %q\n  key_file = %q\n  client_ca_file = %q\n", cert, key, roots)
+	if err := os.WriteFile(c.config, bytes.Replace(raw, []byte("client {\n"), []byte(secure), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.up()
 	c.full()
 	mine, mineKey := ca.issue("bench")
 	var res bench.Result
-	c.bench(&res, append([]string{"put", "--total", "20", "--cacert", roots, "--cert", mine, "--key", mineKey}, secure...)...)
+	c.bench(&res, "put", "--total", "20", "--cacert", roots, "--cert", mine, "--key", mineKey)
 	if res.Operations != 20 || res.Errors != 0 || len(res.Servers.PIDs) != 3 {
 		t.Errorf("bench over TLS: unexpected result %+v", res)
 	}
-	out, err := exec.Command(binary, append([]string{"bench", "put", "--total", "20", "--config", c.config}, secure...)...).CombinedOutput()
+	out, err := exec.Command(binary, "bench", "put", "--total", "20", "--config", c.config).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "--cacert") {
 		t.Errorf("bench without a CA: error %v, want a message that names the flag\n%s", err, out)
 	}

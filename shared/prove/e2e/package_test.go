@@ -139,7 +139,7 @@ func TestPackage(t *testing.T) {
 	}
 	for _, want := range []string{
 		"/usr/bin/dynast", "/etc/dynast/config.hcl", "/usr/lib/systemd/system/dynast.service", "/usr/lib/systemd/system/dynast.socket",
-		"/usr/share/man/man1/dynast-up.1.gz", "/usr/share/bash-completion/completions/dynast", "/usr/share/zsh/vendor-completions/_dynast",
+		"/usr/share/man/man1/dynast-up.1.gz", "/usr/share/man/man5/dynast-config.5.gz", "/usr/share/bash-completion/completions/dynast", "/usr/share/zsh/vendor-completions/_dynast",
 		"/usr/share/fish/vendor_completions.d/dynast.fish", "/usr/share/doc/dynast/copyright", "/usr/share/doc/dynast/docs/operations.md",
 	} {
 		if !strings.Contains(string(list), " ."+want+"\n") {
@@ -157,7 +157,7 @@ dashboard { listen = "off" }
 dpkg -i /shared/1.0.0.deb
 test "$(stat -c '%U:%G %a' /var/lib/dynast)" = "dynast:dynast 700"
 test "$(stat -c '%U:%G %a' /etc/dynast/config.hcl)" = "root:dynast 640"
-grep -qx 'ExecStart=/usr/bin/dynast up --config /etc/dynast/config.hcl --data-dir /var/lib/dynast' /usr/lib/systemd/system/dynast.service
+grep -qx 'ExecStart=/usr/bin/dynast up --config /etc/dynast/config.hcl' /usr/lib/systemd/system/dynast.service
 dynast check --config /etc/dynast/config.hcl
 cat >>/etc/dynast/config.hcl <<'END'`+settings+`END
 runuser -u dynast -- dynast up --config /etc/dynast/config.hcl --ready-file /tmp/ready &
