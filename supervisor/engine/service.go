@@ -32,7 +32,8 @@ func Service(c *config.Config, host datadir.Host) config.Service {
 	s.Ready = &config.Check{Kind: config.CheckNotify, Interval: time.Second, Timeout: time.Minute, Threshold: 1}
 	s.Alive = &config.Check{Kind: config.CheckNotify, Interval: WatchdogInterval, Timeout: WatchdogInterval, Threshold: 1}
 	s.Stop.Hung = hungTimeout
-	s.Backoff = config.Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
+	// Clients of this host wait for it, so even one that dies again and again starts soon.
+	s.Backoff = config.Backoff{First: 10 * time.Millisecond, Max: time.Second}
 	s.Restart = config.RestartOnFailure
 	return s
 }
