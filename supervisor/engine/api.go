@@ -512,8 +512,23 @@ func (e *Engine) remove(r *http.Request, q hosts.NameRequest) (*hosts.Host, erro
 	return &target, nil
 }
 
+// errLeadsElsewhere means that a third host has become the leader during a hand-over.
+var errLeadsElsewhere = errors.New("another host leads now; see 'dynast hosts'")
+
+// promoteTries is how often a hand-over begins again because a third host has become the leader.
+const promoteTries = 3
+
 // promote makes a host the leader of the Raft group.
-func (e *Engine) promote(r *http.Request, q hosts.NameRequest) (*hosts.Host, error) {
+func (e *Engine) promote(r *http.Request, q hosts.NameRequest) (target *hosts.Host, err error) {
+	for range promoteTries {
+		if target, err = e.promoteOnce(r, q); !errors.Is(err, errLeadsElsewhere) {
+			break
+		}
+	}
+	return target, err
+}
+
+func (e *Engine) promoteOnce(r *http.Request, q hosts.NameRequest) (*hosts.Host, error) {
 	l := e.list(r.Context(), false)
 	target, err := find(l, q.Name)
 	if err != nil {
@@ -558,7 +573,7 @@ func (e *Engine) moveLeader(ctx context.Context, to types.ID) error {
 		case err == nil || lead == to:
 			return nil
 		case lead != 0 && lead != e.server.MemberID():
-			return fmt.Errorf("another host leads now; see 'dynast hosts': %w", err)
+			return fmt.Errorf("%w: %w", errLeadsElsewhere, err)
 		case !errors.Is(err, etcderrors.ErrTimeoutLeaderTransfer) || ctx.Err() != nil:
 			return err
 		}
