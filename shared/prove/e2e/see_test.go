@@ -211,7 +211,8 @@ func TestTree(t *testing.T) {
 		t.Fatal(r.Err())
 	}
 	now := c.wait("the dead leader is replaced, and the client is back", func(t *tree.Tree) bool {
-		return t.Takeovers == 1 && count(t, "in_sync") == 2 && t.Store.Watchers == 1
+		// What is applied and not yet in the file counts as used.
+		return t.Takeovers == 1 && count(t, "in_sync") == 2 && t.Store.Watchers == 1 && t.Store.FileBytes >= t.Store.UsedBytes
 	})
 	out := c.output("tree", "--config", c.config)
 	lines := strings.Split(out, "\n")
