@@ -97,21 +97,7 @@ func eventLine(e events.Event, s term.Style) string {
 		text = fmt.Sprintf("%s (%.1f ms without a leader)", text, e.Seconds*1000)
 	}
 	return fmt.Sprintf("%s  epoch %-4d %s  %-28s %s",
-		s.Paint(term.Dim, e.At.Local().Format("2006-01-02 15:04:05.000")), e.Epoch, s.Paint(eventColour(e.Kind), fmt.Sprintf("%-18s", e.Kind)), who, text)
-}
-
-// eventColour returns red for what needs an operator now, yellow for what an operator should look
-// at soon, and green for a recovery.
-func eventColour(kind string) term.Colour {
-	switch {
-	case events.LevelOf(kind) == events.Error:
-		return term.Red
-	case events.LevelOf(kind) == events.Warning:
-		return term.Yellow
-	case events.Recovery(kind):
-		return term.Green
-	}
-	return term.Plain
+		s.Paint(term.Dim, e.At.Local().Format("2006-01-02 15:04:05.000")), e.Epoch, s.Paint(term.EventColour(e.Kind), fmt.Sprintf("%-18s", e.Kind)), who, text)
 }
 
 // parseSince reads a duration before now, or a time.

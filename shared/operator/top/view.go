@@ -376,16 +376,7 @@ func (m *Model) event(e events.Event) string {
 		text = fmt.Sprintf("%-16s %s", e.Member, text)
 	}
 	line := fit(fmt.Sprintf("%s  %-16s %s", e.At.Local().Format("15:04:05.000"), e.Kind, text), m.width)
-	switch events.LevelOf(e.Kind) {
-	case events.Error:
-		return m.style.Paint(term.Red, line)
-	case events.Warning:
-		return m.style.Paint(term.Yellow, line)
-	}
-	if events.Recovery(e.Kind) {
-		return m.style.Paint(term.Green, line)
-	}
-	return line
+	return m.style.Paint(term.EventColour(e.Kind), line)
 }
 
 // footer shows the last message, and below it the keys or a question.

@@ -107,9 +107,15 @@ func (v *View) show(es []events.Event) error {
 			v.banner()
 			continue
 		}
-		if colour, text := v.text(e); v.begun && text != "" {
-			v.say(e.At.Local().Format("15:04:05"), colour, text)
+		text := v.text(e)
+		if !v.begun || text == "" {
+			continue
 		}
+		colour := term.EventColour(e.Kind)
+		if e.Kind == core.Stopping.String() {
+			colour = term.Yellow // the person at this terminal may not be the one who stops it
+		}
+		v.say(e.At.Local().Format("15:04:05"), colour, text)
 	}
 	return nil
 }
@@ -149,52 +155,56 @@ func (v *View) banner() {
 }
 
 // text returns the line for an event, or nothing.
-func (v *View) text(e events.Event) (term.Colour, string) {
+func (v *View) text(e events.Event) string {
 	if e.Kind == events.Serving {
-		return term.Green, v.serving(e)
+		return v.serving(e)
 	}
 	if v.about.Brief {
-		return term.Plain, ""
+		return ""
 	}
 	who := fmt.Sprintf("%s (pid %d)", e.Member, e.PID)
 	detail := strings.TrimSpace(e.Detail)
 	switch e.Kind {
 	case core.LeaderLost.String():
-		return term.Yellow, fmt.Sprintf("leader %s died: %s", who, detail)
+		return fmt.Sprintf("leader %s died: %s", who, detail)
 	case core.LeaderSilent.String():
-		return term.Yellow, fmt.Sprintf("leader %s is killed: %s", who, detail)
+		return fmt.Sprintf("leader %s is killed: %s", who, detail)
+	case core.LeaderLeft.String():
+		return fmt.Sprintf("leader %s has handed over", who)
+	case core.MemberLeft.String():
+		return fmt.Sprintf("follower %s has left", who)
 	case core.MemberDied.String():
-		return term.Yellow, fmt.Sprintf("follower %s ended: %s", who, detail)
+		return fmt.Sprintf("follower %s ended: %s", who, detail)
 	case core.MemberSilent.String():
-		return term.Yellow, fmt.Sprintf("follower %s is killed: %s", who, detail)
+		return fmt.Sprintf("follower %s is killed: %s", who, detail)
 	case core.MemberInSync.String():
-		return term.Green, fmt.Sprintf("follower %s is in sync", who)
+		return fmt.Sprintf("follower %s is in sync", who)
 	case core.Stopping.String():
 		if v.stopping {
-			return term.Plain, ""
+			return ""
 		}
 		v.stopping = true
-		return term.Yellow, "stopping: " + detail
+		return "stopping: " + detail
 	case core.Degraded.String():
 		if !v.whole {
-			return term.Plain, "" // no follower is in sync yet
+			return "" // no follower is in sync yet
 		}
-		return term.Red, "degraded: writes are acknowledged with fewer copies"
+		return "degraded: writes are acknowledged with fewer copies"
 	case core.Restored.String():
 		if !v.whole {
 			v.whole = true
-			return term.Plain, ""
+			return ""
 		}
-		return term.Green, "no longer degraded"
+		return "no longer degraded"
 	case events.Stopped:
-		return term.Plain, "stopped"
+		return "stopped"
 	case events.Ended:
-		return term.Red, fmt.Sprintf("%s ended: %s", who, detail)
+		return fmt.Sprintf("%s ended: %s", who, detail)
 	case core.Spawning.String(), core.MemberStarted.String(), core.MemberJoined.String(), core.MemberLeaving.String(),
 		core.TakingOver.String(), core.TookOver.String(), events.Started:
-		return term.Plain, "" // another line says how it ended
+		return "" // another line says how it ended
 	}
-	return term.Plain, other(e, detail)
+	return other(e, detail)
 }
 
 // serving is the line for a leader that accepts clients.
