@@ -19,6 +19,15 @@ import (
 
 // tree describes the cluster as this leader sees it.
 func (o *Operators) tree() (*tree.Tree, error) {
+	t, err := o.processes()
+	if err == nil {
+		t.Store = o.describeStore()
+	}
+	return t, err
+}
+
+// processes is the tree without the store, which can take a question to the engine.
+func (o *Operators) processes() (*tree.Tree, error) {
 	v, ok := o.view()
 	if !ok {
 		return nil, status.Error(codes.Unavailable, "the leader is ending")
@@ -26,7 +35,6 @@ func (o *Operators) tree() (*tree.Tree, error) {
 	return tree.FromView(v, o.Self.Address, tree.Facts{
 		Applied: o.Applied.Load(), Pending: o.replica.Pending(), Totals: o.recorder.Totals(),
 		LogDirectory: o.Settings.Start.LogDirectory(), Load: o.clients.Requests(), CPUPercent: o.cpu.percent,
-		Store: o.describeStore(),
 	}), nil
 }
 
@@ -79,7 +87,7 @@ func (o *Operators) hostMetrics() ([]byte, error) {
 }
 
 func (o *Operators) status() (metrics.Status, error) {
-	t, err := o.tree()
+	t, err := o.processes() // the store has its own metrics
 	if err != nil {
 		return metrics.Status{}, err
 	}

@@ -107,7 +107,6 @@ type Facts struct {
 	LogDirectory string
 	Totals       *events.Totals
 	Load         meter.Load
-	Store        *Store
 	// CPUPercent returns a process's usage in percent of one core. now is its current usage.
 	CPUPercent func(pid int, now proc.Usage) float64
 }
@@ -120,7 +119,7 @@ func FromView(v core.View, self roster.Address, f Facts) *Tree {
 		Schema: Schema, Epoch: r.Epoch, Client: r.Client, Degraded: v.Degraded, Followers: r.Followers,
 		Members: []Member{}, Deaths: []Death{},
 		At: time.Now().UTC(), Committed: v.Committed, Applied: f.Applied, Pending: f.Pending,
-		Restarts: f.Totals.AllRestarts(), Takeovers: f.Totals.AllTakeovers(), LogDirectory: f.LogDirectory, Load: f.Load, Store: f.Store,
+		Restarts: f.Totals.AllRestarts(), Takeovers: f.Totals.AllTakeovers(), LogDirectory: f.LogDirectory, Load: f.Load,
 	}
 	if r.Leader.IsValid() {
 		t.Leader = r.Leader.String()
