@@ -54,11 +54,15 @@ func ServicesOf(services []config.Service) openfiles.Services {
 // Check raises the limit of open files. It returns an error if the limit is too low for a
 // leader with this many followers and these services.
 func Check(followers int, services []config.Service) error {
+	return check(followers, ServicesOf(services))
+}
+
+func check(followers int, s openfiles.Services) error {
 	limit, err := openfiles.Raise()
 	if err != nil {
 		return err
 	}
-	return openfiles.Check(limit, followers, ServicesOf(services))
+	return openfiles.Check(limit, followers, s)
 }
 
 // Budget keeps client connections from using the descriptors that members need.
@@ -100,17 +104,9 @@ func (b *Budget) servicesNow() openfiles.Services {
 	return ServicesOf(b.Settings.Start.Services)
 }
 
-func (b *Budget) check(followers int, s openfiles.Services) error {
-	limit, err := openfiles.Raise()
-	if err != nil {
-		return err
-	}
-	return openfiles.Check(limit, followers, s)
-}
-
 // Fit returns an error if the limit is too low for these services and the followers.
 func (b *Budget) Fit(services []config.Service) error {
-	return b.check(b.followers(), ServicesOf(services))
+	return Check(b.followers(), services)
 }
 
 // Use makes room for services, which replace those before.
@@ -161,7 +157,7 @@ func (b *Budget) Serve(l net.Listener) *gate.Gate {
 		b.Log.Warn("the limit of open files (ulimit -n) allows fewer client connections than client.max_connections",
 			"connections", limits.Total, "max_connections", most)
 	}
-	if err := b.check(b.followers(), b.servicesNow()); err != nil {
+	if err := check(b.followers(), b.servicesNow()); err != nil {
 		b.Log.Error("this leader may not be able to start followers", "error", err)
 	}
 	g := gate.New("clients", limits, b.Logs.Logger("client"))
@@ -187,7 +183,7 @@ func (b *Budget) adapt() {
 func (b *Budget) Promise(followers int) (release func(), err error) {
 	b.scaling.Lock()
 	if followers > b.followers() {
-		if err := b.check(followers, b.servicesNow()); err != nil {
+		if err := check(followers, b.servicesNow()); err != nil {
 			b.scaling.Unlock()
 			return nil, err
 		}
