@@ -310,7 +310,7 @@ func (e *Engine) join(r *http.Request, q hosts.JoinRequest) (*hosts.JoinResponse
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), hosts.AdmitTimeout)
 	defer cancel()
-	members, err := e.letAdmit(ctx, hosts.AdmitRequest{Name: q.Name, Address: q.Address})
+	members, err := e.letAdmit(ctx, q.AdmitRequest)
 	if err != nil {
 		return nil, errors.Join(err, e.tokens.Release(token, user))
 	}

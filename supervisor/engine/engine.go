@@ -198,13 +198,13 @@ func (e *Engine) run(sockets map[string]net.Listener) error {
 		}
 		// From the first client on, the store of the members lacks something.
 		crash.At("engine-serve")
-		if !e.host.Served {
+		if !e.served.Load() {
 			if err := e.record(func(h *datadir.Host) { h.Served = true }); err != nil {
 				failed <- err
 				return
 			}
+			e.served.Store(true)
 		}
-		e.served.Store(true)
 		crash.At("engine-served")
 		clients.serve(failed)
 		e.say(systemd.Ready)

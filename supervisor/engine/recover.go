@@ -48,7 +48,7 @@ func (e *Engine) prepareRecovery() error {
 			return fmt.Errorf("engine: the new authority: %w", err)
 		}
 	}
-	if err := os.RemoveAll(fresh); err != nil {
+	if err := errors.Join(os.RemoveAll(fresh), os.RemoveAll(movedAway(e.dir.HostsPKI()))); err != nil {
 		return err
 	}
 	crash.At("recover-tokens")
@@ -84,8 +84,11 @@ func exchange(fresh, dir string) error {
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
+// movedAway is where exchangeInSteps keeps the old directory until the fresh one has its place.
+func movedAway(dir string) string { return dir + ".old" }
+
 func exchangeInSteps(fresh, dir string) error {
-	old := dir + ".old"
+	old := movedAway(dir)
 	if err := os.RemoveAll(old); err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func Join(ctx context.Context, cfg *config.Config, dir *datadir.Dir, log hclog.L
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	q := hosts.JoinRequest{Token: token.String(), Name: cfg.Hosts.Name, Address: cfg.Hosts.Address}
+	q := hosts.JoinRequest{Token: token.String(), AdmitRequest: hosts.AdmitRequest{Name: cfg.Hosts.Name, Address: cfg.Hosts.Address}}
 	if q.Name == "" {
 		if q.Name, err = os.Hostname(); err != nil {
 			return fmt.Errorf("join: the name of this host: %w; set hosts.name (--hosts-name)", err)

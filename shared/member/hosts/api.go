@@ -43,17 +43,16 @@ type Refusal struct {
 // five seconds, and after several faults that can take a while.
 const AdmitTimeout = 30 * time.Second
 
-// JoinRequest asks for admission. It is sent after the authority was compared with the token.
-type JoinRequest struct {
-	Token   string `json:"token"`
-	Name    string `json:"name"`
-	Address string `json:"address"`
-}
-
 // AdmitRequest asks the leading host to admit a host whose token another host has checked.
 type AdmitRequest struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
+}
+
+// JoinRequest asks for admission. It is sent after the authority was compared with the token.
+type JoinRequest struct {
+	Token string `json:"token"`
+	AdmitRequest
 }
 
 // AdmitResponse has the addresses of all hosts, by name, with the one that was admitted.
