@@ -159,6 +159,9 @@ func (v *View) text(e events.Event) string {
 	if e.Kind == events.Serving {
 		return v.serving(e)
 	}
+	if e.Kind == events.Stopped {
+		v.stopping = false // after 'dynast hosts leave --last' the cluster serves again
+	}
 	if v.about.Brief {
 		return ""
 	}

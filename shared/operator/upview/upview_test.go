@@ -123,3 +123,20 @@ func TestStopping(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A cluster that begins again after it has stopped, as 'dynast hosts leave --last' lets it, can be stopped
+// once more.
+func TestStoppingAgain(t *testing.T) {
+	for _, brief := range []bool{false, true} {
+		var out bytes.Buffer
+		v := New(About{Config: configuration(t.TempDir()), Brief: brief}, term.Style{}, &out)
+		v.Stopping()
+		if err := v.show([]events.Event{{Kind: events.Stopped}, {Kind: events.Serving}}); err != nil {
+			t.Fatal(err)
+		}
+		v.Stopping()
+		if got := out.String(); strings.Count(got, "a second Ctrl-C") != 2 {
+			t.Errorf("brief %v: %q", brief, got)
+		}
+	}
+}
