@@ -3,6 +3,7 @@
 # of the machine, in one run, one after the other.
 #
 #   scripts/bench.sh [-out docs/benchmarks.md] [-rounds N] [-duration 3s] [-dir DIR]
+#   scripts/bench.sh -base OTHER_BUILD [-only put]       (two builds of dynast in one run)
 #   scripts/bench.sh -growth [-out docs/benchmarks.md]
 #   scripts/bench.sh -services [-out docs/benchmarks.md]
 #   scripts/bench.sh -hosts [-out docs/benchmarks.md]    (root, iproute2)

@@ -61,6 +61,7 @@ type figures struct {
 }
 
 const (
+	baseName = "base"
 	echoName = "echo"
 	diskName = "disk"
 )
@@ -98,13 +99,17 @@ func sideBySide(ctx context.Context, r *runner, o *options) (*figures, error) {
 }
 
 func startAll(ctx context.Context, r *runner, o *options) (peers []*running, echo *running, err error) {
-	dynast, err := startDynast(ctx, r, o.followers)
+	dynast, err := startDynast(ctx, r, dynastName, r.dynast, o.followers)
 	if err != nil {
 		return nil, nil, err
 	}
 	etcd1, err := startEtcd(ctx, r, 1)
 	if err != nil {
 		return nil, nil, err
+	}
+	if o.base != "" {
+		base, err := startDynast(ctx, r, baseName, o.base, o.followers)
+		return []*running{dynast, base, etcd1}, nil, err
 	}
 	etcd3, err := startEtcd(ctx, r, 3)
 	if err != nil {
@@ -144,9 +149,12 @@ func (f *figures) turn(ctx context.Context, r *runner, o *options, l load, peers
 		}
 		f.results[l.title][system] = append(f.results[l.title][system], res)
 	}
-	systems := peers
-	if l.echo {
-		systems = append(systems[:len(systems):len(systems)], echo)
+	systems := slices.Clone(peers)
+	if n := len(f.results[l.title][dynastName]); n%2 == 1 {
+		slices.Reverse(systems) // no system always runs right after the same other one
+	}
+	if l.echo && echo != nil {
+		systems = append(systems, echo)
 	}
 	for _, p := range systems {
 		args := append([]string{l.workload, "--clients", strconv.Itoa(l.clients), "--connections", strconv.Itoa(l.connections),
@@ -164,7 +172,7 @@ func (f *figures) turn(ctx context.Context, r *runner, o *options, l load, peers
 		}
 		note(p.name, res)
 	}
-	if l.disk {
+	if l.disk && echo != nil {
 		res, err := diskLimit(ctx, r.dir, l, o.duration)
 		if err != nil {
 			return err

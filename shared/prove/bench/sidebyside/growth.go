@@ -58,7 +58,7 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/1e6) }
 func mib(bytes uint64) string   { return fmt.Sprintf("%.0f", float64(bytes)/(1<<20)) }
 
 func byClients(ctx context.Context, r *runner, o *options, s scale, b *strings.Builder) error {
-	run, err := startDynast(ctx, r, o.followers)
+	run, err := startDynast(ctx, r, dynastName, r.dynast, o.followers)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func byClients(ctx context.Context, r *runner, o *options, s scale, b *strings.B
 }
 
 func byValue(ctx context.Context, r *runner, o *options, s scale, b *strings.Builder) error {
-	run, err := startDynast(ctx, r, o.followers)
+	run, err := startDynast(ctx, r, dynastName, r.dynast, o.followers)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func byValue(ctx context.Context, r *runner, o *options, s scale, b *strings.Bui
 func byFollowers(ctx context.Context, r *runner, o *options, s scale, b *strings.Builder) error {
 	fmt.Fprint(b, "### Followers, 64 clients\n\n| followers | puts/s | p50 ms | p99 ms | CPU us | resident MiB |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, n := range s.followers {
-		run, err := startDynast(ctx, r, n)
+		run, err := startDynast(ctx, r, dynastName, r.dynast, n)
 		if err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func byDatabase(ctx context.Context, r *runner, o *options, s scale, b *strings.
 }
 
 func databaseRow(ctx context.Context, r *runner, o *options, sizeMiB int) (string, error) {
-	run, err := startDynast(ctx, r, o.followers)
+	run, err := startDynast(ctx, r, dynastName, r.dynast, o.followers)
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -47,7 +48,8 @@ func run(args []string) error {
 
 // options is the command line.
 type options struct {
-	dynast, out, dir      string
+	dynast, base          string
+	out, dir              string
 	duration, rest        time.Duration
 	warmup                time.Duration // before each measurement
 	rounds, kills, keys   int
@@ -63,6 +65,7 @@ func parse(args []string) (*options, error) {
 	o := &options{warmup: 500 * time.Millisecond}
 	f := flag.NewFlagSet("bench.sh", flag.ContinueOnError)
 	f.StringVar(&o.dynast, "dynast", "", "the `PROGRAM` to measure")
+	f.StringVar(&o.base, "base", "", "another build of dynast, a `PROGRAM` that is measured in the same run instead of etcd with three members")
 	f.StringVar(&o.out, "out", "", "`FILE.md` in which the section between the markers is replaced; the chart is written next to it; empty: print only")
 	f.StringVar(&o.dir, "dir", "", "directory for the data, on the disk to measure; empty: the system's directory for temporary files")
 	f.DurationVar(&o.duration, "duration", 3*time.Second, "duration of each measurement")
@@ -90,6 +93,9 @@ func parse(args []string) (*options, error) {
 	case o.rounds < 1 || o.kills < 1 || o.keys < 1 || o.duration <= 0 || o.rest <= 0:
 		return nil, errors.New("invalid options: -rounds, -kills, -keys, -duration and -rest must be greater than 0")
 	}
+	if o.base != "" && (o.growth || o.services || o.hosts || o.out != "") {
+		return nil, errors.New("-base belongs to the comparison, and its result is not for a file: leave out -growth, -services, -hosts and -out")
+	}
 	if o.smoke {
 		o.duration, o.rest, o.rounds, o.kills, o.keys = 100*time.Millisecond, 100*time.Millisecond, 1, 1, 200
 		o.warmup = 10 * time.Millisecond
@@ -102,7 +108,7 @@ func parse(args []string) (*options, error) {
 		o.only = re
 	}
 	for i := 0; i < len(args); i++ {
-		if args[i] == "-dynast" || args[i] == "--dynast" { // the path of the build is irrelevant
+		if name := strings.TrimLeft(args[i], "-"); name == "dynast" || name == "base" { // the path of the build is irrelevant
 			i++
 			continue
 		}

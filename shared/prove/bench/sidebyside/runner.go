@@ -25,6 +25,7 @@ type running struct {
 	name      string
 	endpoints []string
 	pids      []int
+	program   string // dynast only
 	dataDir   string // dynast only
 	config    string // dynast only
 }
@@ -64,7 +65,7 @@ func (r *runner) start(name, program string, args ...string) (*exec.Cmd, error) 
 // pdeathsig is the signal for processes that would otherwise stay if this program is killed. For
 // dynast it would only cause a takeover, so dynast gets none.
 func pdeathsig(name string) syscall.Signal {
-	if name == dynastName {
+	if name == dynastName || name == baseName {
 		return 0
 	}
 	return syscall.SIGKILL
@@ -99,8 +100,8 @@ func (r *runner) end() error {
 }
 
 // startDynast starts a cluster and waits until all followers are in sync.
-func startDynast(ctx context.Context, r *runner, followers int) (*running, error) {
-	dir, err := r.directory(dynastName)
+func startDynast(ctx context.Context, r *runner, name, program string, followers int) (*running, error) {
+	dir, err := r.directory(name)
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +109,11 @@ func startDynast(ctx context.Context, r *runner, followers int) (*running, error
 	if err != nil {
 		return nil, err
 	}
-	run := &running{name: dynastName, dataDir: filepath.Join(dir, "data"), config: filepath.Join(dir, "config.hcl"),
+	run := &running{name: name, program: program, dataDir: filepath.Join(dir, "data"), config: filepath.Join(dir, "config.hcl"),
 		endpoints: []string{fmt.Sprintf("127.0.0.1:%d", ports[0])}}
 	// The members' ports are below the kernel's range of ephemeral ports. The client port is from
 	// that range, and a member must not use it.
-	first := 10000 + os.Getpid()%200*20
+	first := 10000 + (os.Getpid()+100*len(r.clusters))%200*20
 	hcl := fmt.Sprintf("data_dir = %q\nfollowers = %d\nclient { listen = %q }\nmember { ports = \"%d-%d\" }\nlog { level = \"warn\" }\nstore { quota = \"8GiB\" }\n",
 		run.dataDir, followers, run.endpoints[0], first, first+1000)
 	if err := os.WriteFile(run.config, []byte(hcl), 0o600); err != nil {
@@ -123,7 +124,7 @@ func startDynast(ctx context.Context, r *runner, followers int) (*running, error
 
 // up starts the processes of a dynast cluster.
 func (r *runner) up(ctx context.Context, run *running, followers int) error {
-	if _, err := r.start(dynastName, r.dynast, "up", "--config", run.config); err != nil {
+	if _, err := r.start(run.name, run.program, "up", "--config", run.config); err != nil {
 		return err
 	}
 	r.clusters = append(r.clusters, run)

@@ -72,8 +72,8 @@ func (f *figures) tables(o *options) string {
 	return b.String()
 }
 
-// tableSystems and tableLimits are the columns of a table of loads.
-var tableSystems, tableLimits = []string{dynastName, "etcd-1", "etcd-3"}, []string{echoName, diskName}
+// tableLimits are the last columns of a table of loads.
+var tableLimits = []string{echoName, diskName}
 
 func (f *figures) throughput(b *strings.Builder) {
 	f.perLoad(b, "Operations per second", "", tableLimits, perSecond, func(rs []*bench.Result) string {
@@ -98,12 +98,12 @@ func (f *figures) processor(b *strings.Builder) {
 }
 
 // perLoad writes a table with a row for each load. A row has a cell for each system, the ratios
-// of dynast's figure to the figures of etcd, and a cell for each limit. prefix stands before the
+// of dynast's figure to the figures of the others, and a cell for each limit. prefix stands before the
 // names of the ratios.
 func (f *figures) perLoad(b *strings.Builder, title, prefix string, limits []string, figure func(*bench.Result) float64, cell func([]*bench.Result) string) {
 	row := func(cells []string) { fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | ")) }
-	header := append([]string{"load"}, tableSystems...)
-	for _, s := range tableSystems[1:] {
+	header := append([]string{"load"}, f.systems...)
+	for _, s := range f.systems[1:] {
 		header = append(header, prefix+dynastName+" / "+s)
 	}
 	for _, l := range limits {
@@ -121,10 +121,10 @@ func (f *figures) perLoad(b *strings.Builder, title, prefix string, limits []str
 				cells = append(cells, cell(rs[system]))
 			}
 		}
-		for _, s := range tableSystems {
+		for _, s := range f.systems {
 			add(s)
 		}
-		for _, s := range tableSystems[1:] {
+		for _, s := range f.systems[1:] {
 			cells = append(cells, ratio(rs[dynastName], rs[s], figure))
 		}
 		for _, l := range limits {
@@ -136,14 +136,16 @@ func (f *figures) perLoad(b *strings.Builder, title, prefix string, limits []str
 }
 
 func (f *figures) resting(b *strings.Builder) {
-	fmt.Fprint(b, "### Idle and memory, all processes of a system together\n\n| what | dynast | etcd-1 | etcd-3 | dynast / etcd-3 |\n| --- | --- | --- | --- | --- |\n")
+	last := f.systems[len(f.systems)-1]
+	fmt.Fprintf(b, "### Idle and memory, all processes of a system together\n\n| what | %s | %s / %s |\n|%s\n", strings.Join(f.systems, " | "), dynastName, last,
+		strings.Repeat(" --- |", len(f.systems)+2))
 	row := func(what, format string, of map[string]*bench.Resting, figure func(*bench.Servers) float64) {
 		fmt.Fprintf(b, "| %s |", what)
 		for _, s := range f.systems {
 			fmt.Fprintf(b, " "+format+" |", figure(of[s].Servers))
 		}
 		quotient := "-"
-		if d := figure(of["etcd-3"].Servers); d > 0 {
+		if d := figure(of[last].Servers); d > 0 {
 			quotient = fmt.Sprintf("%.2f", figure(of[dynastName].Servers)/d)
 		}
 		fmt.Fprintf(b, " %s |\n", quotient)

@@ -15,7 +15,7 @@ func TestTables(t *testing.T) {
 		r.Latency.P50, r.Latency.P99 = p50, p99
 		return r
 	}
-	f := &figures{loads: []load{{title: "put"}, {title: "watch"}}, results: map[string]map[string][]*bench.Result{"put": {
+	f := &figures{systems: []string{dynastName, "etcd-1", "etcd-3"}, loads: []load{{title: "put"}, {title: "watch"}}, results: map[string]map[string][]*bench.Result{"put": {
 		dynastName: {result(300, 2*time.Millisecond, 9*time.Millisecond, 50), result(100, 4*time.Millisecond, 7*time.Millisecond, 70)},
 		"etcd-1":   {result(150, time.Millisecond, 3*time.Millisecond, 30), result(100, 4*time.Millisecond, 5*time.Millisecond, 35)},
 		diskName:   {result(1000, 100*time.Microsecond, time.Millisecond, 0)},
