@@ -7,7 +7,7 @@ IMAGE     ?= ghcr.io/dynast-io/dynast
 BUILD_ARGS = --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(shell git rev-parse HEAD) --build-arg DATE=$(shell git log -1 --format=%cI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build install test race lint ci sim chaos bench generate packages release image push-image clean
+.PHONY: help build install test race lint ci sim chaos bench profile generate packages release image push-image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ chaos: ## Kill, stop and damage real processes under load
 
 bench: ## Measure dynast beside etcd, and print the results
 	scripts/bench.sh
+
+profile: ## Measure default.pgo, the profile for the compiler
+	scripts/profile.sh
 
 generate: ## Generate the protocol code again (needs protoc)
 	scripts/generate.sh

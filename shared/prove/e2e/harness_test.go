@@ -60,7 +60,8 @@ func TestMain(m *testing.M) {
 		binary = filepath.Join(dir, "dynast")
 		args := []string{"build", "-o", binary}
 		if raceEnabled {
-			args = append(args, "-race")
+			// Optimization by profile does not matter there, and compiling everything again takes minutes.
+			args = append(args, "-race", "-pgo=off")
 			// By default, a process with the race detector sleeps for a second when it exits,
 			// which looks like a hang.
 			os.Setenv("GORACE", "atexit_sleep_ms=0")
