@@ -55,6 +55,9 @@ type figures struct {
 	results map[string]map[string][]*bench.Result // by load and system, one for each round
 	idle    map[string]*bench.Resting
 	memory  map[string]*bench.Resting
+	// burst has the memory right after burstPuts puts of 64 clients. The number is the same for
+	// all systems: the fastest one would have written the most in the same time.
+	burst map[string]*bench.Result
 	// failover has one result for each number of clients.
 	failover []*bench.FailoverResult
 	began    time.Time
@@ -71,7 +74,7 @@ func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args.
 // sideBySide runs the whole comparison.
 func sideBySide(ctx context.Context, r *runner, o *options) (*figures, error) {
 	f := &figures{loads: loads(o), results: map[string]map[string][]*bench.Result{}, began: time.Now(),
-		idle: map[string]*bench.Resting{}, memory: map[string]*bench.Resting{}}
+		idle: map[string]*bench.Resting{}, memory: map[string]*bench.Resting{}, burst: map[string]*bench.Result{}}
 	peers, echo, err := startAll(ctx, r, o)
 	if err != nil {
 		return nil, err
@@ -119,7 +122,11 @@ func startAll(ctx context.Context, r *runner, o *options) (peers []*running, ech
 	return []*running{dynast, etcd1, etcd3}, echo, err
 }
 
+// burstPuts is the number of puts after which the memory is measured.
+const burstPuts = 100_000
+
 // atRest writes the same data to all systems, and measures their memory and then their idle cost.
+// At last it writes the same amount of further data, and measures the memory right after that.
 func (f *figures) atRest(ctx context.Context, r *runner, o *options, peers []*running) error {
 	for _, p := range peers {
 		say("memory of %s", p.name)
@@ -137,6 +144,15 @@ func (f *figures) atRest(ctx context.Context, r *runner, o *options, peers []*ru
 			return err
 		}
 		f.idle[p.name] = m
+	}
+	for _, p := range peers {
+		say("%s, a burst of puts", p.name)
+		res, err := measure[bench.Result](ctx, r, p, "put", "--clients", "64", "--connections", "4", "--duration", "0",
+			"--total", strconv.Itoa(min(burstPuts, 100*o.keys)), "--keys", strconv.Itoa(min(o.keys, 10_000)), "--value-bytes", strconv.Itoa(o.valueBytes))
+		if err != nil {
+			return err
+		}
+		f.burst[p.name] = res
 	}
 	return nil
 }

@@ -139,32 +139,26 @@ func (f *figures) resting(b *strings.Builder) {
 	last := f.systems[len(f.systems)-1]
 	fmt.Fprintf(b, "### Idle and memory, all processes of a system together\n\n| what | %s | %s / %s |\n|%s\n", strings.Join(f.systems, " | "), dynastName, last,
 		strings.Repeat(" --- |", len(f.systems)+2))
-	row := func(what, format string, of map[string]*bench.Resting, figure func(*bench.Servers) float64) {
+	row := func(what, format string, figure func(system string) float64) {
 		fmt.Fprintf(b, "| %s |", what)
 		for _, s := range f.systems {
-			fmt.Fprintf(b, " "+format+" |", figure(of[s].Servers))
+			fmt.Fprintf(b, " "+format+" |", figure(s))
 		}
 		quotient := "-"
-		if d := figure(of[last].Servers); d > 0 {
-			quotient = fmt.Sprintf("%.2f", figure(of[dynastName].Servers)/d)
+		if d := figure(last); d > 0 {
+			quotient = fmt.Sprintf("%.2f", figure(dynastName)/d)
 		}
 		fmt.Fprintf(b, " %s |\n", quotient)
 	}
 	const mib = 1 << 20
-	load := map[string]*bench.Resting{}
-	for _, s := range f.systems {
-		if rs := f.results["put, 64 clients"][s]; len(rs) > 0 {
-			load[s] = &bench.Resting{Servers: rs[len(rs)-1].Servers}
-		}
-	}
-	row("idle: percent of a core", "%.2f", f.idle, func(s *bench.Servers) float64 { return s.CPUPercent })
-	row("idle: KiB written to disk", "%.0f", f.idle, func(s *bench.Servers) float64 { return float64(s.DiskWriteBytes) / 1024 })
-	row("with all keys written once: resident MiB, shared pages counted once", "%.1f", f.memory, func(s *bench.Servers) float64 { return float64(s.PSSBytes) / mib })
-	row("the same, shared pages counted for each process", "%.1f", f.memory, func(s *bench.Servers) float64 { return float64(s.RSSBytes) / mib })
-	row("the same, without pages of files", "%.1f", f.memory, func(s *bench.Servers) float64 { return float64(s.AnonBytes) / mib })
-	if len(load) == len(f.systems) {
-		row("right after \"put, 64 clients\": resident MiB, shared pages counted once", "%.1f", load, func(s *bench.Servers) float64 { return float64(s.PSSBytes) / mib })
-	}
+	row("idle: percent of a core", "%.2f", func(s string) float64 { return f.idle[s].Servers.CPUPercent })
+	row("idle: KiB written to disk", "%.0f", func(s string) float64 { return float64(f.idle[s].Servers.DiskWriteBytes) / 1024 })
+	row("with all keys written once: resident MiB, shared pages counted once", "%.1f", func(s string) float64 { return float64(f.memory[s].Servers.PSSBytes) / mib })
+	row("the same, shared pages counted for each process", "%.1f", func(s string) float64 { return float64(f.memory[s].Servers.RSSBytes) / mib })
+	row("the same, without pages of files", "%.1f", func(s string) float64 { return float64(f.memory[s].Servers.AnonBytes) / mib })
+	row(fmt.Sprintf("right after %d puts of 64 clients: resident MiB, shared pages counted once", f.burst[last].Operations), "%.1f",
+		func(s string) float64 { return float64(f.burst[s].Servers.PSSBytes) / mib })
+	row("the same, without pages of files", "%.1f", func(s string) float64 { return float64(f.burst[s].Servers.AnonBytes) / mib })
 	fmt.Fprintln(b)
 }
 
