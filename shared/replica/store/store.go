@@ -231,7 +231,9 @@ func (s *Store) assemble() error {
 		CheckpointPersist: true, // otherwise a power loss would start every lease anew
 	})
 	s.lessor = newLessor(etcds, s.applied.Index, s.checkpoints(), s.cfg.Deadlines)
-	s.kv = newWatchable(mvcc.NewStore(s.lg, s.be, s.lessor, mvcc.StoreConfig{}), s.lessor)
+	restoring := newRestoring(s.be, restoreRunBytes)
+	defer restoring.close()
+	s.kv = newWatchable(mvcc.NewStore(s.lg, restoring, s.lessor, mvcc.StoreConfig{}), s.lessor)
 	tokens, err := auth.NewTokenProvider(nil, s.cfg.AuthToken, entryIsApplied, s.cfg.TokenTTL)
 	if err != nil {
 		return fmt.Errorf("token provider: %w", err)

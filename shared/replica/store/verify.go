@@ -2,12 +2,16 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/storage/schema"
@@ -52,14 +56,7 @@ func verify(path string, timeout time.Duration) (err error) {
 		return fmt.Errorf("map %s: %w", path, err)
 	}
 	defer func() { _ = unix.Munmap(data) }()
-	// If the disk cannot read a page, the mapped memory faults.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: %w: %v", path, ErrCorrupt, r)
-		}
-	}()
-	if err := walk(data); err != nil {
+	if err := guarded(func() error { return walk(data) }); err != nil {
 		return fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
 	}
 	return nil
@@ -164,7 +161,7 @@ func walk(data []byte) error {
 type walker struct {
 	data []byte
 	meta meta
-	seen []uint64 // a bit per page
+	seen []uint64 // a bit per page; several goroutines set bits
 }
 
 // page returns a page with its overflow pages, and marks them as used.
@@ -187,11 +184,8 @@ func (w *walker) page(id uint64) ([]byte, error) {
 
 // claim marks a page as used. It returns false if the page was used already.
 func (w *walker) claim(id uint64) bool {
-	if w.seen[id/64]&(1<<(id%64)) != 0 {
-		return false
-	}
-	w.seen[id/64] |= 1 << (id % 64)
-	return true
+	bit := uint64(1) << (id % 64)
+	return atomic.OrUint64(&w.seen[id/64], bit)&bit == 0
 }
 
 // checkFreelist also marks the free pages as used, because nothing else may refer to them.
@@ -279,27 +273,71 @@ func (w *walker) branch(p []byte, n int, b bounds, kind bucketKind, depth int) e
 		at := pageHeaderBytes + i*elementBytes
 		return slice(p, at, le.Uint32(p[at:]), le.Uint32(p[at+4:]))
 	}
-	low, err := key(0)
-	if err != nil {
-		return err
+	// children holds for each child its page and the bounds of its keys.
+	type child struct {
+		page uint64
+		bounds
 	}
-	for i := range n {
-		next := b.high
-		if i+1 < n {
-			if next, err = key(i + 1); err != nil {
-				return err
-			}
-			if bytes.Compare(low, next) >= 0 || b.high != nil && bytes.Compare(next, b.high) >= 0 {
-				return fmt.Errorf("key %d is out of order", i+1)
-			}
-		}
-		at := pageHeaderBytes + i*elementBytes
-		if err := w.tree(le.Uint64(p[at+8:]), bounds{low, next}, kind, depth+1); err != nil {
+	children := make([]child, n)
+	for i := range children {
+		k, err := key(i)
+		if err != nil {
 			return err
 		}
-		low = next
+		if i > 0 {
+			if bytes.Compare(children[i-1].low, k) >= 0 || b.high != nil && bytes.Compare(k, b.high) >= 0 {
+				return fmt.Errorf("key %d is out of order", i)
+			}
+			children[i-1].high = k
+		}
+		children[i] = child{le.Uint64(p[pageHeaderBytes+i*elementBytes+8:]), bounds{k, b.high}}
+	}
+	check := func(i int) error { return w.tree(children[i].page, children[i].bounds, kind, depth+1) }
+	if kind == bucketOfRevisions && depth == revisionsDepth {
+		return parallel(n, check)
+	}
+	for i := range children {
+		if err := check(i); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// revisionsDepth is the depth of the root page of the bucket with the revisions, which is nearly
+// the whole file: that of the root page of all buckets is 0, if it is a leaf, as in all of etcd's
+// files.
+const revisionsDepth = 1
+
+// parallel calls f with 0 to n-1, on all processors. It returns the error for the lowest number,
+// out of those that were called: after an error it calls f no more.
+func parallel(n int, f func(int) error) error {
+	errs := make([]error, n)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				if errs[i] = guarded(func() error { return f(int(i)) }); errs[i] != nil {
+					next.Store(int64(n))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return cmp.Or(errs...)
+}
+
+// guarded returns a panic, or a fault of mapped memory, as an error. If the disk cannot read a
+// page, the mapped memory faults.
+func guarded(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	return f()
 }
 
 func (w *walker) leaf(p []byte, n int, b bounds, kind bucketKind, depth int) error {
