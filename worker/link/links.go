@@ -167,8 +167,8 @@ func (l *Links) KeepWarm(r *roster.Roster) { l.up.keepWarm(r) }
 // Replicate wakes all sessions, because something that every message carries has changed.
 func (l *Links) Replicate() { l.down.replicate() }
 
-// Appended makes the sessions send new entries.
-func (l *Links) Appended() { l.down.pace.appended() }
+// Appended makes the sessions send new entries, which have this many bytes.
+func (l *Links) Appended(bytes int) { l.down.pace.appended(bytes) }
 
 // Committed makes the sessions send the new commit index.
 func (l *Links) Committed() { l.down.pace.committed() }

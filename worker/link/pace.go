@@ -14,7 +14,10 @@ const (
 	// othersDelay is how long entries wait before they are sent to a follower on which no
 	// acknowledgement depends. If the follower on which a write depends has just frozen, the
 	// write waits that much longer.
-	othersDelay = 5 * time.Millisecond
+	othersDelay = 25 * time.Millisecond
+	// othersBytes is how many bytes of entries wait at most. It is a small part of what the
+	// leader keeps in memory, so that the entries need not be read from the disk.
+	othersBytes = 512 << 10
 )
 
 // pace decides when to wake the sessions. Waking one costs both processes more than sending an
@@ -32,6 +35,7 @@ type pace struct {
 	// others and commit are armed while something waits for them.
 	others, commit           *time.Timer
 	othersArmed, commitArmed atomic.Bool
+	waitingBytes             atomic.Int64 // of entries since the others were woken
 }
 
 func newPace(d *downstream) *pace {
@@ -41,8 +45,8 @@ func newPace(d *downstream) *pace {
 	return p
 }
 
-// appended wakes the sessions that send new entries at once.
-func (p *pace) appended() {
+// appended wakes the sessions that send new entries at once. bytes is the size of the entries.
+func (p *pace) appended(bytes int) {
 	d := p.d
 	r, need := d.Roster(), d.Settings.Now().Replication.MinSync
 	d.mu.Lock()
@@ -66,7 +70,12 @@ func (p *pace) appended() {
 	clear(waiting) // drop the references, so that ended sessions can be freed
 	d.waiting = waiting
 	d.mu.Unlock()
-	if later && p.othersArmed.CompareAndSwap(false, true) {
+	if !later {
+		return
+	}
+	if p.waitingBytes.Add(int64(bytes)) >= othersBytes {
+		p.wakeOthers()
+	} else if p.othersArmed.CompareAndSwap(false, true) {
 		p.others.Reset(othersDelay)
 	}
 }
@@ -86,6 +95,7 @@ func ahead(a, b *session) int {
 
 func (p *pace) wakeOthers() {
 	p.othersArmed.Store(false)
+	p.waitingBytes.Store(0)
 	p.d.replicate()
 }
 

@@ -65,7 +65,7 @@ func TestWriteWakesOnlyNeededFollowers(t *testing.T) {
 			for i, n := range c.acked {
 				sessions[i].acked.Store(n)
 			}
-			p.appended()
+			p.appended(1)
 			got := woken(sessions)
 			later := false
 			for i := range got {
@@ -93,7 +93,7 @@ func TestWriteWakesOnlyNeededFollowers(t *testing.T) {
 // longer.
 func TestOtherFollowersAreWokenLater(t *testing.T) {
 	p, sessions := pacing(t, 1, roster.InSync, roster.InSync)
-	p.appended()
+	p.appended(1)
 	select {
 	case <-sessions[1].wake:
 	case <-time.After(time.Minute):
@@ -101,8 +101,25 @@ func TestOtherFollowersAreWokenLater(t *testing.T) {
 	}
 	sessions[1].acked.Store(1)
 	woken(sessions)
-	if p.appended(); woken(sessions)[0] {
+	if p.appended(1); woken(sessions)[0] {
 		t.Error("the frozen follower keeps its place")
+	}
+	p.others.Stop()
+}
+
+// Large entries do not wait until they have left the leader's memory.
+func TestManyBytesDoNotWait(t *testing.T) {
+	p, sessions := pacing(t, 1, roster.InSync, roster.InSync)
+	p.appended(othersBytes - 1)
+	p.others.Stop()
+	if woken(sessions)[1] {
+		t.Error("the other follower was woken early")
+	}
+	if p.appended(1); !woken(sessions)[1] {
+		t.Error("the other follower was not woken")
+	}
+	if p.appended(othersBytes - 1); woken(sessions)[1] {
+		t.Error("the bytes of sent entries are counted again")
 	}
 	p.others.Stop()
 }
@@ -114,7 +131,7 @@ func TestSuccessorIsWokenAtOnce(t *testing.T) {
 	r := p.d.Roster().Clone()
 	r.Successor = sessions[2].id.Address
 	p.d.Publish(r)
-	p.appended()
+	p.appended(1)
 	p.others.Stop()
 	if got := woken(sessions); !got[0] || got[1] || !got[2] {
 		t.Errorf("woken %v, want the first and the successor", got)

@@ -24,7 +24,7 @@ func memberAt(port uint16) roster.ID {
 // linked holds the followers that have a stream.
 type linked map[roster.ID]bool
 
-func (linked) Appended()                                  {}
+func (linked) Appended(int)                               {}
 func (linked) Resync(string)                              {}
 func (linked) Needed(roster.ID) (uint64, bool)            { return 0, false }
 func (l linked) RequestDigest(id roster.ID, _ int64) bool { return l[id] }

@@ -19,8 +19,8 @@ import (
 
 // Links is the part of the links to other members that a replica uses.
 type Links interface {
-	// Appended is called by a leader whose log grew.
-	Appended()
+	// Appended is called by a leader whose log grew by entries of this many bytes.
+	Appended(bytes int)
 	// Resync reopens the stream to the leader, from the end of the log on.
 	Resync(reason string)
 	// Needed returns the index after which a follower needs the log. It returns false if the

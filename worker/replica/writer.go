@@ -126,7 +126,11 @@ func (w *writer) append(es []entry.Entry) error {
 		if w.Leading.Load() {
 			// The core will ask for both. They start here without waiting for it.
 			w.syncer.sync()
-			w.links().Appended()
+			bytes := 0
+			for _, e := range es {
+				bytes += len(e.Data)
+			}
+			w.links().Appended(bytes)
 		}
 		w.Feed()
 	}
