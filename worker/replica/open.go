@@ -21,11 +21,13 @@ func (r *holder) logOptions(s datadir.Slot) replog.Options {
 
 const (
 	// leaderTailBytes bounds the entries that a leader keeps in memory. A follower that needs
-	// older ones gets them from the log on disk, see retention.
-	leaderTailBytes = 8 << 20
+	// older ones gets them from the log on disk, see retention. A leader's heap may grow to
+	// three times of what is in use, so each MiB here costs three.
+	leaderTailBytes = 4 << 20
 	// followerTailBytes is the same for a follower. It needs the entries that it has not
-	// applied yet, and those that other followers may lack when it takes over.
-	followerTailBytes = 4 << 20
+	// applied yet. Those stay in memory in any case. And it needs the entries that other
+	// followers may lack when it takes over: they get entries in smaller parts than this.
+	followerTailBytes = 1 << 20
 )
 
 // unmapTimeout is how long to wait for the lock of a database whose owner is dead, which the
