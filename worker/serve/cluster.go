@@ -64,8 +64,11 @@ var _ api.Cluster = (*cluster)(nil)
 
 func (c *cluster) Epoch() uint64 { return c.State.Epoch.Load() }
 
-// Metadata is sent with every response. It names the leader, the heir and the members.
-func (c *cluster) Metadata() metadata.MD { return c.Published().Metadata }
+// Metadata names the leader, the heir and the members.
+func (c *cluster) Metadata() (md metadata.MD, version uint64) {
+	p := c.Published()
+	return p.Metadata, p.Version
+}
 
 // Members lists the roster for stock clients. Only the leader has a client URL, so that a
 // client which replaces its endpoints by the list keeps the one address.

@@ -66,6 +66,7 @@ type Published struct {
 	Roster   *roster.Roster
 	Bytes    []byte      // as sent with messages between members
 	Metadata metadata.MD // as sent with responses to clients
+	Version  uint64      // is greater with each roster that is published
 }
 
 // New returns the state of a member that knows no other member.
@@ -78,7 +79,11 @@ func New() *State {
 
 // Publish makes r the current roster.
 func (s *State) Publish(r *roster.Roster) {
-	s.published.Store(&Published{Roster: r, Bytes: wire.EncodeRoster(r), Metadata: rosterMetadata(r)})
+	p := &Published{Roster: r, Bytes: wire.EncodeRoster(r), Metadata: rosterMetadata(r), Version: 1}
+	if before := s.published.Load(); before != nil {
+		p.Version = before.Version + 1
+	}
+	s.published.Store(p)
 }
 
 // Published returns the current roster in all its forms.

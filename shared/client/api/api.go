@@ -79,8 +79,9 @@ type Cluster interface {
 	Epoch() uint64
 	// Members lists all processes, including this one as the leader.
 	Members() []Member
-	// Metadata is attached to each response. The caller does not change it.
-	Metadata() metadata.MD
+	// Metadata is what tell attaches to responses. Its version grows when it changes, and is never 0. The
+	// caller does not change the metadata.
+	Metadata() (md metadata.MD, version uint64)
 
 	// MoveLeader hands the leadership over to a member. It returns when that is certain, before
 	// this process stops serving.

@@ -2,7 +2,11 @@ package api
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -13,6 +17,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/dynast-io/dynast/shared/replica/store"
 )
 
 func TestStockClient(t *testing.T) {
@@ -113,10 +119,9 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-func TestMetadataOnEveryResponse(t *testing.T) {
+func TestMetadataOnFirstResponse(t *testing.T) {
 	s := serve(t, nil)
-	conn, ctx := dial(t, s.address), t.Context()
-	kv := pb.NewKVClient(conn)
+	ctx := t.Context()
 	check := func(name string, md metadata.MD) {
 		t.Helper()
 		if got := strings.Join(md.Get("dynast-leader"), " "); got != "127.0.0.1:7400" {
@@ -124,27 +129,90 @@ func TestMetadataOnEveryResponse(t *testing.T) {
 		}
 	}
 	var md metadata.MD
-	if _, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("a")}, grpc.Header(&md)); err != nil {
+	if _, err := pb.NewKVClient(dial(t, s.address)).Range(ctx, &pb.RangeRequest{Key: []byte("a")}, grpc.Header(&md)); err != nil {
 		t.Fatal(err)
 	}
 	check("range", md)
 	md = nil
+	kv := pb.NewKVClient(dial(t, s.address))
 	if _, err := kv.Range(ctx, &pb.RangeRequest{}, grpc.Header(&md)); err == nil {
 		t.Fatal("no key and no error")
 	}
 	check("refused range", md)
-	stream, err := kv.RangeStream(ctx, &pb.RangeRequest{Key: []byte("a")})
-	if err != nil {
-		t.Fatal(err)
+	for range 2 {
+		stream, err := kv.RangeStream(ctx, &pb.RangeRequest{Key: []byte("a")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		md, _ = stream.Header()
+		check("stream", md)
 	}
-	if _, err := stream.Recv(); err != nil {
-		t.Fatal(err)
-	}
-	md, _ = stream.Header()
-	check("stream", md)
 	old := metadata.AppendToOutgoingContext(ctx, rpctypes.MetadataClientAPIVersionKey, "3.7")
 	if _, err := kv.Range(old, &pb.RangeRequest{Key: []byte("a")}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A connection gets the metadata when it changed, and not with each response.
+func TestMetadataWhenItChanged(t *testing.T) {
+	var versions atomic.Uint64
+	s := serve(t, func(_ *store.Config, c *Config) { c.Cluster = testCluster{&versions} })
+	kv := pb.NewKVClient(dial(t, s.address))
+	read := func() string {
+		t.Helper()
+		var md metadata.MD
+		if _, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("a")}, grpc.Header(&md)); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(md.Get("dynast-epoch"), " ")
+	}
+	without := 0
+	for i := range 100 {
+		versions.Store(uint64(i))
+		if got, want := read(), fmt.Sprint(i+1); got != want {
+			t.Fatalf("metadata %q after a change, want %q", got, want)
+		}
+		if read() == "" { // it is repeated from time to time
+			without++
+		}
+	}
+	if without == 0 {
+		t.Error("all responses carry metadata that has not changed")
+	}
+}
+
+// A client that makes many requests at the same time ends up with the newest metadata.
+func TestMetadataOfConcurrentResponses(t *testing.T) {
+	var versions atomic.Uint64
+	s := serve(t, func(_ *store.Config, c *Config) { c.Cluster = testCluster{&versions} })
+	kv := pb.NewKVClient(dial(t, s.address))
+	var (
+		wg   sync.WaitGroup
+		seen atomic.Uint64
+	)
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				versions.Add(1)
+				var md metadata.MD
+				if _, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("a")}, grpc.Header(&md)); err != nil {
+					t.Error(err)
+					return
+				}
+				for _, v := range md.Get("dynast-epoch") {
+					got, _ := strconv.ParseUint(v, 10, 64)
+					for old := seen.Load(); old < got && !seen.CompareAndSwap(old, got); old = seen.Load() {
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got, want := seen.Load(), versions.Load()+1; got != want {
+		t.Errorf("the newest metadata that was received is %d, want %d", got, want)
 	}
 }
 

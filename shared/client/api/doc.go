@@ -14,7 +14,9 @@
 //     error that does not concern the request itself (timeout, unavailable), the write may
 //     or may not happen, as with etcd.
 //   - Reads are linearizable without asking another process; see (*API).read.
-//   - Every response, successful or not, carries the cluster's metadata.
+//   - The first response on a connection, successful or not, carries the cluster's metadata,
+//     and so does the first one after a change. While a client makes requests it gets the
+//     metadata again every second. Each stream begins with it.
 //   - A watch gets each event once and in order, unless the event is compacted before the
 //     client has read it. No write waits for a watch; see watchServer.
 //   - A handler makes no call to another process. (Lock and Election call the handlers of

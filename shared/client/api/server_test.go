@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/replica/store"
 	"github.com/dynast-io/dynast/shared/rules/entry"
 )
@@ -60,7 +63,11 @@ const (
 	testMemberID = 99
 )
 
-type testCluster struct{}
+// testCluster is a cluster of two members.
+type testCluster struct {
+	// versions is how often the metadata has changed; nil: never.
+	versions *atomic.Uint64
+}
 
 func (testCluster) Epoch() uint64 { return testEpoch }
 func (testCluster) Members() []Member {
@@ -69,8 +76,13 @@ func (testCluster) Members() []Member {
 		{ID: 100, Name: "127.0.0.1:7401", Address: "127.0.0.1:7401"},
 	}
 }
-func (testCluster) Metadata() metadata.MD {
-	return metadata.Pairs("dynast-leader", "127.0.0.1:7400", "dynast-heir", "127.0.0.1:7401")
+
+func (c testCluster) Metadata() (metadata.MD, uint64) {
+	version := uint64(1)
+	if c.versions != nil {
+		version += c.versions.Load()
+	}
+	return metadata.Pairs("dynast-leader", "127.0.0.1:7400", "dynast-heir", "127.0.0.1:7401", "dynast-epoch", fmt.Sprint(version)), version
 }
 
 // There are two members: the leader, and 100, which can be removed. There is nothing else to
@@ -125,7 +137,7 @@ func serve(t testing.TB, configure func(*store.Config, *Config)) *server {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- g.Serve(l) }()
+	go func() { done <- g.Serve(gate.New("test", gate.Limits{}, nil).Listener(l)) }()
 	t.Cleanup(func() {
 		g.Stop()
 		// A server that is stopped before it began, in a test without clients, is no failure.

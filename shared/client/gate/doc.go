@@ -8,6 +8,8 @@
 // longest time. So a client that speaks at once is served, however many others are silent.
 // The total number of connections is bounded too, and further ones are refused.
 //
+// A connection also has a Peer, in which its server remembers what it has sent.
+//
 // The caller sets the limits; package openfiles divides the kernel's limit of open files.
 // With Limits.Wait, connections beyond the limits are not accepted. In the kernel's queue
 // a connection costs no descriptor, and its client waits. A connection that is accepted and

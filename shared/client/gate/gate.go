@@ -181,7 +181,7 @@ func (g *Gate) Admit(c net.Conn) *Conn {
 
 // add admits a connection. mu is held.
 func (g *Gate) add(c net.Conn) *Conn {
-	admitted := &Conn{Conn: c, gate: g, since: time.Now()}
+	admitted := &Conn{Conn: c, gate: g, since: time.Now(), peer: &Peer{Addr: c.RemoteAddr()}}
 	admitted.place = g.unproven.PushBack(admitted)
 	if g.limits.Patience > 0 {
 		admitted.timer = time.AfterFunc(g.limits.Patience, admitted.expire)
@@ -256,6 +256,7 @@ func (g *Gate) Open() (total, unproven int) {
 type Conn struct {
 	net.Conn
 	gate  *Gate
+	peer  *Peer
 	since time.Time   // when it was admitted
 	spoke atomic.Bool // something was read from it
 
@@ -303,6 +304,9 @@ func (c *Conn) Close() error {
 	c.gate.mu.Unlock()
 	return c.Conn.Close()
 }
+
+// RemoteAddr returns the connection's Peer.
+func (c *Conn) RemoteAddr() net.Addr { return c.peer }
 
 // SyscallConn allows the caller to look at the first bytes without reading them.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -309,6 +310,17 @@ func TestRosterInResponsesAndMemberList(t *testing.T) {
 	for _, m := range tr.Members {
 		if !strings.Contains(strings.Join(md.Get("dynast-members"), ""), m.Address) {
 			t.Errorf("dynast-members %q lacks %s", md.Get("dynast-members"), m.Address)
+		}
+	}
+	web := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for i := range 2 {
+		resp, err := web.Post("http://"+c.client+"/v3/kv/range", "application/json", strings.NewReader(`{"key":"YQ=="}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if got := resp.Header.Get("Grpc-Metadata-Dynast-Leader"); got != tr.Leader {
+			t.Errorf("answer %d over HTTP: leader %q, want %q", i, got, tr.Leader)
 		}
 	}
 	list, err := cl.MemberList(ctx)
