@@ -12,12 +12,18 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/dynast-io/dynast/shared/host/tick"
 	"github.com/dynast-io/dynast/shared/rules/entry"
 )
 
-// proposeTimeout bounds how long a write waits to be acknowledged, as in
-// etcd (5 s and two election timeouts).
-const proposeTimeout = 7 * time.Second
+const (
+	// proposeTimeout bounds how long a write waits to be acknowledged, as in etcd (5 s and two
+	// election timeouts).
+	proposeTimeout = 7 * time.Second
+	// sweepInterval is how often the writes that wait are looked at. So that is how much later
+	// the end of proposeTimeout, or of a client's patience, may be noticed.
+	sweepInterval = 250 * time.Millisecond
+)
 
 const (
 	// A queue of collectEntries or collectBytes is taken at once. A smaller one waits for the
@@ -36,21 +42,23 @@ type proposal struct {
 	// request is the decoded form of data, so that this process need not decode it again. It
 	// is nil if the caller may still change the request.
 	request *pb.InternalRaftRequest
-	done    chan *apply.Result // one result
-	timeout *time.Timer
+	ctx     context.Context // the client's
+	done    chan answer     // holds the answer
+
+	// Proposals.mu guards these fields.
+	sweeps   int // how often it was seen waiting
+	answered bool
 }
 
-// proposalPool holds answered proposals, so that a write need not make a channel and a timer. A
-// proposal whose client gave up is not used again, because it may still be answered.
-var proposalPool = sync.Pool{New: func() any {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return &proposal{done: make(chan *apply.Result, 1), timeout: t}
-}}
+// answer is what Propose returns.
+type answer struct {
+	result *apply.Result
+	err    error
+}
 
-func newProposal(data []byte, r *pb.InternalRaftRequest) *proposal {
-	pr := proposalPool.Get().(*proposal)
-	pr.data, pr.request = data, nil
+func (p *Proposals) proposal(ctx context.Context, data []byte, r *pb.InternalRaftRequest) *proposal {
+	pr := p.pool.Get().(*proposal)
+	*pr = proposal{data: data, ctx: ctx, done: pr.done}
 	if r.Put != nil || r.Txn != nil {
 		pr.request = r // callers do not change these requests after they proposed them
 	}
@@ -66,8 +74,15 @@ func newProposal(data []byte, r *pb.InternalRaftRequest) *proposal {
 // While an fsync runs, new proposals are collected. They would have to wait for the next fsync
 // anyway, and one large batch costs every process much less than many small ones. Only a large
 // queue is written and sent to the followers before the fsync ends.
+//
+// Each proposal waits for one channel only. A timer, and a look at the client's context, for each
+// would cost a few percent of the time of a small write. Instead, one sweep finds those that
+// waited for too long. It is repeated as long as a proposal waits.
 type Proposals struct {
 	guard func(*pb.InternalRaftRequest) error // refuses for lack of disk space
+	// pool holds answered proposals, so that a write need not make a channel. A proposal that was
+	// answered before its turn is not used again, because it is still in a list.
+	pool sync.Pool
 
 	mu sync.Mutex
 
@@ -79,6 +94,7 @@ type Proposals struct {
 	bytes       int    // of queue and waiting
 	queuedBytes int
 	syncing     bool // the entries that were taken are not durable yet
+	sweeping    bool // a sweep is due
 	draining    bool
 	closed      bool          // take returns no more entries
 	idle        chan struct{} // closed when all proposals are answered while draining
@@ -87,6 +103,7 @@ type Proposals struct {
 
 func newProposals(maxRequests, maxBytes int, guard func(*pb.InternalRaftRequest) error) *Proposals {
 	return &Proposals{maxRequests: maxRequests, maxBytes: maxBytes, guard: guard,
+		pool: sync.Pool{New: func() any { return &proposal{done: make(chan answer, 1)} }},
 		idle: make(chan struct{}), notify: make(chan struct{}, 1)}
 }
 
@@ -97,7 +114,8 @@ func (p *Proposals) Limit(maxRequests, maxBytes int) {
 	p.maxRequests, p.maxBytes = maxRequests, maxBytes
 }
 
-// Propose replicates a request. It returns when this member has applied it.
+// Propose replicates a request. It returns when this member has applied it. When ctx ends, it
+// returns at most sweepInterval later; the request may still be applied.
 func (p *Proposals) Propose(ctx context.Context, r *pb.InternalRaftRequest) (*apply.Result, error) {
 	if err := p.guard(r); err != nil {
 		return nil, err
@@ -106,22 +124,55 @@ func (p *Proposals) Propose(ctx context.Context, r *pb.InternalRaftRequest) (*ap
 	if err != nil {
 		return nil, fmt.Errorf("marshal request: %w", err)
 	}
-	pr := newProposal(data, r)
+	pr := p.proposal(ctx, data, r)
 	if err := p.enqueue(pr); err != nil {
 		return nil, err
 	}
-	pr.timeout.Reset(proposeTimeout)
-	defer pr.timeout.Stop()
-	select {
-	case res := <-pr.done:
-		pr.data, pr.request = nil, nil
-		proposalPool.Put(pr)
-		return res, nil
-	case <-ctx.Done():
-		// The client gave up, but the write may still be applied.
-		return nil, status.FromContextError(ctx.Err()).Err()
-	case <-pr.timeout.C:
-		return nil, rpctypes.ErrGRPCTimeout
+	a := <-pr.done
+	if a.err == nil {
+		*pr = proposal{done: pr.done}
+		p.pool.Put(pr)
+	}
+	return a.result, a.err
+}
+
+// answer answers a proposal, unless a sweep has done so. mu is held.
+func (p *Proposals) answer(pr *proposal, a answer) {
+	if !pr.answered {
+		pr.answered = true
+		pr.done <- a
+	}
+}
+
+// sweepLater makes a sweep due, at the moment at which other periodic work of this process is
+// due. mu is held.
+func (p *Proposals) sweepLater() {
+	if !p.sweeping {
+		p.sweeping = true
+		time.AfterFunc(tick.Until(sweepInterval), p.sweep)
+	}
+}
+
+// sweep answers the proposals that have waited for proposeTimeout, and those whose clients gave
+// up. They stay in their list, because they may still be applied.
+func (p *Proposals) sweep() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sweeping = false
+	for _, list := range [][]*proposal{p.waiting, p.queue} {
+		for _, pr := range list {
+			if pr.answered {
+				continue
+			}
+			pr.sweeps++
+			if err := pr.ctx.Err(); err != nil {
+				p.answer(pr, answer{err: status.FromContextError(err).Err()})
+			} else if pr.sweeps > int(proposeTimeout/sweepInterval) {
+				p.answer(pr, answer{err: rpctypes.ErrGRPCTimeout})
+			} else {
+				p.sweepLater()
+			}
+		}
 	}
 }
 
@@ -145,6 +196,7 @@ func (p *Proposals) enqueue(pr *proposal) error {
 	p.bytes += len(pr.data)
 	p.queuedBytes += len(pr.data)
 	p.wake()
+	p.sweepLater()
 	return nil
 }
 
@@ -207,7 +259,7 @@ func (p *Proposals) refuse(n int, err error) {
 	keep := len(p.waiting) - n
 	for _, pr := range p.waiting[keep:] {
 		p.bytes -= len(pr.data)
-		pr.done <- &apply.Result{Err: err}
+		p.answer(pr, answer{result: &apply.Result{Err: err}})
 	}
 	clear(p.waiting[keep:])
 	p.waiting = p.waiting[:keep]
@@ -242,7 +294,7 @@ func (p *Proposals) applied(index uint64, res *apply.Result) {
 	p.waiting = p.waiting[1:]
 	p.first++
 	p.bytes -= len(pr.data)
-	pr.done <- res
+	p.answer(pr, answer{result: res})
 	p.checkIdle()
 }
 
@@ -263,7 +315,7 @@ func (p *Proposals) Close() {
 	p.closed = true
 	for _, pr := range p.queue {
 		p.bytes -= len(pr.data)
-		pr.done <- &apply.Result{Err: errEnding}
+		p.answer(pr, answer{result: &apply.Result{Err: errEnding}})
 	}
 	clear(p.queue)
 	p.queue, p.queuedBytes = p.queue[:0], 0

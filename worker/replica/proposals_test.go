@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -270,4 +271,78 @@ func TestOnlyUnchangedRequestsAreShared(t *testing.T) {
 		p.applied(i, &apply.Result{})
 	}
 	wg.Wait()
+}
+
+// A write that is not acknowledged in time gets an error. Its entry may still be applied.
+func TestUnacknowledgedProposalTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProposals(100, 1<<20, free)
+		answers := make(chan error, 3)
+		propose := func(key string) {
+			go func() {
+				_, err := p.Propose(t.Context(), put(key))
+				answers <- err
+			}()
+			synctest.Wait()
+		}
+		propose("taken")
+		p.take(1, 1, 10, 1<<20)
+		propose("queued")
+		time.Sleep(proposeTimeout - time.Second)
+		propose("young")
+		select {
+		case err := <-answers:
+			t.Fatalf("answered too early: %v", err)
+		default:
+		}
+		time.Sleep(time.Second + sweepInterval)
+		for range 2 {
+			if err := <-answers; !errors.Is(err, rpctypes.ErrGRPCTimeout) {
+				t.Errorf("an old proposal: %v", err)
+			}
+		}
+		p.take(2, 1, 10, 1<<20)
+		for i := range uint64(3) {
+			p.applied(1+i, &apply.Result{})
+		}
+		if err := <-answers; err != nil {
+			t.Errorf("the young proposal: %v", err)
+		}
+		if p.bytes != 0 || p.Pending() != 0 {
+			t.Errorf("%d bytes, %d proposals are still counted", p.bytes, p.Pending())
+		}
+		time.Sleep(sweepInterval)
+		synctest.Wait()
+		if p.sweeping {
+			t.Error("sweeps go on although no proposal waits")
+		}
+	})
+}
+
+// A client that gives up is answered soon, and its write is still in the queue.
+func TestProposalOfClientThatGaveUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProposals(100, 1<<20, free)
+		ctx, giveUp := context.WithCancel(t.Context())
+		answered := make(chan error)
+		go func() {
+			_, err := p.Propose(ctx, put("k"))
+			answered <- err
+		}()
+		synctest.Wait()
+		giveUp()
+		began := time.Now()
+		if err := <-answered; status.Code(err) != codes.Canceled {
+			t.Errorf("propose: %v", err)
+		}
+		if took := time.Since(began); took > sweepInterval {
+			t.Errorf("the client waited for %s", took)
+		}
+		idle := p.Drain()
+		if len(p.take(1, 1, 10, 1<<20)) != 1 {
+			t.Error("the write is not in the queue")
+		}
+		p.applied(1, &apply.Result{})
+		<-idle
+	})
 }
