@@ -93,13 +93,13 @@ func New(c Config) *Links {
 // listening early means that a surviving follower gets an answer, and not a closed port.
 func (l *Links) Serve(listener net.Listener) {
 	limits := gate.Limits{Unproven: l.strangers, Total: wire.MaxMembers, Patience: strangerPatience}
-	s := grpc.NewServer(append(wire.GuardServer(),
+	s := grpc.NewServer(
 		grpc.Creds(gate.Credentials(credentials.NewTLS(l.authority.ServerTLS()))),
 		grpc.MaxConcurrentStreams(maxMemberStreams), grpc.MaxHeaderListSize(maxMemberHeaderBytes),
 		grpc.MaxRecvMsgSize(maxMemberMessage),
 		grpc.InitialWindowSize(8<<20), grpc.InitialConnWindowSize(8<<20),
 		grpc.ConnectionTimeout(strangerPatience),
-	)...)
+	)
 	wire.RegisterMemberServer(s, l.down)
 	go func() {
 		if err := s.Serve(gate.New("members", limits, l.Log).Listener(listener)); err != nil {

@@ -42,10 +42,10 @@ func (o *Operators) serveAdmin() error {
 		return err
 	}
 	s := &adminServer{}
-	s.Server = grpc.NewServer(append(wire.GuardServer(), grpc.ChainUnaryInterceptor(s.counted), grpc.Creds(gate.Credentials(peerCredentials{})),
+	s.Server = grpc.NewServer(grpc.ChainUnaryInterceptor(s.counted), grpc.Creds(gate.Credentials(peerCredentials{})),
 		grpc.ConnectionTimeout(strangerPatience), grpc.MaxConcurrentStreams(maxCommandStreams),
 		grpc.MaxHeaderListSize(maxCommandHeaderBytes), grpc.MaxRecvMsgSize(maxAdminRequest),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: adminIdle}))...)
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: adminIdle}))
 	wire.RegisterAdminServer(s, &admin{o: o})
 	o.adminServer.Store(s)
 	go func() { _ = s.Serve(newAdminListener(l, o.shares, o.Log)) }()

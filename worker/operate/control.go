@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	plugin "github.com/hashicorp/go-plugin"
-	"google.golang.org/grpc"
 
 	"github.com/dynast-io/dynast/shared/member"
 	"github.com/dynast-io/dynast/shared/member/wire"
@@ -68,10 +67,8 @@ func (c *Control) config() *plugin.ServeConfig {
 	return &plugin.ServeConfig{
 		HandshakeConfig:  member.Handshake,
 		VersionedPlugins: member.ControlPlugins(c),
-		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
-			return grpc.NewServer(append(o, wire.GuardServer()...)...)
-		},
-		Logger: c.Logs.Logger("go-plugin"),
+		GRPCServer:       plugin.DefaultGRPCServer,
+		Logger:           c.Logs.Logger("go-plugin"),
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 	"github.com/dynast-io/dynast/shared/client/gate"
 	"github.com/dynast-io/dynast/shared/client/web"
 	"github.com/dynast-io/dynast/shared/config"
-	"github.com/dynast-io/dynast/shared/member/wire"
 	"github.com/dynast-io/dynast/shared/observe/meter"
 	"github.com/dynast-io/dynast/shared/rules/core"
 	"github.com/dynast-io/dynast/worker/replica"
@@ -115,7 +114,7 @@ func (c *Clients) Serve() (serveHTTP func(), err error) {
 		Meter:                 &c.requests,
 		OnDamage:              c.StoreFailed,
 	})
-	options, split := append(wire.GuardServer(), api.ServerOptions()...), c.split(l)
+	options, split := api.ServerOptions(), c.split(l)
 	if c.tls != nil {
 		options = append(options, grpc.Creds(certs.Credentials()))
 	}

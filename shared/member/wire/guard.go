@@ -9,29 +9,9 @@ import (
 )
 
 // A gRPC handler must not make a gRPC call, because with calls inside calls two members could
-// wait for each other. The guard enforces this: it marks a handler's context, and refuses a
-// call with a marked context.
-
-type inHandler struct{}
-
-// GuardServer returns the options of every gRPC server of a member.
-func GuardServer() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-			return h(context.WithValue(ctx, inHandler{}, true), req)
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			return h(srv, &markedStream{ServerStream: s, ctx: context.WithValue(s.Context(), inHandler{}, true)})
-		}),
-	}
-}
-
-type markedStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *markedStream) Context() context.Context { return s.ctx }
+// wait for each other. The guard enforces this: it refuses a call with the context of a handler,
+// which gRPC marks.
+func inHandler(ctx context.Context) bool { return grpc.ServerTransportStreamFromContext(ctx) != nil }
 
 // errNested is the error of a call from a handler.
 var errNested = status.Error(codes.Internal, "a gRPC handler must not make a gRPC call: post an event to the loop instead")
@@ -40,13 +20,13 @@ var errNested = status.Error(codes.Internal, "a gRPC handler must not make a gRP
 func GuardClient() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if ctx.Value(inHandler{}) != nil {
+			if inHandler(ctx) {
 				return errNested
 			}
 			return next(ctx, method, req, reply, cc, opts...)
 		}),
 		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			if ctx.Value(inHandler{}) != nil {
+			if inHandler(ctx) {
 				return nil, errNested
 			}
 			return next(ctx, desc, cc, method, opts...)

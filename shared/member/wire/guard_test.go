@@ -37,7 +37,7 @@ func serve(t *testing.T, n *nested) *grpc.ClientConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer(GuardServer()...)
+	s := grpc.NewServer()
 	RegisterControlServer(s, n)
 	RegisterMemberServer(s, n)
 	go func() { _ = s.Serve(l) }()
