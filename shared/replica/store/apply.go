@@ -43,8 +43,9 @@ func (s *Store) newApplier() apply.UberApplier {
 	})
 }
 
-// countEntry runs at the first change that an entry makes, with the write transaction locked.
-// So the change and the index of the entry reach the disk together.
+// countEntry runs at the first change that an entry makes, with the write transaction or
+// counting locked. A commit locks both, so the change and the index of the entry reach the disk
+// together.
 func (s *Store) countEntry() {
 	s.dirty.Store(true)
 	index, epoch := s.index.ConsistentApplyingIndex()
@@ -129,7 +130,7 @@ func (s *Store) applyGuarded(e entry.Entry, r *pb.InternalRaftRequest) (res *app
 	if res != nil && res.Err != nil {
 		stored = 0 // a refused request stores nothing; otherwise refused clients would use up the room
 	}
-	if s.uncommittedBytes.Add(stored) >= commitBytes {
+	if s.uncommittedBytes.Add(stored) >= commitBytes || s.leases.tx.full() {
 		s.commit()
 	}
 	return res, nil
@@ -151,15 +152,15 @@ func (s *Store) applyEntries(r *pb.InternalRaftRequest) *apply.Result {
 
 // countIdle counts an entry that changed nothing, for which countEntry did not run. It takes
 // the lock so that a commit never sees the index of one entry with the epoch of another. It
-// does not cause a write by itself.
+// does not take the lock of the write transaction, because at its release etcd's backend would
+// sort the whole buffer of changes that are not committed. It does not cause a write by itself.
 func (s *Store) countIdle(e entry.Entry) {
 	if s.index.ConsistentIndex() >= e.Index {
 		return
 	}
-	tx := s.be.BatchTx()
-	tx.LockOutsideApply()
+	s.counting.Lock()
+	defer s.counting.Unlock()
 	s.index.SetConsistentIndex(e.Index, e.Epoch)
-	tx.Unlock()
 }
 
 func readsOnly(r *pb.InternalRaftRequest) bool {

@@ -67,6 +67,77 @@ func BenchmarkApplyRequest(b *testing.B) {
 	}
 }
 
+// benchTxns returns the usual transaction on 10,000 keys: if the version is so, put and get, else
+// get.
+func benchTxns(b *testing.B, holds bool) [][]byte {
+	b.Helper()
+	out := make([][]byte, 1000)
+	for i := range out {
+		key, result := fmt.Appendf(nil, "key%06d", rand.IntN(10_000)), pb.Compare_LESS
+		if holds {
+			result = pb.Compare_GREATER
+		}
+		get := &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}}
+		out[i] = data(b, &pb.InternalRaftRequest{Txn: &pb.TxnRequest{
+			Compare: []*pb.Compare{{Target: pb.Compare_VERSION, Result: result, Key: key, TargetUnion: &pb.Compare_Version{Version: -1}}},
+			Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: make([]byte, 256)}}}, get},
+			Failure: []*pb.RequestOp{get},
+		}})
+	}
+	return out
+}
+
+// BenchmarkApplyTxn measures the cost of a transaction. If it is refused, every other entry is a
+// put.
+func BenchmarkApplyTxn(b *testing.B) {
+	for _, lead := range []bool{true, false} {
+		for _, holds := range []bool{true, false} {
+			b.Run(fmt.Sprintf("leader=%v/holds=%v", lead, holds), func(b *testing.B) { benchmarkApplyTxn(b, lead, holds) })
+		}
+	}
+}
+
+func benchmarkApplyTxn(b *testing.B, lead, holds bool) {
+	s, entries, puts := benchStore(b), benchTxns(b, holds), benchData(b)
+	for i := range entries {
+		if !holds && i%2 == 0 {
+			entries[i] = puts[i]
+		}
+	}
+	requests := make([]*pb.InternalRaftRequest, len(entries))
+	if !lead {
+		s.Demote()
+	}
+	for i := 0; lead && i < len(entries); i++ {
+		requests[i] = &pb.InternalRaftRequest{}
+		if err := proto.Unmarshal(entries[i], requests[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		e := entry.Entry{Index: uint64(i + 1), Epoch: 1, Data: entries[i%len(entries)]}
+		if res, err := s.ApplyRequest(e, requests[i%len(entries)]); err != nil || res != nil && res.Err != nil {
+			b.Fatal(err, res)
+		}
+	}
+}
+
+// BenchmarkApplyLease measures the cost of a lease that is granted and revoked.
+func BenchmarkApplyLease(b *testing.B) {
+	s := benchStore(b)
+	b.ReportAllocs()
+	for i := range b.N {
+		for j, r := range []*pb.InternalRaftRequest{grantOf(int64(i+1), 60), revokeOf(int64(i + 1))} {
+			res, err := s.Apply(entry.Entry{Index: uint64(2*i + j + 1), Epoch: 1, Data: data(b, r)})
+			if err != nil || res.Err != nil {
+				b.Fatal(err, res)
+			}
+		}
+	}
+}
+
 // BenchmarkOpen opens a database of STORE_BENCH_KEYS keys (100,000) of 256 bytes, and reports
 // how much of the time the verification takes.
 func BenchmarkOpen(b *testing.B) {

@@ -40,20 +40,30 @@ type room struct {
 	replaced atomic.Bool
 }
 
-// commitHook records that a commit begins. The backend calls it while the batch transaction is
-// locked.
+// commitHook completes a commit, and records that it begins. The backend calls it while the
+// batch transaction is locked.
 type commitHook struct {
 	backend.Hooks
 	s *Store
 }
 
 func (h commitHook) OnPreCommitUnsafe(tx backend.UnsafeReadWriter) {
-	h.Hooks.OnPreCommitUnsafe(tx)
-	h.s.dirty.Store(false)
+	h.addCounted(tx)
 	if n := h.s.uncommittedBytes.Load(); n > 0 {
 		h.s.committingBytes = n
 		go h.s.settle()
 	}
+}
+
+// addCounted adds to a commit the index of the last entry, and the rows of leases up to it.
+func (h commitHook) addCounted(tx backend.UnsafeReadWriter) {
+	h.s.counting.Lock()
+	defer h.s.counting.Unlock()
+	h.Hooks.OnPreCommitUnsafe(tx)
+	if h.s.leases != nil { // nil during Open
+		h.s.leases.tx.write(tx)
+	}
+	h.s.dirty.Store(false)
 }
 
 // settle waits for the end of a commit that is under way. Then the size of the file includes

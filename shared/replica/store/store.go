@@ -97,6 +97,7 @@ type Store struct {
 	index  cindex.ConsistentIndexer
 	kv     *watchable
 	lessor *Lessor
+	leases *leaseBackend
 	auth   auth.AuthStore
 	alarms *v3alarm.AlarmStore
 	quota  storage.Quota // only to compute the cost of a request
@@ -118,6 +119,10 @@ type Store struct {
 	// decoded is the plain put that is being applied. It is reused; only Apply uses it.
 	decoded pb.InternalRaftRequest
 
+	// counting is locked while an entry is counted without the lock of the batch transaction,
+	// and while a commit writes the index and the rows of leases. It is the last lock that is
+	// taken.
+	counting sync.Mutex
 	// dirty means that an entry changed something since the last commit.
 	dirty                        atomic.Bool
 	stopCommitter, committerDone chan struct{}
@@ -226,10 +231,12 @@ func mmapBytes(quotaBytes int64) uint64 {
 // counts entries comes last, when everything that does not belong to an entry is written.
 func (s *Store) assemble() error {
 	s.applied.Index, s.applied.Epoch = schema.ReadConsistentIndex(s.be.ReadTx())
-	etcds := lease.NewLessor(s.lg, s.be, formatVersion{}, lease.LessorConfig{
+	s.leases = newLeaseBackend(s)
+	etcds := lease.NewLessor(s.lg, s.leases, formatVersion{}, lease.LessorConfig{
 		MinLeaseTTL:       minLeaseTTLSeconds,
 		CheckpointPersist: true, // otherwise a power loss would start every lease anew
 	})
+	s.leases.keeps = true
 	s.lessor = newLessor(etcds, s.applied.Index, s.checkpoints(), s.cfg.Deadlines)
 	restoring := newRestoring(s.be, restoreRunBytes)
 	defer restoring.close()

@@ -34,8 +34,28 @@ type watchable struct {
 func newWatchable(kv mvcc.KV, lessor lease.Lessor) *watchable {
 	w := &watchable{KV: kv, revision: kv.Rev(), watchers: newWatchers()}
 	// The end of a lease deletes its keys, which is an event too.
-	lessor.SetRangeDeleter(func() lease.TxnDelete { return w.Write(traceutil.TODO()) })
+	lessor.SetRangeDeleter(func() lease.TxnDelete { return &leaseEnd{kv: w} })
 	return w
+}
+
+// leaseEnd is the transaction that deletes the keys of a lease. It begins with the first key,
+// because most leases that end have none left.
+type leaseEnd struct {
+	kv *watchable
+	tx mvcc.TxnWrite
+}
+
+func (t *leaseEnd) DeleteRange(key, end []byte) (n, rev int64) {
+	if t.tx == nil {
+		t.tx = t.kv.Write(untraced)
+	}
+	return t.tx.DeleteRange(key, end)
+}
+
+func (t *leaseEnd) End() {
+	if t.tx != nil {
+		t.tx.End()
+	}
 }
 
 // Write begins a transaction.
