@@ -62,11 +62,29 @@ func checkTxn(r *pb.TxnRequest, maxOps int) error {
 	}
 	// This comes after checkTxnOps, which bounds the number of operations.
 	for _, branch := range [][]*pb.RequestOp{r.Success, r.Failure} {
+		if !mayConflict(branch) {
+			continue
+		}
 		if _, err := writesOf(branch); err != nil {
 			return err
 		}
 	}
 	return CheckKept(r)
+}
+
+// mayConflict reports whether a list of operations has more than one write. Most transactions
+// have one, and need not be searched for two that concern the same key.
+func mayConflict(ops []*pb.RequestOp) bool {
+	writes := 0
+	for _, op := range ops {
+		switch op.Request.(type) {
+		case *pb.RequestOp_RequestTxn:
+			return true
+		case *pb.RequestOp_RequestPut, *pb.RequestOp_RequestDeleteRange:
+			writes++
+		}
+	}
+	return writes > 1
 }
 
 // checkTxnOps checks each operation and the number of operations. An inner transaction may have

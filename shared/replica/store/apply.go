@@ -146,6 +146,9 @@ func (s *Store) applyEntries(r *pb.InternalRaftRequest) *apply.Result {
 	if s.plain(r) {
 		return s.putPlain(r.Put)
 	}
+	if s.plainTxn(r) {
+		return s.txnPlain(r.Txn)
+	}
 	w := &apply.InternalRaftRequestWrapper{InternalRaftRequest: r, SkipRangeExecution: !leading && r.Txn != nil}
 	return s.uber.Apply(w, membership.ApplyBoth)
 }

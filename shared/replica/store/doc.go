@@ -23,7 +23,8 @@
 //   - Apply, Snapshot, Promote, Demote and Close are called by one goroutine at a time.
 //     Everything else is safe for concurrent use until Close.
 //   - Results are for clients only after Promote. Before, ranges inside transactions
-//     that write are checked but not executed, because nobody waits for them.
+//     that write are checked but not executed, because nobody waits for them, and most
+//     transactions have no result.
 //   - Whoever calls Promote also asks Lessor().Expired and revokes the expired leases,
 //     and writes checkpoints for the case of a power loss. Both propose entries.
 //   - A commit that fails (disk full, I/O error) cannot be undone inside etcd's

@@ -16,8 +16,12 @@ import (
 func (s *Store) plain(r *pb.InternalRaftRequest) bool {
 	p := r.Put
 	return p != nil && r.Range == nil && // the applier looks at Range first
-		lease.LeaseID(p.Lease) == lease.NoLease && !p.PrevKv && !p.IgnoreValue && !p.IgnoreLease &&
-		len(s.alarms.Get(pb.AlarmType_NONE)) == 0 && !s.auth.IsAuthEnabled()
+		lease.LeaseID(p.Lease) == lease.NoLease && !p.PrevKv && !p.IgnoreValue && !p.IgnoreLease && s.unrestricted()
+}
+
+// unrestricted reports whether no alarm and no permissions restrict what requests may do.
+func (s *Store) unrestricted() bool {
+	return len(s.alarms.Get(pb.AlarmType_NONE)) == 0 && !s.auth.IsAuthEnabled()
 }
 
 // putPlain does what etcd's applier does with a plain put, but without the trace. Nobody reads

@@ -207,12 +207,11 @@ func TestRangesInTransactions(t *testing.T) {
 			s.Promote(0)
 		}
 		res, err := s.Apply(entry.Entry{Index: s.Applied().Index + 1, Epoch: 1, Data: txn})
-		if err != nil || res.Err != nil {
-			t.Fatal(err, res.Err)
+		if err != nil || (res != nil) != leading {
+			t.Fatalf("leading %v: %v, %v", leading, res, err)
 		}
-		kvs := res.Resp.(*pb.TxnResponse).Responses[1].GetResponseRange().Kvs
-		if (len(kvs) == 1) != leading {
-			t.Fatalf("leading %v: %d keys", leading, len(kvs))
+		if leading && len(res.Resp.(*pb.TxnResponse).Responses[1].GetResponseRange().Kvs) != 1 {
+			t.Fatalf("the key is missing: %v", text(res))
 		}
 	}
 }
