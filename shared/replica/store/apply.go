@@ -104,6 +104,9 @@ func (s *Store) decode(data []byte) (*pb.InternalRaftRequest, error) {
 	if p := &s.decoded; decodePlain(data, p.Put) && s.plain(p) {
 		return p, nil
 	}
+	if t := s.txns.decode(data); t != nil && s.plainTxn(t) {
+		return t, nil
+	}
 	r := &pb.InternalRaftRequest{}
 	return r, proto.Unmarshal(data, r)
 }

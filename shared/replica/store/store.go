@@ -116,8 +116,10 @@ type Store struct {
 	// batch transaction protects it.
 	committingBytes int64
 	room            room
-	// decoded is the plain put that is being applied. It is reused; only Apply uses it.
+	// decoded is the plain put that is being applied, and txns decodes the plain transactions.
+	// Both are reused; only Apply uses them.
 	decoded pb.InternalRaftRequest
+	txns    *txnDecoder
 
 	// counting is locked while an entry is counted without the lock of the batch transaction,
 	// and while a commit writes the index and the rows of leases. It is the last lock that is
@@ -157,7 +159,7 @@ func Open(cfg Config) (s *Store, err error) {
 	}
 	s = &Store{cfg: cfg, readers: make(chan struct{}, runtime.GOMAXPROCS(0)), hook: &failureHook{onFatal: cfg.OnFatal}}
 	s.lg = s.hook.logger(cfg.Logger)
-	s.decoded.Put = &pb.PutRequest{}
+	s.decoded.Put, s.txns = &pb.PutRequest{}, newTxnDecoder()
 	defer func() {
 		if r := recover(); r != nil {
 			s, err = nil, openFailure(path, r)
