@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/apply"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -75,9 +76,9 @@ func (m *txnMembers) step(t *testing.T, r *pb.InternalRaftRequest) (plain bool) 
 	if m.etcds.plainTxn(slow) || m.etcdsFollower.plainTxn(slow) {
 		t.Fatalf("not etcd's way: %v", slow)
 	}
-	got, want := applyNext(t, m.leader, r), applyNext(t, m.etcds, slow)
-	applyNext(t, m.follower, r)
-	applyNext(t, m.etcdsFollower, slow)
+	got, want := m.apply(t, m.leader, r), m.apply(t, m.etcds, slow)
+	m.apply(t, m.follower, r)
+	m.apply(t, m.etcdsFollower, slow)
 	if p, ok := want.Resp.(*pb.TxnResponse); ok && want.Err == nil {
 		dropPrevious(r.Txn, p)
 	}
@@ -88,6 +89,16 @@ func (m *txnMembers) step(t *testing.T, r *pb.InternalRaftRequest) (plain bool) 
 		t.Fatalf("entry %v:\nevents %q\nwant   %q", r, a, b)
 	}
 	return plain
+}
+
+// apply also waits until a compaction has removed what it removes, because the files are compared.
+func (m *txnMembers) apply(t *testing.T, s *Store, r *pb.InternalRaftRequest) *apply.Result {
+	t.Helper()
+	res := applyNext(t, s, r)
+	if res != nil && res.Physc != nil {
+		<-res.Physc
+	}
+	return res
 }
 
 // compare compares all members as a whole, and lets them commit.
