@@ -216,8 +216,10 @@ func TestTree(t *testing.T) {
 	})
 	out := c.output("tree", "--config", c.config)
 	lines := strings.Split(out, "\n")
-	if !strings.Contains(lines[0], "epoch 2") || !strings.Contains(lines[0], c.client) || !strings.Contains(lines[0], "1 death  1 takeover") {
-		t.Errorf("unexpected first line of the tree: %q", lines[0])
+	// The length of the version depends on the build, and the heading is wrapped to the terminal.
+	heading, _, _ := strings.Cut(out, "PROCESS")
+	if !strings.HasPrefix(heading, "epoch 2") || !strings.Contains(heading, c.client) || !strings.Contains(heading, "1 death  1 takeover") {
+		t.Errorf("unexpected heading of the tree: %q", heading)
 	}
 	for _, want := range []string{"PROCESS", "PID", "UP", "LAG", "HEARD", "CPU", "MEM", "RESTARTS", now.Heir + " heir",
 		now.Leader + " leader", "├─", "└─", "LAST DEATHS", old.Address, "signal: killed", "5 keys  ", " of 2GiB in use", " on disk", " disk free", "revision 6", "1 client", "1 watcher"} {
