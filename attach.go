@@ -69,11 +69,8 @@ func stayAttached(cfg *config.Config, at config.Location, reach string) error {
 	o := parent.Options{Argv: os.Args, Leader: parent.LeaderOf(cfg.DataDir), Members: parent.MembersOf(cfg.DataDir)}
 	kill := func(killing func([]string)) func() bool {
 		return func() bool {
-			names, err := cli.KillServices(context.Background(), cfg.DataDir)
-			if len(names) > 0 {
-				killing(names)
-			}
-			return len(names) > 0 && err == nil
+			killed, err := cli.KillServices(context.Background(), cfg.DataDir, killing)
+			return killed && err == nil
 		}
 	}
 	if !term.IsTerminal(member.Stderr) {

@@ -9,16 +9,17 @@ import (
 	"github.com/dynast-io/dynast/shared/member/wire"
 )
 
-// KillServices kills all instances of the user's services that have a process, and returns their
-// names.
-func KillServices(ctx context.Context, dataDir string) ([]string, error) {
+// KillServices kills all instances of the user's services that have a process. It calls killing with
+// their names before, because the cluster may end before the leader's answer arrives. It returns
+// false if no instance has a process.
+func KillServices(ctx context.Context, dataDir string, killing func([]string)) (bool, error) {
 	dir, err := openDir(dataDir)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	r, err := readServices(ctx, dir)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	var names []string
 	for _, s := range r.Services {
@@ -29,9 +30,10 @@ func KillServices(ctx context.Context, dataDir string) ([]string, error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, nil
+		return false, nil
 	}
 	slices.Sort(names)
+	killing(names)
 	_, err = sendAct(ctx, dir, &wire.ActRequest{Action: string(member.ActionKill), Names: names})
-	return names, err
+	return err == nil, err
 }

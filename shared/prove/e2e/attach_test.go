@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -100,13 +102,18 @@ func TestUpAtATerminal(t *testing.T) {
 
 // A second Ctrl-C does not wait for a program that does not stop. Nothing is left behind.
 func TestSecondInterruptAtATerminal(t *testing.T) {
-	c := newCluster(t, withExtra(`service "stubborn" {
-  script = "trap '' TERM; while :; do sleep 0.1; done"
+	deaf := filepath.Join(t.TempDir(), "deaf")
+	c := newCluster(t, withExtra(fmt.Sprintf(`service "stubborn" {
+  script = "trap '' TERM; touch %s; while :; do sleep 0.1; done"
   stop { timeout = "1h" }
-}`))
+}`, deaf)))
 	s := c.terminal("up", "--config", c.config)
 	s.shows(t, "stubborn/1 ")
 	c.full()
+	eventually(t, "the program ignores SIGTERM", func() bool {
+		_, err := os.Stat(deaf)
+		return err == nil
+	})
 	program := c.instance("stubborn/1").PID
 	id, err := proc.Identify(program)
 	if err != nil {

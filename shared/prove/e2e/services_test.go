@@ -234,13 +234,17 @@ service "migrate" {
   needs   = ["db"]
   restart = "never"
 }
-`, say("api-up")+"; trap '"+say("api-down")+"; exit 0' TERM; "+loop,
-		say("db-up")+"; trap '"+say("db-down")+"; exit 0' TERM; sleep 0.2; touch "+dir+"/ready; "+loop,
+`, "trap '"+say("api-down")+"; exit 0' TERM; "+say("api-up")+"; "+loop,
+		"trap '"+say("db-down")+"; exit 0' TERM; "+say("db-up")+"; sleep 0.2; touch "+dir+"/ready; "+loop,
 		dir+"/ready", say("migrate"))
 	c := newCluster(t, withServices(t, hcl))
 	c.up()
 	c.awaitState("ready", "db/1", "api/1")
 	c.awaitState("done", "migrate/1")
+	eventually(t, "api handles SIGTERM", func() bool {
+		raw, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(raw), "api-up")
+	})
 	c.order("stop")
 	raw, err := os.ReadFile(log)
 	if err != nil {

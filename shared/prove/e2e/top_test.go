@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"github.com/dynast-io/dynast/shared/observe/tree"
 )
@@ -40,6 +42,7 @@ func (c *cluster) screen(cmd *exec.Cmd) *screen {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	keepOutput(c.t, terminal)
 	s := &screen{cmd: cmd, terminal: terminal, ended: make(chan error, 1)}
 	go func() {
 		buf := make([]byte, 4096)
@@ -59,6 +62,28 @@ func (c *cluster) screen(cmd *exec.Cmd) *screen {
 		_ = terminal.Close()
 	})
 	return s
+}
+
+// keepOutput makes Ctrl-C keep the output that the test has not read yet. By default, the kernel
+// discards it.
+func keepOutput(t *testing.T, terminal *os.File) {
+	t.Helper()
+	raw, err := terminal.SyscallConn() // Fd would make reading block, also after Close
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done error
+	err = raw.Control(func(fd uintptr) {
+		attr, err := unix.IoctlGetTermios(int(fd), unix.TCGETS)
+		if err == nil {
+			attr.Lflag |= unix.NOFLSH
+			err = unix.IoctlSetTermios(int(fd), unix.TCSETS, attr)
+		}
+		done = err
+	})
+	if err := errors.Join(err, done); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s *screen) text() string {
