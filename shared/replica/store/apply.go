@@ -101,11 +101,8 @@ func (s *Store) ApplyRequest(e entry.Entry, r *pb.InternalRaftRequest) (*apply.R
 
 // decode returns the request that an entry holds. The request is valid until the next call.
 func (s *Store) decode(data []byte) (*pb.InternalRaftRequest, error) {
-	if p := &s.decoded; decodePlain(data, p.Put) && s.plain(p) {
-		return p, nil
-	}
-	if t := s.txns.decode(data); t != nil && s.plainTxn(t) {
-		return t, nil
+	if r := s.decoder.decode(data); r != nil && (s.plain(r) || s.plainTxn(r)) {
+		return r, nil
 	}
 	r := &pb.InternalRaftRequest{}
 	return r, proto.Unmarshal(data, r)

@@ -2,86 +2,159 @@ package store
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 )
 
-// checkDecodePlain compares with the protobuf package. Refusing an entry only makes it slower.
-func checkDecodePlain(t *testing.T, data []byte) (ok bool) {
+// checkDecode compares with the protobuf package. Refusing an entry only makes it slower.
+func checkDecode(t *testing.T, d *requestDecoder, data []byte) (ok bool) {
 	t.Helper()
-	var p pb.PutRequest
-	if !decodePlain(data, &p) {
+	got := d.decode(data)
+	if got == nil {
 		return false
 	}
 	var want pb.InternalRaftRequest
 	if err := proto.Unmarshal(data, &want); err != nil {
 		t.Fatalf("%x is read, and is malformed: %v", data, err)
 	}
-	got := &pb.InternalRaftRequest{Put: &p}
-	if want.Header != nil {
-		got.Header = &pb.RequestHeader{ID: want.Header.ID}
-	}
+	want.Header = nil // it has only an id, which nobody needs
 	if !proto.Equal(got, &want) {
 		t.Fatalf("%x is read as %v, and is %v", data, got, &want)
 	}
 	return true
 }
 
-func TestDecodePlain(t *testing.T) {
-	header := &pb.RequestHeader{ID: 7}
+// usual returns the i-th request of a random sequence of puts and transactions.
+func usual(g *txnGenerator, i int) *pb.InternalRaftRequest {
+	if i%2 == 0 {
+		return randomRequest(g.Rand, uint64(1000+i))
+	}
+	return g.request(i)
+}
+
+func TestDecode(t *testing.T) {
+	g := &txnGenerator{rand.New(rand.NewPCG(1, 1))}
+	d := new(requestDecoder) // one, so that nothing may be left from the entry before
+	read := 0
+	const entries = 3000
+	for i := range entries {
+		b := data(t, usual(g, i))
+		if checkDecode(t, d, b) {
+			read++
+		}
+		for range 5 {
+			n := g.IntN(len(b))
+			checkDecode(t, d, b[:n])
+			b[n] ^= byte(1 << g.IntN(8))
+			checkDecode(t, d, b)
+		}
+	}
+	if read < entries/3 {
+		t.Errorf("%d of %d entries were read: too few", read, entries)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
 	kv := &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}
+	onePut := func(p *pb.PutRequest) *pb.TxnRequest {
+		return &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: p}}}}
+	}
+	header := &pb.RequestHeader{ID: 7}
+	root := &pb.RequestHeader{ID: 7, Username: "root"}
+	previous := &pb.PutRequest{Key: []byte("k"), PrevKv: true}
+	txn := onePut(kv)
 	for name, c := range map[string]struct {
 		r     *pb.InternalRaftRequest
-		plain bool
+		usual bool
 	}{
-		"key and value":    {&pb.InternalRaftRequest{Header: header, Put: kv}, true},
-		"no value":         {&pb.InternalRaftRequest{Header: header, Put: &pb.PutRequest{Key: []byte("k")}}, true},
-		"no header":        {&pb.InternalRaftRequest{Put: kv}, true},
-		"no key":           {&pb.InternalRaftRequest{Header: header, Put: &pb.PutRequest{Value: []byte("v")}}, false},
-		"a lease":          {&pb.InternalRaftRequest{Header: header, Put: &pb.PutRequest{Key: []byte("k"), Lease: 1}}, false},
-		"a previous value": {&pb.InternalRaftRequest{Header: header, Put: &pb.PutRequest{Key: []byte("k"), PrevKv: true}}, false},
-		"a user":           {&pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: 7, Username: "root"}, Put: kv}, false},
-		"an old id":        {&pb.InternalRaftRequest{ID: 3, Put: kv}, false},
-		"a range, too":     {&pb.InternalRaftRequest{Put: kv, Range: &pb.RangeRequest{Key: []byte("k")}}, false},
-		"a transaction":    {&pb.InternalRaftRequest{Header: header, Txn: &pb.TxnRequest{}}, false},
-		"nothing":          {&pb.InternalRaftRequest{Header: header}, false},
+		"key and value":                {&pb.InternalRaftRequest{Header: header, Put: kv}, true},
+		"no value":                     {&pb.InternalRaftRequest{Header: header, Put: &pb.PutRequest{Key: []byte("k")}}, true},
+		"no header":                    {&pb.InternalRaftRequest{Put: kv}, true},
+		"a lease":                      {&pb.InternalRaftRequest{Header: header, Put: &pb.PutRequest{Key: []byte("k"), Lease: 1}}, true},
+		"a previous value":             {&pb.InternalRaftRequest{Header: header, Put: previous}, false},
+		"a user":                       {&pb.InternalRaftRequest{Header: root, Put: kv}, false},
+		"an old id":                    {&pb.InternalRaftRequest{ID: 3, Put: kv}, false},
+		"a range, too":                 {&pb.InternalRaftRequest{Put: kv, Range: &pb.RangeRequest{Key: []byte("k")}}, false},
+		"nothing":                      {&pb.InternalRaftRequest{Header: header}, false},
+		"a transaction":                {&pb.InternalRaftRequest{Header: header, Txn: txn}, true},
+		"a transaction of a user":      {&pb.InternalRaftRequest{Header: root, Txn: txn}, false},
+		"a transaction with an old id": {&pb.InternalRaftRequest{ID: 3, Txn: txn}, false},
+		"a put and a transaction":      {&pb.InternalRaftRequest{Put: kv, Txn: txn}, false},
+		"a previous value in it":       {&pb.InternalRaftRequest{Txn: onePut(previous)}, false},
+		"an inner transaction":         {&pb.InternalRaftRequest{Txn: &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestTxn{RequestTxn: txn}}}}}, false},
+		"an empty operation":           {&pb.InternalRaftRequest{Txn: &pb.TxnRequest{Success: []*pb.RequestOp{{}}}}, false},
+		"an empty transaction":         {&pb.InternalRaftRequest{Header: header, Txn: &pb.TxnRequest{}}, false},
 	} {
-		data, err := proto.Marshal(c.r)
+		b, err := proto.Marshal(c.r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := checkDecodePlain(t, data); got != c.plain {
-			t.Errorf("%s: read %v, want %v", name, got, c.plain)
+		if got := checkDecode(t, new(requestDecoder), b); got != c.usual {
+			t.Errorf("%s: read %v, want %v", name, got, c.usual)
 		}
-		for n := range data {
-			checkDecodePlain(t, data[:n])
+		for n := range b {
+			checkDecode(t, new(requestDecoder), b[:n])
 		}
 	}
 }
 
-// The index keeps the key, so the key must not keep the memory of a whole message alive.
-func TestDecodePlainCopiesTheKey(t *testing.T) {
-	data := put(t, "key", "value")
-	var p pb.PutRequest
-	if !decodePlain(data, &p) {
-		t.Fatal("no plain put")
-	}
-	clear(data)
-	if string(p.Key) != "key" || !bytes.Equal(p.Value, make([]byte, 5)) {
-		t.Errorf("key %q, value %q", p.Key, p.Value)
+// Protobuf merges a field that occurs twice, and the last of two operations counts.
+func TestDecodeRefusesRepetition(t *testing.T) {
+	one := data(t, &pb.InternalRaftRequest{Put: &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}})
+	two := data(t, &pb.InternalRaftRequest{Put: &pb.PutRequest{Key: []byte("other")}})
+	if d := new(requestDecoder); d.decode(append(one, two...)) != nil {
+		t.Error("an entry with two puts was read")
 	}
 }
 
-func FuzzDecodePlain(f *testing.F) {
-	for _, r := range append(oddRequests, &pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: 1 << 40},
-		Put: &pb.PutRequest{Key: []byte("key"), Value: []byte("value")}}) {
-		data, err := proto.Marshal(r)
+// The index keeps the key of a put. So the key must not keep the memory of a whole message alive,
+// and the next entry must not change it.
+func TestDecodeCopiesTheKeys(t *testing.T) {
+	put := &pb.PutRequest{Key: []byte("key"), Value: []byte("value")}
+	for _, r := range []*pb.InternalRaftRequest{{Put: put},
+		{Txn: &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: put}}}}}} {
+		b := data(t, r)
+		got := new(requestDecoder).decode(b)
+		p := got.Put
+		if r.Txn != nil {
+			p = got.Txn.Success[0].GetRequestPut()
+		}
+		clear(b)
+		if string(p.Key) != "key" || !bytes.Equal(p.Value, make([]byte, 5)) {
+			t.Errorf("key %q, value %q", p.Key, p.Value)
+		}
+	}
+}
+
+// A follower decodes each entry, so the parts are reused. The key is copied, and each comparison
+// has a value of its own.
+func TestDecodeAllocatesLittle(t *testing.T) {
+	b := data(t, &pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: 1}, Put: &pb.PutRequest{Key: []byte("key"), Value: []byte("value")}})
+	d := new(requestDecoder)
+	if n := testing.AllocsPerRun(100, func() { d.decode(b) }); n != 1 {
+		t.Errorf("decoding a put takes %v allocations, want 1, for the key", n)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	g := &txnGenerator{rand.New(rand.NewPCG(2, 2))}
+	for i := range 50 {
+		b, err := proto.Marshal(usual(g, i))
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(data)
+		f.Add(b)
 	}
-	f.Fuzz(func(t *testing.T, data []byte) { checkDecodePlain(t, data) })
+	for _, r := range oddRequests {
+		b, err := proto.Marshal(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	d := new(requestDecoder)
+	f.Fuzz(func(t *testing.T, b []byte) { checkDecode(t, d, b) })
 }

@@ -10,13 +10,19 @@ import (
 	"go.etcd.io/etcd/server/v3/lease"
 )
 
-// plain reports whether a request is a put that concerns only the key-value store: no lease, no
-// previous value, no alarm, no permissions. etcd's applier looks at these before it passes a
-// put on.
+// plain reports whether a request is a put that can fail in no way and needs nothing but the
+// key-value store and its leases: no previous value, no alarm, no permissions. etcd's applier looks
+// at these before it passes a put on.
 func (s *Store) plain(r *pb.InternalRaftRequest) bool {
-	p := r.Put
-	return p != nil && r.Range == nil && // the applier looks at Range first
-		lease.LeaseID(p.Lease) == lease.NoLease && !p.PrevKv && !p.IgnoreValue && !p.IgnoreLease && s.unrestricted()
+	return r.Put != nil && r.Range == nil && // the applier looks at Range first
+		s.plainPut(r.Put) && s.unrestricted()
+}
+
+// plainPut reports whether a put, alone or in a transaction, reads nothing, and has no lease or one
+// that exists.
+func (s *Store) plainPut(p *pb.PutRequest) bool {
+	id := lease.LeaseID(p.Lease)
+	return !p.PrevKv && !p.IgnoreValue && !p.IgnoreLease && (id == lease.NoLease || s.lessor.Lookup(id) != nil)
 }
 
 // unrestricted reports whether no alarm and no permissions restrict what requests may do.
@@ -29,7 +35,7 @@ func (s *Store) unrestricted() bool {
 func (s *Store) putPlain(p *pb.PutRequest) *apply.Result {
 	began := time.Now()
 	tx := s.kv.Write(untraced)
-	revision := tx.Put(p.Key, p.Value, lease.NoLease)
+	revision := tx.Put(p.Key, p.Value, lease.LeaseID(p.Lease))
 	tx.End()
 	txn.ApplySecObserve("v3", "Put", true, time.Since(began))
 	return &apply.Result{Resp: &pb.PutResponse{Header: &pb.ResponseHeader{Revision: revision}}}

@@ -54,11 +54,6 @@ func (s *Store) plainOps(ops []*pb.RequestOp) (writes int, ok bool) {
 	return writes, true
 }
 
-func (s *Store) plainPut(p *pb.PutRequest) bool {
-	id := lease.LeaseID(p.Lease)
-	return !p.PrevKv && !p.IgnoreValue && !p.IgnoreLease && (id == lease.NoLease || s.lessor.Lookup(id) != nil)
-}
-
 // plainRange reports whether a range reads all its keys as they are now. A follower does not
 // execute ranges, so there only the revision matters, which may be out of reach.
 func (s *Store) plainRange(r *pb.RangeRequest) bool {

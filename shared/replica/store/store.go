@@ -13,7 +13,6 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/auth"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3alarm"
@@ -116,10 +115,7 @@ type Store struct {
 	// batch transaction protects it.
 	committingBytes int64
 	room            room
-	// decoded is the plain put that is being applied, and txns decodes the plain transactions.
-	// Both are reused; only Apply uses them.
-	decoded pb.InternalRaftRequest
-	txns    *txnDecoder
+	decoder         requestDecoder // only Apply uses it
 
 	// counting is locked while an entry is counted without the lock of the batch transaction,
 	// and while a commit writes the index and the rows of leases. It is the last lock that is
@@ -159,7 +155,6 @@ func Open(cfg Config) (s *Store, err error) {
 	}
 	s = &Store{cfg: cfg, readers: make(chan struct{}, runtime.GOMAXPROCS(0)), hook: &failureHook{onFatal: cfg.OnFatal}}
 	s.lg = s.hook.logger(cfg.Logger)
-	s.decoded.Put, s.txns = &pb.PutRequest{}, newTxnDecoder()
 	defer func() {
 		if r := recover(); r != nil {
 			s, err = nil, openFailure(path, r)
