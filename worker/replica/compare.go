@@ -69,7 +69,7 @@ func (c *comparison) round() {
 	}
 	own, err := c.copies.Current().Store.Digest(ctx, revision)
 	if err != nil {
-		c.finishRound(nil)
+		c.abandonRound()
 		if damaged(err) && ctx.Err() == nil {
 			// The pages of the leader's own database cannot be read.
 			c.Fatal(core.ExitError, fmt.Errorf("compare replicas: %w", err))
@@ -77,7 +77,11 @@ func (c *comparison) round() {
 		return
 	}
 	c.wait(ctx)
-	c.reportWrong(own, c.finishRound(&own))
+	copies := c.finishRound(&own)
+	detail := fmt.Sprintf("at revision %d (compacted to %d) the leader's hash is %08x", own.Revision, max(own.CompactRevision, 0), own.Hash)
+	for _, differs := range copies.Judge(detail) {
+		c.Post(differs)
+	}
 }
 
 // wait waits for the answers of the followers that are alive.
@@ -154,64 +158,38 @@ func (c *comparison) answered(id roster.ID, d *wire.Digest) {
 	c.stopWaitingFor(id)
 }
 
-// finishRound ends the round. It returns the digests that can be compared with the leader's; a
-// digest cannot be if its member was at another compaction.
-func (c *comparison) finishRound(own *store.Digest) map[roster.ID]uint32 {
+// abandonRound ends the round without a result.
+func (c *comparison) abandonRound() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.revision = 0
-	comparable := map[roster.ID]uint32{}
+}
+
+// finishRound ends the round. It returns the digests that can be compared with the leader's; a
+// digest cannot be if its member was at another compaction.
+func (c *comparison) finishRound(own *store.Digest) core.Copies {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.revision = 0
+	copies := core.Copies{Leader: c.Self.ID(), Own: own.Hash, Others: map[roster.ID]uint32{}, Wanted: c.Roster().Followers}
+	for _, last := range c.compared {
+		if last == *own {
+			copies.Agreed++ // in an earlier round at this revision
+		}
+	}
 	for id, d := range c.answers {
 		switch {
-		case own == nil:
 		case d.GetError() != "":
 			c.Log.Debug("no digest of a follower", "member", id.Address, "error", d.GetError())
 		case d.GetCompactRevision() == own.CompactRevision:
-			comparable[id] = d.GetHash()
+			copies.Others[id] = d.GetHash()
 			// A follower with another hash is compared again in the next round.
 			if d.GetHash() == own.Hash {
 				c.compared[id] = *own
 			}
 		}
 	}
-	return comparable
-}
-
-// reportWrong reports the members whose copy differs. If two or more followers agree with each
-// other but not with the leader, the leader's copy is the wrong one.
-func (c *comparison) reportWrong(own store.Digest, hashes map[roster.ID]uint32) {
-	if id, detail, differs := wrongCopies(c.Self.ID(), own, hashes); differs {
-		for _, i := range id {
-			c.Post(core.ReplicaDiffers{ID: i, Detail: detail})
-		}
-	}
-}
-
-// wrongCopies returns the members whose copies are wrong.
-func wrongCopies(self roster.ID, own store.Digest, hashes map[roster.ID]uint32) (wrong []roster.ID, detail string, differs bool) {
-	votes := map[uint32]int{own.Hash: 1}
-	for _, h := range hashes {
-		votes[h]++
-	}
-	right := own.Hash
-	for h, n := range votes {
-		if n >= 2 && n > votes[right] {
-			right = h
-		}
-	}
-	detail = fmt.Sprintf("at revision %d (compacted to %d) the leader's hash is %08x", own.Revision, max(own.CompactRevision, 0), own.Hash)
-	for id, h := range hashes {
-		if h != own.Hash {
-			detail += fmt.Sprintf(", %s has %08x", id.Address, h)
-		}
-		if h != right && right == own.Hash {
-			wrong = append(wrong, id)
-		}
-	}
-	if right != own.Hash {
-		wrong = []roster.ID{self} // the next leader finds a follower that differs too
-	}
-	return wrong, detail, len(wrong) > 0
+	return copies
 }
 
 // Digest answers a leader's DigestRequest. It waits until this member has applied the

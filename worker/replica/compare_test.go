@@ -29,38 +29,6 @@ func (linked) Resync(string)                              {}
 func (linked) Needed(roster.ID) (uint64, bool)            { return 0, false }
 func (l linked) RequestDigest(id roster.ID, _ int64) bool { return l[id] }
 
-// TestWrongCopies tests which copies are wrong if hashes differ. The leader is 7000, with hash 1.
-func TestWrongCopies(t *testing.T) {
-	leader, a, b, c := memberAt(7000), memberAt(7001), memberAt(7002), memberAt(7003)
-	for name, test := range map[string]struct {
-		hashes map[roster.ID]uint32
-		want   map[roster.ID]bool
-	}{
-		"all equal":                        {map[roster.ID]uint32{a: 1, b: 1}, nil},
-		"no answers":                       {nil, nil},
-		"one of two":                       {map[roster.ID]uint32{a: 1, b: 2}, map[roster.ID]bool{b: true}},
-		"the only follower":                {map[roster.ID]uint32{a: 2}, map[roster.ID]bool{a: true}},
-		"all different":                    {map[roster.ID]uint32{a: 2, b: 3}, map[roster.ID]bool{a: true, b: true}},
-		"the leader":                       {map[roster.ID]uint32{a: 2, b: 2}, map[roster.ID]bool{leader: true}},
-		"two against two":                  {map[roster.ID]uint32{a: 1, b: 2, c: 2}, map[roster.ID]bool{b: true, c: true}},
-		"the leader and a follower differ": {map[roster.ID]uint32{a: 2, b: 2, c: 3}, map[roster.ID]bool{leader: true}},
-	} {
-		wrong, detail, differs := wrongCopies(leader, store.Digest{Revision: 9, Hash: 1}, test.hashes)
-		got := map[roster.ID]bool{}
-		for _, id := range wrong {
-			got[id] = true
-		}
-		if differs != (len(test.want) > 0) || len(got) != len(test.want) || detail == "" {
-			t.Errorf("%s: %v %t %q", name, wrong, differs, detail)
-		}
-		for id := range test.want {
-			if !got[id] {
-				t.Errorf("%s: %v, want %s", name, wrong, id)
-			}
-		}
-	}
-}
-
 // A caller of HoldLong is interrupted when the copy is to be exchanged, even if the call comes
 // while the exchange already waits.
 func TestHoldLongIsInterrupted(t *testing.T) {
@@ -112,8 +80,8 @@ func TestComparisonSkipsDeadFollowers(t *testing.T) {
 	listed(a)
 	c.wait(t.Context()) // not for b
 	own := store.Digest{Revision: 9, Hash: 2}
-	if got := c.finishRound(&own); len(got) != 1 || got[a] != 1 {
-		t.Errorf("answers %v", got)
+	if got := c.finishRound(&own); len(got.Others) != 1 || got.Others[a] != 1 || got.Own != 2 || got.Agreed != 0 {
+		t.Errorf("answers %+v", got)
 	}
 	c.answered(b, &wire.Digest{Revision: 9, Hash: 1}) // too late
 	listed(a, b)
@@ -126,6 +94,16 @@ func TestComparisonSkipsDeadFollowers(t *testing.T) {
 	c.finishRound(&own)
 	if n := c.ask(9); n != 0 {
 		t.Errorf("%d followers were asked again", n)
+	}
+	// They count when a further follower is compared at the same revision.
+	d := memberAt(7003)
+	listed(a, b, d)
+	if n := c.ask(9); n != 1 {
+		t.Fatalf("%d followers were asked, want only the new one", n)
+	}
+	c.answered(d, &wire.Digest{Revision: 9, Hash: 3})
+	if got := c.finishRound(&own); len(got.Others) != 1 || got.Agreed != 2 {
+		t.Errorf("answers %+v, want two followers that have agreed before", got)
 	}
 }
 

@@ -143,18 +143,28 @@ func (o *operator) compare() {
 		if leader == nil || leader.stopped {
 			return
 		}
-		for _, m := range leader.core.Roster().Members {
-			if m.State != roster.InSync {
-				continue
-			}
-			if q := w.find(m.ID); q != nil && !q.dead && q.disk != nil && q.disk.wrongKeys {
-				leader.post(core.ReplicaDiffers{ID: m.ID, Detail: "another digest"})
+		r := leader.core.Roster()
+		if leader.disk.wrongKeys && r.Followers < 2 && inSyncFollowers(r) < 2 {
+			return // the leader's copy would stay
+		}
+		copies := core.Copies{Leader: leader.id, Own: checksum(leader), Others: map[roster.ID]uint32{}, Wanted: r.Followers}
+		for _, m := range r.Members {
+			if q := w.find(m.ID); m.State == roster.InSync && q != nil && !q.dead && q.disk != nil {
+				copies.Others[m.ID] = checksum(q)
 			}
 		}
-		if leader.disk.wrongKeys && inSyncFollowers(leader.core.Roster()) >= 2 { // these followers agree with each other
-			leader.post(core.ReplicaDiffers{ID: leader.id, Detail: "another digest"})
+		for _, differs := range copies.Judge("another digest") {
+			leader.post(differs)
 		}
 	})
+}
+
+// checksum stands for the checksum of a member's keys.
+func checksum(p *process) uint32 {
+	if p.disk.wrongKeys {
+		return 1
+	}
+	return 0
 }
 
 // inSyncFollowers counts the followers with which the leader compares its keys.
@@ -179,6 +189,9 @@ func (p *process) doOperator(e core.Effect) {
 		p.disk.owesDefrag = true
 	case core.Condemn:
 		d := p.w.disk(e.Slot)
+		if !d.wrongKeys {
+			p.w.fail("%s condemns the copy in slot %d, which is right: %s", p, e.Slot, e.Reason)
+		}
 		d.condemned = true
 		if d == p.disk && p.core.Role() == core.Ended {
 			// The leader has handed over. Until the successor leads, the only synced log belongs

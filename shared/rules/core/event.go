@@ -241,10 +241,13 @@ type (
 		Error string
 	}
 	// ReplicaDiffers says that the keys of a member differ from what they must be. ID can be
-	// the leader itself; then its followers agree with each other.
+	// the leader itself; then its followers agree with each other. If Undecided is true, ID is the
+	// only follower that could be compared, and nobody can tell yet whether its keys or the
+	// leader's are wrong.
 	ReplicaDiffers struct {
-		ID     roster.ID
-		Detail string
+		ID        roster.ID
+		Detail    string
+		Undecided bool
 	}
 	// ServingStopped says that the leader no longer serves clients. Every write that a client
 	// sent was answered, was refused or is in the log. The log ends at Last; from now on

@@ -49,6 +49,8 @@ type peer struct {
 	// follower was not told to leave.
 	leaveBy time.Duration
 	compact bool // defragmented for the current request
+	// disputed is true if its keys differ from the leader's, and nobody can tell yet which are wrong.
+	disputed bool
 }
 
 func newLeadState(c *Core) *leadState {

@@ -100,31 +100,3 @@ func (c *Core) removeRequested(ev RemoveRequested) {
 		c.ensureFollowers()
 	}
 }
-
-// replicaDiffers condemns a replica whose keys differ from what they must be, and ends its
-// member: such a replica is worse than none. If the leader's own replica is the wrong one, the
-// leader hands over.
-func (c *Core) replicaDiffers(ev ReplicaDiffers) {
-	if ev.ID == c.self.ID {
-		to, refused := c.successor(roster.Address{})
-		c.report(Differs, ev.ID, "%s%s", ev.Detail, prefixed("; the leader stays: ", refused))
-		if refused == "" {
-			c.handOver(to, handoverState{reason: "the leader's keys differ from those of its followers", condemn: ev.Detail})
-		}
-		return
-	}
-	p := c.lead.peer(ev.ID)
-	if p == nil || p.killed {
-		return
-	}
-	c.report(Differs, ev.ID, "%s", ev.Detail)
-	c.emit(Condemn{Slot: p.member.Slot, Reason: ev.Detail})
-	c.kill(p, "its keys differ from the leader's")
-}
-
-func prefixed(prefix, s string) string {
-	if s == "" {
-		return ""
-	}
-	return prefix + s
-}
