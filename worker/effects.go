@@ -52,6 +52,7 @@ func (m *Member) doFollower(e core.Effect) {
 		m.links.Follow(e.Leader)
 	case core.Expect:
 		m.links.Follow(e.Leader)
+		m.replica.Rest()
 	case core.Unfollow:
 		m.links.Unfollow()
 	case core.Append:

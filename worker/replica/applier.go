@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dynast-io/dynast/worker/state"
@@ -17,6 +18,10 @@ const (
 	// wait. A follower that takes over has at most that many entries left to apply.
 	applyDelay   = 10 * time.Millisecond
 	applyEntries = 512
+	// takeoverRest is how long a follower applies nothing while another member takes over. A
+	// follower that has just got its copy has many entries to apply. It would use a whole
+	// processor, while all clients wait for the takeover.
+	takeoverRest = 100 * time.Millisecond
 )
 
 // applier applies committed entries to the store, in order and on one goroutine. It answers
@@ -32,6 +37,8 @@ type applier struct {
 	armed  bool // the timer late is running
 	late   *time.Timer
 	notify chan struct{}
+
+	rests atomic.Bool // no entries are applied, unless this member leads
 }
 
 func newApplier(sh *state.Shared, copies *holder, p *Proposals) *applier {
@@ -61,6 +68,17 @@ func (a *applier) commit(index uint64) {
 	}
 }
 
+// rest makes a follower apply nothing for a moment.
+func (a *applier) rest() {
+	a.rests.Store(true)
+	time.AfterFunc(takeoverRest, func() {
+		a.rests.Store(false)
+		a.wake()
+	})
+}
+
+func (a *applier) resting() bool { return a.rests.Load() && !a.Leading.Load() }
+
 func (a *applier) tooLate() {
 	a.mu.Lock()
 	a.armed = false
@@ -89,7 +107,7 @@ func (a *applier) run() {
 }
 
 // step runs the queued jobs and applies one chunk. It returns false when nothing is left to
-// do.
+// do now.
 func (a *applier) step() bool {
 	a.mu.Lock()
 	jobs, target := a.jobs, a.target
@@ -109,7 +127,7 @@ func (a *applier) step() bool {
 func (a *applier) applyChunk(target uint64) (bool, error) {
 	r := a.copies.Hold()
 	defer r.Release()
-	if r.Store == nil {
+	if r.Store == nil || a.resting() {
 		return false, nil
 	}
 	from := r.Store.Applied().Index
@@ -122,6 +140,9 @@ func (a *applier) applyChunk(target uint64) (bool, error) {
 	}
 	requests := a.proposals.requests(from+1, len(entries))
 	for i, e := range entries {
+		if a.resting() {
+			break
+		}
 		res, err := r.Store.ApplyRequest(e, requests[i])
 		if err != nil {
 			return false, fmt.Errorf("apply entry %d of epoch %d: %w", e.Index, e.Epoch, err)

@@ -18,3 +18,25 @@ func TestTargetFollowsCommitIndex(t *testing.T) {
 		}
 	}
 }
+
+// While another member takes over, a follower applies nothing. A leader does.
+func TestFollowerRestsDuringATakeover(t *testing.T) {
+	sh, _ := statetest.New(t, &config.Config{}, false)
+	a := newApplier(sh, nil, nil)
+	if a.resting() {
+		t.Fatal("it rests from the start")
+	}
+	a.rest()
+	if !a.resting() {
+		t.Error("it does not rest")
+	}
+	sh.Leading.Store(true)
+	if a.resting() {
+		t.Error("a leader rests")
+	}
+	sh.Leading.Store(false)
+	<-a.notify // the end of the rest wakes it
+	if a.resting() {
+		t.Error("it still rests")
+	}
+}
