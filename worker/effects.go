@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"time"
+
 	"github.com/dynast-io/dynast/shared/host/proc"
 	"github.com/dynast-io/dynast/shared/observe/events"
 	"github.com/dynast-io/dynast/shared/rules/core"
@@ -147,6 +149,10 @@ func (m *Member) lead(epoch uint64) {
 	m.replica.Apply(m.beginServing)
 }
 
+// clientsFirst is how long a new leader delays work that no gRPC client waits for. By then it has
+// usually answered the first requests.
+const clientsFirst = 20 * time.Millisecond
+
 // beginServing runs on the applier's goroutine, right after the entries up to the first entry
 // of the epoch are applied. It starts the leases and accepts clients.
 func (m *Member) beginServing() {
@@ -163,8 +169,9 @@ func (m *Member) beginServing() {
 	}
 	m.history.serving(m.replica.Current().Slot.Number)
 	m.operators.Open()
-	// From here on nothing is urgent for the takeover: gRPC clients are already served.
-	go m.Guarded(serveHTTP)
+	// From here on nothing is urgent for the takeover: gRPC clients are already served. Preparing
+	// the HTTP gateway would take processor time from their first requests.
+	time.AfterFunc(clientsFirst, func() { m.Guarded(serveHTTP) })
 	m.operators.OpenMore()
 	go m.Guarded(m.processes.programs.begin)
 	go m.Guarded(m.keepReaper)

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dynast-io/dynast/shared/client/api"
 	"github.com/dynast-io/dynast/shared/config"
 	"github.com/dynast-io/dynast/shared/host/datadir"
 	"github.com/dynast-io/dynast/shared/host/proc"
@@ -139,6 +140,13 @@ func (m *Member) wire(p parts) {
 	m.reloader.replica, m.reloader.clients, m.reloader.links, m.reloader.say = m.replica, m.clients, m.links, m.operators.Say
 }
 
+// warm prepares this follower for the first requests of clients.
+func (m *Member) warm() {
+	if err := api.Warm(); err != nil {
+		m.Log.Warn("a takeover by this member may take some milliseconds longer", "error", err)
+	}
+}
+
 // configureAs applies what the leader sends.
 func (m *Member) configureAs(leaders []byte, sockets []string) error {
 	m.processes.programs.share(sockets)
@@ -178,6 +186,7 @@ func (m *Member) run(slot int, boot core.Boot) core.ExitCode {
 		m.history.started()
 	} else {
 		m.Note(replica.PreferForOOM(true))
+		go m.Guarded(m.warm)
 	}
 	m.links.Serve(m.listener)
 	m.Post(boot)

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -44,6 +45,8 @@ type reloader struct {
 		configure(ctx context.Context, services []config.Service, dry bool) (member.ServiceChanges, error)
 	}
 	scale func(ctx context.Context, followers int, relative bool) (core.Answer, error)
+
+	leaders []byte // the configuration that the leader sent last; only configureAs uses it
 
 	mu sync.Mutex // one reload at a time
 }
@@ -183,6 +186,9 @@ func (r *reloader) awaitInformed(ctx context.Context, sum uint64) (informed, all
 // configureAs applies the leader's configuration as far as it can change at run time. A member
 // that an operator started keeps its own log settings.
 func (r *reloader) configureAs(leaders []byte, byHand bool) error {
+	if bytes.Equal(leaders, r.leaders) {
+		return nil // the next leader has the same one
+	}
 	next, err := config.Decode(leaders)
 	if err != nil {
 		return fmt.Errorf("the leader's configuration: %w", err)
@@ -199,6 +205,7 @@ func (r *reloader) configureAs(leaders []byte, byHand bool) error {
 		r.configure(merged)
 		r.Log.Info("applied the leader's new configuration", "changed", changed)
 	}
+	r.leaders = leaders
 	return nil
 }
 

@@ -1,0 +1,9 @@
+package api
+
+import "testing"
+
+func TestWarm(t *testing.T) {
+	if err := Warm(); err != nil {
+		t.Error(err)
+	}
+}
