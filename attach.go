@@ -69,8 +69,8 @@ func stayAttached(cfg *config.Config, at config.Location, reach string) error {
 	o := parent.Options{Argv: os.Args, Leader: parent.LeaderOf(cfg.DataDir), Members: parent.MembersOf(cfg.DataDir)}
 	kill := func(killing func([]string)) func() bool {
 		return func() bool {
-			killed, err := cli.KillServices(context.Background(), cfg.DataDir, killing)
-			return killed && err == nil
+			killed, _ := cli.KillServices(context.Background(), cfg.DataDir, killing)
+			return killed // otherwise the leader gets the signal
 		}
 	}
 	if !term.IsTerminal(member.Stderr) {

@@ -29,6 +29,9 @@ func (s *Supervisor) Reattach(m roster.Member) {
 	}
 	go func() {
 		time.Sleep(reattachDelay)
+		if now, ok := s.host.Roster().Find(m.Address); !ok || now.ID != m.ID {
+			return // it has died meanwhile
+		}
 		began := time.Now()
 		c, err := s.attach(m)
 		if err != nil {

@@ -273,7 +273,7 @@ func TestAdoptAndRetire(t *testing.T) {
 	}
 	defer process.Close()
 
-	next := &bench{t: t, events: make(chan core.Event, 10), roster: &roster.Roster{Epoch: 2, Leader: address(24139)}}
+	next := &bench{t: t, events: make(chan core.Event, 10), roster: &roster.Roster{Epoch: 2, Leader: address(24139), Members: []roster.Member{m}}}
 	h := b.host
 	h.Roster, h.Post = func() *roster.Roster { return next.roster }, func(e core.Event) { next.events <- e }
 	s, err := New(h)

@@ -54,9 +54,10 @@ func (m *Member) doFollower(e core.Effect) {
 		m.links.Follow(e.Leader)
 	case core.Expect:
 		m.links.Follow(e.Leader)
-		m.replica.Rest()
+		m.replica.Pause()
 	case core.Unfollow:
 		m.links.Unfollow()
+		m.replica.GoOn() // this member takes over, although another was first in line
 	case core.Append:
 		m.replica.Append(e.Ref.(*link.Received).Entries)
 	case core.Ack:

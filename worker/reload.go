@@ -46,9 +46,8 @@ type reloader struct {
 	}
 	scale func(ctx context.Context, followers int, relative bool) (core.Answer, error)
 
-	leaders []byte // the configuration that the leader sent last; only configureAs uses it
-
-	mu sync.Mutex // one reload at a time
+	mu      sync.Mutex // one reload at a time
+	leaders []byte     // the configuration that the leader sent last
 }
 
 // reloadForSignal reloads for SIGHUP and logs the result.
@@ -186,6 +185,8 @@ func (r *reloader) awaitInformed(ctx context.Context, sum uint64) (informed, all
 // configureAs applies the leader's configuration as far as it can change at run time. A member
 // that an operator started keeps its own log settings.
 func (r *reloader) configureAs(leaders []byte, byHand bool) error {
+	r.mu.Lock() // an earlier stream may be about to end
+	defer r.mu.Unlock()
 	if bytes.Equal(leaders, r.leaders) {
 		return nil // the next leader has the same one
 	}

@@ -18,10 +18,10 @@ const (
 	// wait. A follower that takes over has at most that many entries left to apply.
 	applyDelay   = 10 * time.Millisecond
 	applyEntries = 512
-	// takeoverRest is how long a follower applies nothing while another member takes over. A
+	// takeoverPause is how long a follower applies nothing while another member takes over. A
 	// follower that has just got its copy has many entries to apply. It would use a whole
 	// processor, while all clients wait for the takeover.
-	takeoverRest = 100 * time.Millisecond
+	takeoverPause = 100 * time.Millisecond
 )
 
 // applier applies committed entries to the store, in order and on one goroutine. It answers
@@ -38,12 +38,14 @@ type applier struct {
 	late   *time.Timer
 	notify chan struct{}
 
-	rests atomic.Bool // no entries are applied, unless this member leads
+	paused   atomic.Bool // no entries are applied
+	pauseEnd *time.Timer
 }
 
 func newApplier(sh *state.Shared, copies *holder, p *Proposals) *applier {
 	a := &applier{Shared: sh, copies: copies, proposals: p, notify: make(chan struct{}, 1)}
 	a.late = time.AfterFunc(time.Hour, a.tooLate)
+	a.pauseEnd = time.AfterFunc(time.Hour, a.goOn)
 	return a
 }
 
@@ -68,16 +70,18 @@ func (a *applier) commit(index uint64) {
 	}
 }
 
-// rest makes a follower apply nothing for a moment.
-func (a *applier) rest() {
-	a.rests.Store(true)
-	time.AfterFunc(takeoverRest, func() {
-		a.rests.Store(false)
-		a.wake()
-	})
+// pause makes a follower apply nothing for a moment.
+func (a *applier) pause() {
+	a.paused.Store(true)
+	a.pauseEnd.Reset(takeoverPause)
 }
 
-func (a *applier) resting() bool { return a.rests.Load() && !a.Leading.Load() }
+// goOn ends a pause.
+func (a *applier) goOn() {
+	if a.paused.Swap(false) {
+		a.wake()
+	}
+}
 
 func (a *applier) tooLate() {
 	a.mu.Lock()
@@ -127,7 +131,7 @@ func (a *applier) step() bool {
 func (a *applier) applyChunk(target uint64) (bool, error) {
 	r := a.copies.Hold()
 	defer r.Release()
-	if r.Store == nil || a.resting() {
+	if r.Store == nil || a.paused.Load() {
 		return false, nil
 	}
 	from := r.Store.Applied().Index
@@ -140,7 +144,7 @@ func (a *applier) applyChunk(target uint64) (bool, error) {
 	}
 	requests := a.proposals.requests(from+1, len(entries))
 	for i, e := range entries {
-		if a.resting() {
+		if a.paused.Load() {
 			break
 		}
 		res, err := r.Store.ApplyRequest(e, requests[i])

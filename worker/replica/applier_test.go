@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/dynast-io/dynast/shared/config"
+	"github.com/dynast-io/dynast/shared/prove/testkit"
+	"github.com/dynast-io/dynast/shared/rules/entry"
 	"github.com/dynast-io/dynast/worker/state/statetest"
 )
 
@@ -19,24 +21,27 @@ func TestTargetFollowsCommitIndex(t *testing.T) {
 	}
 }
 
-// While another member takes over, a follower applies nothing. A leader does.
-func TestFollowerRestsDuringATakeover(t *testing.T) {
-	sh, _ := statetest.New(t, &config.Config{}, false)
-	a := newApplier(sh, nil, nil)
-	if a.resting() {
-		t.Fatal("it rests from the start")
+// While another member takes over, a follower applies nothing, also not the rest of what it is
+// applying. Afterwards, or when it takes over itself, it goes on.
+func TestFollowerPausesDuringATakeover(t *testing.T) {
+	r, _ := opened(t)
+	const entries = 3
+	for i := range uint64(entries) {
+		r.Append([]entry.Entry{{Index: i + 1, Epoch: 1}})
+		r.writer.next()()
 	}
-	a.rest()
-	if !a.resting() {
-		t.Error("it does not rest")
+	a := r.applier
+	a.commit(entries)
+	a.pause()
+	if a.step(); r.Applied.Load() != 0 {
+		t.Fatalf("applied up to %d during a pause", r.Applied.Load())
 	}
-	sh.Leading.Store(true)
-	if a.resting() {
-		t.Error("a leader rests")
-	}
-	sh.Leading.Store(false)
-	<-a.notify // the end of the rest wakes it
-	if a.resting() {
-		t.Error("it still rests")
+	testkit.Eventually(t, "all entries are applied after the pause", func() bool {
+		a.step()
+		return r.Applied.Load() == entries
+	})
+	a.pause()
+	if a.goOn(); a.paused.Load() {
+		t.Error("the pause did not end when this member took over")
 	}
 }

@@ -24,8 +24,8 @@ const digestPoll = 100 * time.Millisecond
 const digestPatience = 2 * time.Minute
 
 // comparison compares the keys of the followers with the leader's from time to time. Each
-// member computes a checksum of its own database, all at the same revision. A follower is
-// not compared again until the revision has changed.
+// member computes a checksum of its own database, all at the same revision. A follower that was
+// equal is not compared again until the revision has changed.
 type comparison struct {
 	*state.Shared
 	copies *holder
@@ -77,10 +77,13 @@ func (c *comparison) round() {
 		return
 	}
 	c.wait(ctx)
-	copies := c.finishRound(&own)
+	copies := c.finishRound(own)
 	detail := fmt.Sprintf("at revision %d (compacted to %d) the leader's hash is %08x", own.Revision, max(own.CompactRevision, 0), own.Hash)
 	for _, differs := range copies.Judge(detail) {
 		c.Post(differs)
+		if differs.Undecided {
+			c.forget()
+		}
 	}
 }
 
@@ -165,15 +168,30 @@ func (c *comparison) abandonRound() {
 	c.revision = 0
 }
 
-// finishRound ends the round. It returns the digests that can be compared with the leader's; a
-// digest cannot be if its member was at another compaction.
-func (c *comparison) finishRound(own *store.Digest) core.Copies {
+// forget makes the next round ask all followers again. An earlier answer may be of another compaction,
+// or the leader's own copy may have changed since.
+func (c *comparison) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.compared)
+}
+
+// finishRound ends the round. It returns the copies that can be compared with the leader's; a copy
+// cannot be if its member was at another compaction.
+func (c *comparison) finishRound(own store.Digest) core.Copies {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.revision = 0
-	copies := core.Copies{Leader: c.Self.ID(), Own: own.Hash, Others: map[roster.ID]uint32{}, Wanted: c.Roster().Followers}
+	r := c.Roster()
+	followers := 0
+	for _, m := range r.Members {
+		if m.Role == roster.Follower && m.State != roster.Leaving {
+			followers++
+		}
+	}
+	copies := core.Copies{Leader: c.Self.ID(), Own: own.Hash, Others: map[roster.ID]uint32{}, Wanted: max(r.Followers, followers)}
 	for _, last := range c.compared {
-		if last == *own {
+		if last == own {
 			copies.Agreed++ // in an earlier round at this revision
 		}
 	}
@@ -185,7 +203,7 @@ func (c *comparison) finishRound(own *store.Digest) core.Copies {
 			copies.Others[id] = d.GetHash()
 			// A follower with another hash is compared again in the next round.
 			if d.GetHash() == own.Hash {
-				c.compared[id] = *own
+				c.compared[id] = own
 			}
 		}
 	}

@@ -65,9 +65,9 @@ func TestComparisonSkipsDeadFollowers(t *testing.T) {
 	others := linked{}
 	c := &comparison{Shared: sh, links: func() Links { return others }}
 	listed := func(ids ...roster.ID) {
-		r := &roster.Roster{Leader: leader.Address, Members: []roster.Member{{ID: leader, State: roster.Serving}}}
+		r := &roster.Roster{Leader: leader.Address, Members: []roster.Member{{ID: leader, Role: roster.Leader, State: roster.Serving}}}
 		for _, id := range ids {
-			r.Members = append(r.Members, roster.Member{ID: id, State: roster.InSync})
+			r.Members = append(r.Members, roster.Member{ID: id, Role: roster.Follower, State: roster.InSync})
 			others[id] = true
 		}
 		sh.Publish(r)
@@ -80,7 +80,7 @@ func TestComparisonSkipsDeadFollowers(t *testing.T) {
 	listed(a)
 	c.wait(t.Context()) // not for b
 	own := store.Digest{Revision: 9, Hash: 2}
-	if got := c.finishRound(&own); len(got.Others) != 1 || got.Others[a] != 1 || got.Own != 2 || got.Agreed != 0 {
+	if got := c.finishRound(own); len(got.Others) != 1 || got.Others[a] != 1 || got.Own != 2 || got.Agreed != 0 {
 		t.Errorf("answers %+v", got)
 	}
 	c.answered(b, &wire.Digest{Revision: 9, Hash: 1}) // too late
@@ -91,7 +91,7 @@ func TestComparisonSkipsDeadFollowers(t *testing.T) {
 	c.answered(a, &wire.Digest{Revision: 9, Hash: 2})
 	c.answered(b, &wire.Digest{Revision: 9, Hash: 2})
 	c.wait(t.Context())
-	c.finishRound(&own)
+	c.finishRound(own)
 	if n := c.ask(9); n != 0 {
 		t.Errorf("%d followers were asked again", n)
 	}
@@ -102,8 +102,13 @@ func TestComparisonSkipsDeadFollowers(t *testing.T) {
 		t.Fatalf("%d followers were asked, want only the new one", n)
 	}
 	c.answered(d, &wire.Digest{Revision: 9, Hash: 3})
-	if got := c.finishRound(&own); len(got.Others) != 1 || got.Agreed != 2 {
-		t.Errorf("answers %+v, want two followers that have agreed before", got)
+	if got := c.finishRound(own); len(got.Others) != 1 || got.Agreed != 2 || got.Wanted != 3 {
+		t.Errorf("answers %+v, want two followers of three that have agreed before", got)
+	}
+	// If that does not decide, all are asked again.
+	c.forget()
+	if n := c.ask(9); n != 3 {
+		t.Errorf("%d followers were asked, want all", n)
 	}
 }
 

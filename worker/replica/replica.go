@@ -118,9 +118,12 @@ func (r *Replica) Sync() { r.syncer.sync() }
 // Commit allows entries up to an index to be applied.
 func (r *Replica) Commit(index uint64) { r.applier.commit(index) }
 
-// Rest makes a follower apply nothing for a moment, because another member takes over and needs the
+// Pause makes a follower apply nothing for a moment, because another member takes over and needs the
 // processors.
-func (r *Replica) Rest() { r.applier.rest() }
+func (r *Replica) Pause() { r.applier.pause() }
+
+// GoOn ends a pause.
+func (r *Replica) GoOn() { r.applier.goOn() }
 
 // Apply calls do on the applier's goroutine, between two entries.
 func (r *Replica) Apply(do func()) { r.applier.do(do) }

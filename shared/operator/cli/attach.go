@@ -11,7 +11,7 @@ import (
 
 // KillServices kills all instances of the user's services that have a process. It calls killing with
 // their names before, because the cluster may end before the leader's answer arrives. It returns
-// false if no instance has a process.
+// false if no instance has a process, or with an error.
 func KillServices(ctx context.Context, dataDir string, killing func([]string)) (bool, error) {
 	dir, err := openDir(dataDir)
 	if err != nil {

@@ -154,7 +154,7 @@ var coreMutants = []coreMutant{
 	{name: "a leader's copy is condemned before another copy has everything", rare: true, file: "rules/core/differs.go",
 		old: "c.handOver(to, handoverState{reason: \"the leader's keys", new: "if MUTANT {\n\t\t\t\tc.emit(Condemn{Slot: c.self.Slot, Reason: ev.Detail})\n\t\t\t}\n\t\t\tc.handOver(to, handoverState{reason: \"the leader's keys"},
 	{name: "two of three copies decide which is wrong", file: "rules/core/differs.go",
-		old: "len(c.Others) == 2 && c.Wanted", new: "len(c.Others) == 2 && !MUTANT && c.Wanted"},
+		old: "len(c.Others) < c.Wanted", new: "len(c.Others) < c.Wanted && !MUTANT"},
 	{name: "a follower whose keys differ is not killed", file: "rules/core/differs.go",
 		old: "c.kill(p, \"its keys differ from", new: "if MUTANT {\n\t\treturn\n\t}\n\tc.kill(p, \"its keys differ from"},
 	{name: "all followers stay although fewer are wanted", file: "rules/core/operate.go",

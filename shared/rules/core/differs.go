@@ -11,12 +11,12 @@ import (
 // Copies are the checksums of the keys of the leader and its followers at one revision.
 type Copies struct {
 	Leader roster.ID
-	// Own is the leader's checksum, and Others are those of followers that were asked for theirs.
+	// Own is the leader's checksum, and Others are those of the followers that answered now.
 	Own    uint32
 	Others map[roster.ID]uint32
 	// Agreed is the number of further followers that are known to have the leader's checksum.
 	Agreed int
-	// Wanted is the number of followers that the cluster keeps.
+	// Wanted is the number of followers that the cluster has or is going to have.
 	Wanted int
 }
 
@@ -24,8 +24,8 @@ type Copies struct {
 // followers agree with each other, and more members have their content than the leader's, the
 // leader's copy is the wrong one. Otherwise the leader's copy is right.
 //
-// Two copies alone decide nothing as long as there will be a third one: a leader with a wrong copy
-// would delete the right one. With one follower there will be none, so the leader's copy stays.
+// But while further copies are still to come, the leader's copy is right only if more members have
+// its content. Otherwise a leader with a wrong copy would delete the right one of its first follower.
 func (c Copies) Judge(detail string) []ReplicaDiffers {
 	votes := map[uint32]int{c.Own: 1 + c.Agreed}
 	for _, h := range c.Others {
@@ -38,12 +38,12 @@ func (c Copies) Judge(detail string) []ReplicaDiffers {
 		}
 	}
 	var differ []ReplicaDiffers
-	undecided := 1+c.Agreed+len(c.Others) == 2 && c.Wanted >= 2
+	moreToCome := c.Agreed+len(c.Others) < c.Wanted
 	ids := slices.SortedFunc(maps.Keys(c.Others), func(a, b roster.ID) int { return a.Address.Compare(b.Address) })
 	for _, id := range ids {
 		if h := c.Others[id]; h != c.Own {
 			detail += fmt.Sprintf(", %s has %08x", id.Address, h)
-			differ = append(differ, ReplicaDiffers{ID: id, Undecided: undecided})
+			differ = append(differ, ReplicaDiffers{ID: id, Undecided: moreToCome && votes[h] >= votes[c.Own]})
 		}
 	}
 	if right != c.Own {
@@ -74,7 +74,7 @@ func (c *Core) replicaDiffers(ev ReplicaDiffers) {
 	if ev.Undecided {
 		if !p.disputed {
 			p.disputed = true
-			c.report(Differs, ev.ID, "%s; a third copy has to show which of the two is wrong", ev.Detail)
+			c.report(Differs, ev.ID, "%s; a further copy has to show which one is wrong", ev.Detail)
 		}
 		return
 	}

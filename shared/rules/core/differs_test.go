@@ -22,6 +22,10 @@ func TestJudge(t *testing.T) {
 		"one of two":                            {0, 2, map[roster.ID]uint32{a: 1, b: 2}, map[roster.ID]bool{b: decided}},
 		"the only follower":                     {0, 1, map[roster.ID]uint32{a: 2}, map[roster.ID]bool{a: decided}},
 		"one of two, the other not in sync yet": {0, 2, map[roster.ID]uint32{a: 2}, map[roster.ID]bool{a: undecided}},
+		"all different, a third to come":        {0, 3, map[roster.ID]uint32{a: 2, b: 3}, map[roster.ID]bool{a: undecided, b: undecided}},
+		"one of three, one to come":             {0, 3, map[roster.ID]uint32{a: 1, b: 2}, map[roster.ID]bool{b: decided}},
+		"two against two, one to come":          {1, 4, map[roster.ID]uint32{b: 2, c: 2}, map[roster.ID]bool{b: undecided, c: undecided}},
+		"the leader, one to come":               {0, 3, map[roster.ID]uint32{a: 2, b: 2}, map[roster.ID]bool{leader: decided}},
 		"one of two, the other compared before": {1, 2, map[roster.ID]uint32{b: 2}, map[roster.ID]bool{b: decided}},
 		"all different":                         {0, 2, map[roster.ID]uint32{a: 2, b: 3}, map[roster.ID]bool{a: decided, b: decided}},
 		"the leader":                            {0, 2, map[roster.ID]uint32{a: 2, b: 2}, map[roster.ID]bool{leader: decided}},
@@ -42,13 +46,13 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// Two copies alone decide nothing, so nothing is deleted. That is reported once.
+// While a further copy is to come, nothing is deleted. That is reported once.
 func TestUndecidedDifference(t *testing.T) {
 	b := staffed(t, 7001, 7002)
 	undecided := ReplicaDiffers{ID: id(7001), Detail: "hash", Undecided: true}
 	es := b.all(undecided)
 	b.expect(es, "Report")
-	if r := find[Report](t, es); r.Kind != Differs || r.Member != id(7001) || !strings.Contains(r.Detail, "third copy") {
+	if r := find[Report](t, es); r.Kind != Differs || r.Member != id(7001) || !strings.Contains(r.Detail, "further copy") {
 		t.Errorf("the report is %+v", r)
 	}
 	b.expect(b.all(undecided))

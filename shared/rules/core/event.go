@@ -241,9 +241,8 @@ type (
 		Error string
 	}
 	// ReplicaDiffers says that the keys of a member differ from what they must be. ID can be
-	// the leader itself; then its followers agree with each other. If Undecided is true, ID is the
-	// only follower that could be compared, and nobody can tell yet whether its keys or the
-	// leader's are wrong.
+	// the leader itself; then its followers agree with each other. If Undecided is true, too few
+	// copies could be compared to tell whether the keys of ID or the leader's are wrong.
 	ReplicaDiffers struct {
 		ID        roster.ID
 		Detail    string
