@@ -244,9 +244,12 @@ func (w *world) calm() {
 	if w.leader == nil {
 		w.lead(false)
 	}
+	w.until(w.now + time.Second) // an order to stop everything may still wait for the leader
 	if w.stopping {
 		w.allStops()
-		w.lead(true)
+	}
+	if w.leader == nil {
+		w.lead(false)
 	}
 }
 
