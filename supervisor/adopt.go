@@ -17,21 +17,16 @@ import (
 	"github.com/dynast-io/dynast/supervisor/process"
 )
 
-// reattachDelay keeps the TLS handshakes with the control services of the followers out of the
-// moment in which all clients of a new leader connect.
-const reattachDelay = 20 * time.Millisecond
-
 // Reattach connects to the control service of a follower that an earlier leader started, and
 // introduces the new leader to it. The follower also finds its leader without this, but later.
 func (s *Supervisor) Reattach(m roster.Member) {
 	if m.Plugin == "" {
 		return // the old leader died before it knew the control socket
 	}
+	if now, ok := s.host.Roster().Find(m.Address); !ok || now.ID != m.ID {
+		return // it has died meanwhile
+	}
 	go func() {
-		time.Sleep(reattachDelay)
-		if now, ok := s.host.Roster().Find(m.Address); !ok || now.ID != m.ID {
-			return // it has died meanwhile
-		}
 		began := time.Now()
 		c, err := s.attach(m)
 		if err != nil {

@@ -107,7 +107,9 @@ func (m *Member) doLeader(e core.Effect) {
 	case core.AbortSpawn:
 		m.processes.supervisor.Abort(e.Slot, e.Reason)
 	case core.Reattach:
-		m.processes.supervisor.Reattach(e.Member)
+		// The TLS handshake with its control service would compete with the clients that connect.
+		supervisor := m.processes.supervisor
+		m.afterClients(func() { supervisor.Reattach(e.Member) })
 	case core.Release:
 		m.processes.supervisor.Release(e.ID)
 		m.processes.Unwatch(e.ID)
@@ -154,6 +156,10 @@ func (m *Member) lead(epoch uint64) {
 // usually answered the first requests.
 const clientsFirst = 20 * time.Millisecond
 
+func (m *Member) afterClients(do func()) {
+	time.AfterFunc(clientsFirst, func() { m.Guarded(do) })
+}
+
 // beginServing runs on the applier's goroutine, right after the entries up to the first entry
 // of the epoch are applied. It starts the leases and accepts clients.
 func (m *Member) beginServing() {
@@ -172,7 +178,7 @@ func (m *Member) beginServing() {
 	m.operators.Open()
 	// From here on nothing is urgent for the takeover: gRPC clients are already served. Preparing
 	// the HTTP gateway would take processor time from their first requests.
-	time.AfterFunc(clientsFirst, func() { m.Guarded(serveHTTP) })
+	m.afterClients(serveHTTP)
 	m.operators.OpenMore()
 	go m.Guarded(m.processes.programs.begin)
 	go m.Guarded(m.keepReaper)

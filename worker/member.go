@@ -143,7 +143,7 @@ func (m *Member) wire(p parts) {
 // warm prepares this follower for the first requests of clients.
 func (m *Member) warm() {
 	if err := api.Warm(); err != nil {
-		m.Log.Warn("a takeover by this member may take some milliseconds longer", "error", err)
+		m.Log.Warn("a takeover by this member may take a millisecond longer", "error", err)
 	}
 }
 

@@ -183,13 +183,7 @@ func (c *comparison) finishRound(own store.Digest) core.Copies {
 	defer c.mu.Unlock()
 	c.revision = 0
 	r := c.Roster()
-	followers := 0
-	for _, m := range r.Members {
-		if m.Role == roster.Follower && m.State != roster.Leaving {
-			followers++
-		}
-	}
-	copies := core.Copies{Leader: c.Self.ID(), Own: own.Hash, Others: map[roster.ID]uint32{}, Wanted: max(r.Followers, followers)}
+	copies := core.Copies{Leader: c.Self.ID(), Own: own.Hash, Others: map[roster.ID]uint32{}, Wanted: max(r.Followers, len(r.Line()))}
 	for _, last := range c.compared {
 		if last == own {
 			copies.Agreed++ // in an earlier round at this revision

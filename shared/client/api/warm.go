@@ -9,8 +9,8 @@ import (
 )
 
 // Warm makes the protobuf package read the descriptors of the usual messages. It would do that at
-// the first request, which takes some milliseconds of a takeover. A follower calls Warm when it has
-// nothing urgent to do.
+// the first request, which takes a millisecond or more of a takeover. So a follower calls Warm while
+// it starts.
 func Warm() error {
 	key, header := []byte("k"), &pb.ResponseHeader{Revision: 1}
 	put := &pb.PutRequest{Key: key}

@@ -95,7 +95,7 @@ func (f *fields) next() bool {
 	return true
 }
 
-// text reports whether the field is this one and holds bytes. An empty field is not written.
+// text reports whether the field is this one and holds bytes. Encoders leave out empty fields.
 func (f *fields) text(number protowire.Number) bool {
 	return f.number == number && f.kind == protowire.BytesType && len(f.bytes) > 0
 }

@@ -129,8 +129,7 @@ func TestDecodeCopiesTheKeys(t *testing.T) {
 	}
 }
 
-// A follower decodes each entry, so the parts are reused. The key is copied, and each comparison
-// has a value of its own.
+// A follower decodes each entry, so the parts are reused. Only the key is copied.
 func TestDecodeAllocatesLittle(t *testing.T) {
 	b := data(t, &pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: 1}, Put: &pb.PutRequest{Key: []byte("key"), Value: []byte("value")}})
 	d := new(requestDecoder)
